@@ -1,0 +1,138 @@
+"""The small interface behind every domain: pose a task, grade answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypedDict, get_args
+
+Domain = Literal[
+    "math",
+    "instruction_following",
+    "knowledge",
+    "tool_use",
+    "structured_output",
+    "chat",
+    "long_context",
+    "code",
+    "software_engineering",
+]
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One prompt with what is needed to grade an answer.
+
+    environment: the registered name, spelt as the NeMo-Gym resource server where one exists.
+    messages: the conversation, ending with a user turn. tools: OpenAI function definitions.
+    thinking: whether the answer starts inside an open think block.
+    reference: a full gold completion (what SFT imitates and preflight grades), where one is known.
+    fields: what the grader needs (NeMo-Gym's environment fields).
+    """
+
+    environment: str
+    domain: Domain
+    messages: tuple[Message, ...]
+    fields: Mapping[str, Any]
+    reference: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    thinking: bool = False
+
+    @property
+    def id(self) -> str:
+        """Content hash of what is asked: the same question always has the same id."""
+        asked = json.dumps([self.environment, self.messages, self.tools], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a grader says of one answer. An error is not a zero: it masks the rollout and is counted.
+
+    reward: meaningful only when error is None; in [0, 1] for verifiable domains.
+    """
+
+    reward: float
+    components: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, error: str) -> Grade:
+        return cls(reward=0.0, error=error)
+
+
+class Environment(ABC):
+    """A domain: poses tasks and grades answers. Reward and exam share `grade`."""
+
+    name: ClassVar[str]
+    domain: ClassVar[Domain]
+
+    @abstractmethod
+    def pose(self, rng: random.Random, level: float) -> Task:
+        """One procedurally generated task; `level` in [0, 1] sets its difficulty."""
+
+    @abstractmethod
+    def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
+        """Grade all answers given to one task, in order.
+
+        Answers are the decoded completions, thinking included (`final_answer` strips it). A group
+        is graded together because some rewards compare its members. Never raises on any answer.
+        """
+
+    def grade_all(self, groups: Sequence[tuple[Task, Sequence[str]]]) -> list[list[Grade]]:
+        """Grade many groups; environments that run programs override this to batch them."""
+        return [self.grade(task, answers) for task, answers in groups]
+
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        """A NeMo-Gym row as a task. Raises ValueError with the field at fault."""
+        raise ValueError(f"environment {self.name!r} does not read rows")
+
+
+THINK_END = "</think>"
+
+
+def final_answer(completion: str) -> str:
+    """What follows the last end-of-think tag; the whole text when there is none."""
+    return completion.rpartition(THINK_END)[2].strip()
+
+
+def split_of(task_id: str) -> Split:
+    """Split by content hash, so train, validation and test are disjoint: 80 / 10 / 10."""
+    bucket = int(hashlib.sha256(task_id.encode()).hexdigest()[:8], 16) % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def generate_tasks(
+    environment: Environment,
+    *,
+    split: Split,
+    count: int,
+    seed: int,
+    levels: tuple[float, float] = (0.0, 1.0),
+) -> list[Task]:
+    """`count` different tasks of one split, the same for the same arguments.
+
+    Raises ValueError when the generator cannot make that many different tasks.
+    """
+    rng = random.Random(f"{environment.name}/{split}/{seed}")
+    tasks: dict[str, Task] = {}
+    for _ in range(200 * count + 1000):
+        task = environment.pose(rng, rng.uniform(*levels))
+        if split_of(task.id) == split:
+            tasks.setdefault(task.id, task)
+        if len(tasks) == count:
+            return list(tasks.values())
+    raise ValueError(f"{environment.name} has only {len(tasks)} different {split} tasks, {count} were asked for")

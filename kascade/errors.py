@@ -1,0 +1,66 @@
+"""One hierarchy of errors; every message says what, where, what is allowed and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in what the user gave.
+
+    where: file and line, or the dotted name of the field ("recipe.yaml:12 stages.1.steps").
+    what: the fault itself; allowed: the values that would do; remedy: the next thing to try.
+    """
+
+    where: str
+    what: str
+    allowed: str | None = None
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}"]
+        if self.allowed:
+            lines.append(f"    allowed: {self.allowed}")
+        if self.remedy:
+            lines.append(f"    to do:   {self.remedy}")
+        return "\n".join(lines)
+
+
+class KascadeError(Exception):
+    """Root of all errors raised on purpose. `exit_code` is what the CLI returns for it."""
+
+    exit_code = 1
+
+
+class UserError(KascadeError):
+    """The input is at fault; carries all faults found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[Fault] | Fault) -> None:
+        self.faults = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        super().__init__("\n".join(map(str, self.faults)))
+
+    def as_json(self) -> list[dict[str, str | None]]:
+        return [asdict(fault) for fault in self.faults]
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[tuple[Fault, ...]]]:
+        return type(self), (self.faults,)
+
+
+class CheckpointError(KascadeError):
+    """A checkpoint is missing, half-written, or not the one that was asked for."""
+
+
+class GuardStop(KascadeError):
+    """The recipe says to stop here: a regression stayed after every allowed recovery."""
+
+    exit_code = 3
+
+
+class TrainingStopped(KascadeError):
+    """A limit of the recipe was passed during training (non-finite loss, log-probability gap, ...)."""
+
+    exit_code = 4

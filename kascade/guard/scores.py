@@ -1,0 +1,65 @@
+"""A score: one benchmark on one checkpoint, kept per task, with its interval."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from kascade.environments.base import Domain
+
+Phase = Literal["screen", "confirm"]
+
+
+class Score(BaseModel):
+    """Rewards of one benchmark on one checkpoint.
+
+    checkpoint: digest. round: which fresh draw of a phase this is (recoveries are judged on fresh samples).
+    rewards: per task id, one entry a sample; None where the grader failed (masked, never zero).
+    greedy: reward of the greedy answer per task, where it was asked for.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    benchmark: str
+    domain: Domain
+    checkpoint: str
+    phase: Phase
+    round: int
+    temperature: float
+    rewards: dict[str, list[float | None]]
+    greedy: dict[str, float | None] = {}
+    mean_response_tokens: float
+    num_truncated: int
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def num_errors(self) -> int:
+        return sum(reward is None for rewards in self.rewards.values() for reward in rewards)
+
+    def task_means(self) -> dict[str, float]:
+        """Mean reward per task over its graded samples; tasks with none are left out."""
+        graded = {task: [r for r in rewards if r is not None] for task, rewards in self.rewards.items()}
+        return {task: float(np.mean(rewards)) for task, rewards in graded.items() if rewards}
+
+    @property
+    def mean(self) -> float:
+        means = self.task_means()
+        return float(np.mean(list(means.values()))) if means else float("nan")
+
+    @property
+    def greedy_mean(self) -> float | None:
+        graded = [reward for reward in self.greedy.values() if reward is not None]
+        return float(np.mean(graded)) if graded else None
+
+    def interval(self, z: float = 1.96) -> tuple[float, float]:
+        """Normal interval of the mean, clustered by task."""
+        means = np.array(list(self.task_means().values()))
+        if len(means) < 2:
+            return (float("nan"), float("nan"))
+        half = z * means.std(ddof=1) / np.sqrt(len(means))
+        return (float(means.mean() - half), float(means.mean() + half))

@@ -1,0 +1,268 @@
+"""What a user may write. Every number of a loss or a rule is a field here, with its source.
+
+Sources: [C2] Nemotron-Cascade 2 (arXiv 2603.19220), [C1] Nemotron-Cascade (arXiv 2512.13607),
+[N3] Nemotron 3 Nano (arXiv 2512.20848).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from kascade.environments.base import Domain
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """Base of all recipe parts: unknown keys are errors, values do not change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimizer(Part):
+    """AdamW with warm-up. Defaults: [C2 App. B]."""
+
+    learning_rate: PositiveFloat = 3e-6
+    final_learning_rate: float | None = Field(None, ge=0, description="where the schedule ends; None: constant")
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    warmup_start: float = Field(0.0, ge=0, description="learning rate at step 0 of the warm-up")
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.1, ge=0)
+    max_grad_norm: PositiveFloat = 1.0
+
+
+class Limits(Part):
+    """Training stops when one of these is passed; None switches that check off."""
+
+    max_logprob_gap: PositiveFloat | None = Field(
+        0.05, description="mean |log p(trainer) - log p(sampler)| over a step's tokens, nats"
+    )
+    max_dropped_tokens: Share | None = Field(0.2, description="share of tokens outside the importance range")
+    min_entropy: float | None = Field(None, description="mean entropy of sampled tokens, nats")
+    max_truncated: Share | None = Field(None, description="share of rollouts cut at the length limit")
+    max_grader_errors: Share | None = Field(0.1, description="share of grades that are errors")
+
+
+class DataSource(Part):
+    """Where an environment's tasks come from: generated here, or NeMo-Gym rows of a JSONL file."""
+
+    environment: str
+    path: str | None = Field(None, description="JSONL of NeMo-Gym rows; None: generated tasks")
+    count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
+    levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
+
+
+class Mix(Part):
+    """One data source with its share of each batch."""
+
+    source: DataSource
+    weight: PositiveFloat = 1.0
+
+
+class StagePart(Part):
+    """What every stage has."""
+
+    name: Name
+    title: str | None = Field(None, description="as a person reads it; None: derived from the kind")
+    parent: Name | None = Field(
+        None, description="stage whose accepted checkpoint to start from; None: the previous main-line stage"
+    )
+    side_branch: bool = Field(False, description="train it, but let the main line go on from before it")
+    goals: tuple[Name, ...] | None = Field(
+        None, description="benchmarks that must rise; None: those of the stage's domains"
+    )
+    optimizer: Optimizer = Optimizer()
+    limits: Limits = Limits()
+    steps: PositiveInt
+    micro_batch_tokens: PositiveInt = Field(8192, description="padded tokens of one forward and backward")
+    save_every: PositiveInt = Field(10, description="steps between training states kept for resume")
+
+
+class SFTStage(StagePart):
+    """Supervised fine-tuning. [C2 §3, T7]"""
+
+    kind: Literal["sft"]
+    data: tuple[Mix, ...]
+    batch_size: PositiveInt = 64
+    max_tokens: PositiveInt = Field(262_144, description="longest sequence; longer ones are left out and counted")
+    loss: Literal["per_token", "per_sample"] = Field("per_token", description="Nemotron 3 Super §SFT stage 1 / 2")
+    noise: Share = Field(0.0, description="share of demonstrations replaced by a wrong one (miniature only)")
+
+
+class Sampling(Part):
+    """How rollouts are drawn. [C2 App. B: temperature 1, top-p 1]"""
+
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: PositiveInt | None = None
+    max_new_tokens: PositiveInt = 49_152
+
+
+class RolloutStage(StagePart):
+    """What all stages that learn from their own samples share."""
+
+    data: tuple[Mix, ...]
+    prompts_per_step: PositiveInt = 128
+    rollouts_per_prompt: PositiveInt = 16
+    sampling: Sampling = Sampling()
+
+
+class GRPO(Part):
+    """Strictly on-policy GRPO without KL, group-normalised, token-level. [C2 §4.1.2 Eq. 1]"""
+
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    normalize_std: bool = True
+    kl_coefficient: float = Field(0.0, ge=0, description="0 everywhere but RLHF [C2 §4.1.2]")
+    dynamic_filtering: bool = Field(True, description="drop groups whose rewards are all equal [C2 §4.2]")
+    max_generation_batches: PositiveInt = Field(
+        1, description="how often to draw more prompts when filtering leaves too few groups"
+    )
+    min_usable_groups: PositiveInt = Field(4, description="fewer usable groups than this: skip the update, say so")
+    overlong: Literal["keep", "filter", "penalty"] = Field(
+        "keep", description="truncated rollouts: filter = masked from the loss, penalty = reward 0 [C2 §4.2]"
+    )
+    drop_below_best: float | None = Field(
+        None, description="mask prompts where no rollout has a higher reward than this (SWE: 0.5) [C2 §4.8]"
+    )
+
+
+class RLStage(RolloutStage):
+    """A GRPO stage on graded environments."""
+
+    kind: Literal["if_rl", "multi_domain_rl", "long_context_rl", "code_rl", "swe_rl"]
+    grpo: GRPO = GRPO()
+
+
+class ImportanceRange(Part):
+    """Tokens whose trainer/sampler ratio lies outside are dropped, not clamped. [C2 §4.4 Eq. 3]"""
+
+    low: PositiveFloat = 0.5
+    high: PositiveFloat = 2.0
+
+
+class MOPDStage(RolloutStage):
+    """Multi-domain on-policy distillation. [C2 §4.4]"""
+
+    kind: Literal["mopd"]
+    rollouts_per_prompt: PositiveInt = 4
+    teachers: dict[Domain, Name | Literal["best"]] = Field(
+        default_factory=dict,
+        description="teacher stage by domain; a domain not named has the best accepted checkpoint",
+    )
+    min_teacher_gap: float = Field(
+        0.0, ge=0, description="leave out domains whose teacher leads by less than this on validation"
+    )
+    full_vocabulary: bool = Field(False, description="reverse KL over the whole vocabulary, not the sampled token")
+    importance: ImportanceRange = ImportanceRange()
+
+
+class Judge(Part):
+    """Who compares two answers. `rule`: the environment's own preference; `reward_model`: learned here."""
+
+    kind: Literal["rule", "reward_model"] = "rule"
+    min_agreement: Share = Field(0.85, description="held-out agreement under which a reward model is refused")
+    pairs: PositiveInt = Field(512, description="preference pairs the reward model is trained on")
+
+
+class Pairwise(Part):
+    """Aggregation of pairwise comparisons. [N3 §3.3; C2 §4.5 compares all pairs]"""
+
+    pairs: Literal["all", "circular"] = "all"
+    length_coefficient: float = Field(0.5, ge=0, description="lambda of the group-relative length term")
+    conciseness_bonus: float = Field(0.5, ge=0, description="beta, for the shortest answer among the best")
+    conciseness_percentile: Share = Field(0.8, description="only answers with at least this reward percentile")
+
+
+class RLHFStage(RolloutStage):
+    """RLHF by pairwise comparison with a KL to the stage's start. [C2 §4.5; N3 §3.3]"""
+
+    kind: Literal["rlhf"]
+    judge: Judge = Judge()
+    pairwise: Pairwise = Pairwise()
+    grpo: GRPO = GRPO(kl_coefficient=0.03)
+
+
+Stage = Annotated[SFTStage | RLStage | MOPDStage | RLHFStage, Field(discriminator="kind")]
+StageKind = Literal[
+    "sft", "if_rl", "multi_domain_rl", "mopd", "rlhf", "long_context_rl", "code_rl", "swe_rl"
+]
+
+
+class Benchmark(Part):
+    """An environment, a fixed task set and a sampling rule."""
+
+    name: Name
+    source: DataSource
+    tasks: PositiveInt = Field(200, description="how many tasks of the test split")
+    sampling: Sampling = Sampling()
+    greedy: bool = Field(False, description="also one greedy answer a task, for the report")
+
+
+class Recovery(Part):
+    """The MOPD branch that answers a regression."""
+
+    rounds: int = Field(2, ge=0, le=2)
+    steps: PositiveInt = 40
+    optimizer: Optimizer = Optimizer(learning_rate=2e-6, warmup_steps=30, warmup_start=2e-7)
+    prompts_per_step: PositiveInt = 128
+    rollouts_per_prompt: PositiveInt = 4
+    full_vocabulary: bool = False
+    importance: ImportanceRange = ImportanceRange()
+    keep_weight: PositiveFloat = Field(
+        1.0, description="weight of the domains to keep (the stage's own result teaches them) to the lost ones' 1"
+    )
+
+
+class Guard(Part):
+    """When a fall is a regression, and what then."""
+
+    family_level: float = Field(0.01, gt=0, lt=0.5, description="false alarms allowed over the whole cascade")
+    min_drop: float = Field(0.03, ge=0, description="smaller falls are tolerated however certain")
+    screen_samples: PositiveInt = Field(2, description="samples a task, every guard benchmark")
+    confirm_samples: PositiveInt = Field(16, description="fresh samples a task, suspicious benchmarks only")
+    screen_level: float = Field(0.1, gt=0, lt=1, description="one-sided p under which a benchmark is suspicious")
+    recovery: Recovery = Recovery()
+    unrecovered: Literal["continue", "rollback", "stop"] = "continue"
+
+
+class ModelPart(Part):
+    """The model to start from."""
+
+    source: str = Field(description="builtin://NAME, a folder, or a hub id")
+    chat_template: Literal["own", "nemotron-cascade-1", "nemotron-cascade-2"] = Field(
+        "own", description="own: the tokenizer's"
+    )
+
+
+class Tracking(Part):
+    """Where MLflow is. None: a sqlite file in the run's folder (or MLFLOW_TRACKING_URI when set)."""
+
+    uri: str | None = None
+    experiment: str = "kascade"
+
+
+class Recipe(Part):
+    """One cascade, completed and checked."""
+
+    kascade: Literal[1] = Field(description="version of this format")
+    name: Name
+    description: str = ""
+    model: ModelPart
+    seed: int = Field(0, ge=0)
+    threads: PositiveInt | None = Field(None, description="CPU threads of torch; None: all cores")
+    budget_cpu_hours: PositiveFloat | None = Field(None, description="stop before a stage that would exceed it")
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
+    guard: Guard = Guard()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Recipe:
+        from kascade.recipe.checks import cross_check
+
+        cross_check(self)
+        return self

@@ -1,0 +1,54 @@
+"""What sampling takes and gives: tokens in, tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to sample. temperature 0 is greedy; top_k None and top_p 1 keep the whole vocabulary."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids to continue, `num_samples` times; `seed` fixes each sample whatever the batching."""
+
+    token_ids: tuple[int, ...]
+    num_samples: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sampled continuation (the end token included when finish_reason is "stop").
+
+    logprobs: log-probability of each token under the distribution it was drawn from, in nats.
+    weights_version: which weights drew it.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    weights_version: int
+
+
+class RolloutEngine(Protocol):
+    """Samples answers. Engines: the native one (torch, CPU and CUDA); others behind the same face."""
+
+    def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
+        """For each prompt, its samples in order."""
+        ...
+
+    def load_weights(self, version: int) -> None:
+        """Take over the model's current weights and stamp what is sampled from now on with `version`."""
+        ...

@@ -1,0 +1,75 @@
+"""Where everything of one run lies, under the run's URI. Nothing else knows a path by heart.
+
+    recipe.yaml              as the user wrote it         recipe.resolved.json   completed and checked
+    pipeline.yaml            what runs                    report.html, model_card.md
+    checkpoints/ID/          weights, tokenizer, config, manifest.json (written last)
+    training/ID/             metrics.jsonl (the curves), state/ (what resume needs)
+    scores/DIGEST/NAME.PHASE.json          one benchmark on one checkpoint, kept per task
+    samples/DIGEST/NAME.jsonl              some answers with their rewards
+    verdicts/ID.json         the guard's word on checkpoint ID
+    outcomes/STAGE-KEY.json  what the stage ended with: the accepted checkpoint and why
+    costs/STEP.json          wall, CPU, memory and time by kind of work
+    progress/STEP.json       how far a step is            logs/STEP.log
+
+ID is `<stage>/<attempt>-<key>`: attempt is `train`, `recover-1` or `recover-2`, and key a short
+hash of all that determines the result, so a changed recipe never overwrites an earlier result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """Paths of a run that lies in a local folder."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def resolved_recipe(self) -> Path:
+        return self.root / "recipe.resolved.json"
+
+    @property
+    def pipeline(self) -> Path:
+        return self.root / "pipeline.yaml"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def model_card(self) -> Path:
+        return self.root / "model_card.md"
+
+    def checkpoint(self, checkpoint_id: str) -> Path:
+        return self.root / "checkpoints" / checkpoint_id
+
+    def training(self, checkpoint_id: str) -> Path:
+        return self.root / "training" / checkpoint_id
+
+    def scores(self, digest: str) -> Path:
+        return self.root / "scores" / digest[:16]
+
+    def samples(self, digest: str) -> Path:
+        return self.root / "samples" / digest[:16]
+
+    def verdict(self, checkpoint_id: str) -> Path:
+        return self.root / "verdicts" / f"{checkpoint_id}.json"
+
+    def outcome(self, stage: str, key: str) -> Path:
+        return self.root / "outcomes" / f"{stage}-{key}.json"
+
+    def cost(self, step: str) -> Path:
+        return self.root / "costs" / f"{step}.json"
+
+    def progress(self, step: str) -> Path:
+        return self.root / "progress" / f"{step}.json"
+
+    def log(self, step: str) -> Path:
+        return self.root / "logs" / f"{step}.log"
