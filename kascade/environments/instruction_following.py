@@ -1,0 +1,157 @@
+"""Instruction following: answers under constraints that a program can check.
+
+Rows: NeMo-Gym `instruction_following` (fields under `verifier_metadata` or at top level).
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.instruction_checks import CHECKS
+from kascade.environments.rows import row_messages, verifier_fields
+from kascade.environments.sentences import exactly, sentence
+from kascade.environments.words import NOUNS
+
+MODES = ("binary", "fraction")
+
+
+@dataclass(slots=True)
+class Draft:
+    """A task in the making: what is asked so far, and how its gold answer must look."""
+
+    topic: str
+    must: list[str] = field(default_factory=list)
+    count: int | None = None
+    bullets: int = 1
+    end: str | None = None
+    lower: bool = False
+    quoted: bool = False
+    instructions: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)  # text, id, kwargs
+
+    def answer(self, rng: random.Random) -> str:
+        """A gold answer to everything asked."""
+        if self.count is not None:
+            text = exactly(rng, self.topic, self.count, tuple(self.must))
+            text = text if self.lower else text[0].upper() + text[1:]
+        elif self.bullets > 1:
+            lines = [sentence(rng, self.topic, must=tuple(self.must), capital=not self.lower)]
+            lines += [
+                sentence(rng, rng.choice(NOUNS), capital=not self.lower) for _ in range(self.bullets - 1)
+            ]
+            text = "\n".join(f"- {line}" for line in lines)
+        else:
+            text = sentence(rng, self.topic, must=tuple(self.must), capital=not self.lower) + "."
+        if self.end:
+            text = f"{text.removesuffix('.')} {self.end}"
+        return f'"{text}"' if self.quoted else text
+
+
+def _words(draft: Draft, rng: random.Random) -> None:
+    draft.count = rng.randint(5, 9)
+    low, high = f"at least {draft.count} words", f"less than {draft.count + 1} words"
+    number = "length_constraints:number_words"
+    draft.instructions += [
+        (f"use {low}", number, {"num_words": draft.count, "relation": "at least"}),
+        (high, number, {"num_words": draft.count + 1, "relation": "less than"}),
+    ]
+
+
+def _keywords(draft: Draft, rng: random.Random) -> None:
+    draft.must = rng.sample(NOUNS, rng.choice((1, 1, 2)))
+    text = "include the word " + " and the word ".join(draft.must)
+    draft.instructions.append((text, "keywords:existence", {"keywords": list(draft.must)}))
+
+
+def _bullets(draft: Draft, rng: random.Random) -> None:
+    draft.bullets = rng.choice((2, 3))
+    draft.instructions.append(
+        (f"give {draft.bullets} bullets", "detectable_format:number_bullet_lists", {"num_bullets": draft.bullets})
+    )
+
+
+def _ending(draft: Draft, rng: random.Random) -> None:
+    draft.end = rng.choice(("the end", "that is all", "good night"))
+    draft.instructions.append((f"end with {draft.end}", "startend:end_checker", {"end_phrase": draft.end}))
+
+
+def _lowercase(draft: Draft, rng: random.Random) -> None:
+    draft.lower = True
+    draft.instructions.append(("use only lowercase", "change_case:english_lowercase", {}))
+
+
+def _quotation(draft: Draft, rng: random.Random) -> None:
+    draft.quoted = True
+    draft.instructions.append(("put it in quotes", "startend:quotation", {}))
+
+
+Constraint = Callable[[Draft, random.Random], None]
+SHAPES: tuple[Constraint, ...] = (_words, _bullets, _ending)  # at most one of these in a task
+STYLES: tuple[Constraint, ...] = (_keywords, _lowercase, _quotation)
+
+
+class InstructionFollowing(Environment):
+    """Write about a topic under one to three constraints."""
+
+    name = "instruction_following"
+    domain = "instruction_following"
+
+    def pose(self, rng: random.Random, level: float) -> Task:
+        draft = Draft(topic=rng.choice(NOUNS))
+        chosen = [rng.choice(SHAPES)] if rng.random() < 0.7 else []
+        num_styles = min(3 - len(chosen) - (_bullets in chosen), max(1 - len(chosen), round(level * 2 * rng.random() + 0.3)))
+        fitting = [style for style in STYLES if (_bullets, _quotation) != (*chosen, style)]
+        chosen += rng.sample(fitting, num_styles)
+        for constrain in chosen:
+            constrain(draft, rng)
+        asked = "; ".join(text for text, _, _ in draft.instructions)
+        prompt = f"Write about the {draft.topic}: {asked}."
+        return Task(
+            environment=self.name,
+            domain="instruction_following",
+            messages=(Message(role="user", content=prompt),),
+            fields={
+                "instruction_id_list": [name for _, name, _ in draft.instructions],
+                "kwargs": [kwargs for _, _, kwargs in draft.instructions],
+                "grading_mode": "binary",
+            },
+            reference=draft.answer(rng),
+        )
+
+    def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
+        return [grade_instructions(task.fields, final_answer(answer)) for answer in answers]
+
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        fields = verifier_fields(row)
+        names, kwargs = fields.get("instruction_id_list"), fields.get("kwargs")
+        mode = fields.get("grading_mode") or "binary"
+        if not isinstance(names, list) or not names:
+            raise ValueError("instruction_id_list: a non-empty list of instruction ids is needed")
+        if not isinstance(kwargs, list) or len(kwargs) != len(names):
+            raise ValueError(f"kwargs: a list of {len(names)} entries is needed, one an instruction")
+        if mode not in MODES:
+            raise ValueError(f"grading_mode: {mode!r} is not one of {', '.join(MODES)}")
+        for name in names:
+            if name not in CHECKS:
+                near = difflib.get_close_matches(str(name), CHECKS, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"instruction_id_list: {name!r} is not known{hint}")
+        clean = [{k: v for k, v in (entry or {}).items() if v is not None} for entry in kwargs]
+        checked = {"instruction_id_list": names, "kwargs": clean, "grading_mode": mode}
+        return Task(self.name, "instruction_following", row_messages(row), checked)
+
+
+def grade_instructions(fields: Mapping[str, Any], answer: str) -> Grade:
+    """Binary: all instructions followed. Fraction: the share followed. An empty answer follows none."""
+    followed: dict[str, float] = {}
+    for index, (name, kwargs) in enumerate(zip(fields["instruction_id_list"], fields["kwargs"], strict=True)):
+        try:
+            followed[f"{index}/{name}"] = float(bool(answer.strip()) and CHECKS[name](answer, kwargs))
+        except (KeyError, TypeError, ValueError) as error:
+            return Grade.failed(f"{name}: {type(error).__name__}: {error}")
+    share = sum(followed.values()) / len(followed)
+    return Grade(share if fields["grading_mode"] == "fraction" else float(share == 1), followed)
