@@ -8,6 +8,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from kascade.environments.base import Domain
+from kascade.storage.files import write_text
+from kascade.storage.layout import RunLayout
 
 Phase = Literal["screen", "confirm"]
 
@@ -63,3 +65,21 @@ class Score(BaseModel):
             return (float("nan"), float("nan"))
         half = z * means.std(ddof=1) / np.sqrt(len(means))
         return (float(means.mean() - half), float(means.mean() + half))
+
+
+def write_score(layout: RunLayout, score: Score) -> None:
+    path = layout.score(score.checkpoint, score.benchmark, score.phase, score.round)
+    write_text(path, score.model_dump_json() + "\n")
+
+
+def read_score(layout: RunLayout, digest: str, benchmark: str, phase: Phase, draw: int = 0) -> Score | None:
+    """One score; None when it has not been drawn. Raises ValueError for a broken file."""
+    path = layout.score(digest, benchmark, phase, draw)
+    return Score.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_scores(layout: RunLayout, digest: str, phase: Phase, draw: int = 0) -> dict[str, Score]:
+    """All scores of one phase and draw (`Score.round`) on a checkpoint, by benchmark."""
+    paths = sorted(layout.scores(digest).glob(f"*.{phase}-{draw}.json"))
+    found = [Score.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
+    return {score.benchmark: score for score in found}

@@ -4,7 +4,7 @@
     pipeline.yaml            what runs                    report.html, model_card.md
     checkpoints/ID/          weights, tokenizer, config, manifest.json (written last)
     training/ID/             metrics.jsonl (the curves), state/ (what resume needs)
-    scores/DIGEST/NAME.PHASE.json          one benchmark on one checkpoint, kept per task
+    scores/DIGEST/NAME.PHASE-ROUND.json    one benchmark on one checkpoint, kept per task
     samples/DIGEST/NAME.jsonl              some answers with their rewards
     verdicts/ID.json         the guard's word on checkpoint ID
     outcomes/STAGE-KEY.json  what the stage ended with: the accepted checkpoint and why
@@ -55,6 +55,9 @@ class RunLayout:
 
     def scores(self, digest: str) -> Path:
         return self.root / "scores" / digest[:16]
+
+    def score(self, digest: str, benchmark: str, phase: str, draw: int) -> Path:
+        return self.scores(digest) / f"{benchmark}.{phase}-{draw}.json"
 
     def samples(self, digest: str) -> Path:
         return self.root / "samples" / digest[:16]
