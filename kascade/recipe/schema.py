@@ -11,28 +11,40 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.environments.base import Domain
+from kascade.recipe.checks import CrossCheckError, Problem, cross_check
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Part(BaseModel):
     """Base of all recipe parts: unknown keys are errors, values do not change after parsing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Optimizer(Part):
     """AdamW with warm-up. Defaults: [C2 App. B]."""
 
     learning_rate: PositiveFloat = 3e-6
-    final_learning_rate: float | None = Field(None, ge=0, description="where the schedule ends; None: constant")
+    final_learning_rate: float | None = Field(
+        None, ge=0, description="where the schedule ends; None: constant"
+    )
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     warmup_start: float = Field(0.0, ge=0, description="learning rate at step 0 of the warm-up")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.1, ge=0)
     max_grad_norm: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _schedule_has_an_end(self) -> Optimizer:
+        if (self.schedule == "constant") != (self.final_learning_rate is None):
+            what = f"a {self.schedule} schedule goes with final_learning_rate {self.final_learning_rate}"
+            remedy = "give both a schedule (linear, cosine) and final_learning_rate, or neither"
+            raise CrossCheckError([Problem(("final_learning_rate",), what, remedy=remedy)])
+        return self
 
 
 class Limits(Part):
@@ -54,6 +66,17 @@ class DataSource(Part):
     path: str | None = Field(None, description="JSONL of NeMo-Gym rows; None: generated tasks")
     count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
     levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
+
+    @model_validator(mode="after")
+    def _tasks_come_from_somewhere(self) -> DataSource:
+        problems = []
+        if self.path is None and self.count is None:
+            problems.append(Problem(("count",), "neither a path to read nor a count to generate"))
+        if self.levels[0] > self.levels[1]:
+            problems.append(Problem(("levels",), f"{list(self.levels)} is not a range", "[low, high]"))
+        if problems:
+            raise CrossCheckError(problems)
+        return self
 
 
 class Mix(Part):
@@ -81,15 +104,30 @@ class StagePart(Part):
     micro_batch_tokens: PositiveInt = Field(8192, description="padded tokens of one forward and backward")
     save_every: PositiveInt = Field(10, description="steps between training states kept for resume")
 
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> StagePart:
+        _check_warmup(self.optimizer, self.steps)
+        return self
+
+
+def _check_warmup(optimizer: Optimizer, steps: int) -> None:
+    if optimizer.warmup_steps > steps:
+        what = f"the warm-up of {optimizer.warmup_steps} steps is longer than the {steps} steps in all"
+        raise CrossCheckError([Problem(("optimizer", "warmup_steps"), what, allowed=f"0 to {steps}")])
+
 
 class SFTStage(StagePart):
     """Supervised fine-tuning. [C2 §3, T7]"""
 
     kind: Literal["sft"]
-    data: tuple[Mix, ...]
+    data: tuple[Mix, ...] = Field(min_length=1)
     batch_size: PositiveInt = 64
-    max_tokens: PositiveInt = Field(262_144, description="longest sequence; longer ones are left out and counted")
-    loss: Literal["per_token", "per_sample"] = Field("per_token", description="Nemotron 3 Super §SFT stage 1 / 2")
+    max_tokens: PositiveInt = Field(
+        262_144, description="longest sequence; longer ones are left out and counted"
+    )
+    loss: Literal["per_token", "per_sample"] = Field(
+        "per_token", description="Nemotron 3 Super §SFT stage 1 / 2"
+    )
     noise: Share = Field(0.0, description="share of demonstrations replaced by a wrong one (miniature only)")
 
 
@@ -105,7 +143,7 @@ class Sampling(Part):
 class RolloutStage(StagePart):
     """What all stages that learn from their own samples share."""
 
-    data: tuple[Mix, ...]
+    data: tuple[Mix, ...] = Field(min_length=1)
     prompts_per_step: PositiveInt = 128
     rollouts_per_prompt: PositiveInt = 16
     sampling: Sampling = Sampling()
@@ -121,7 +159,9 @@ class GRPO(Part):
     max_generation_batches: PositiveInt = Field(
         1, description="how often to draw more prompts when filtering leaves too few groups"
     )
-    min_usable_groups: PositiveInt = Field(4, description="fewer usable groups than this: skip the update, say so")
+    min_usable_groups: PositiveInt = Field(
+        4, description="fewer usable groups than this: skip the update, say so"
+    )
     overlong: Literal["keep", "filter", "penalty"] = Field(
         "keep", description="truncated rollouts: filter = masked from the loss, penalty = reward 0 [C2 §4.2]"
     )
@@ -134,7 +174,20 @@ class RLStage(RolloutStage):
     """A GRPO stage on graded environments."""
 
     kind: Literal["if_rl", "multi_domain_rl", "long_context_rl", "code_rl", "swe_rl"]
+    rollouts_per_prompt: int = Field(16, ge=2, description="a group; one rollout has nothing to compare with")
     grpo: GRPO = GRPO()
+
+    @model_validator(mode="after")
+    def _updates_are_possible(self) -> RLStage:
+        _check_usable_groups(self.grpo, self.prompts_per_step)
+        return self
+
+
+def _check_usable_groups(grpo: GRPO, prompts_per_step: int) -> None:
+    if grpo.min_usable_groups > prompts_per_step:
+        what = f"{grpo.min_usable_groups} usable groups can never come from {prompts_per_step} prompts"
+        allowed = f"1 to {prompts_per_step}"
+        raise CrossCheckError([Problem(("grpo", "min_usable_groups"), what, allowed)])
 
 
 class ImportanceRange(Part):
@@ -142,6 +195,13 @@ class ImportanceRange(Part):
 
     low: PositiveFloat = 0.5
     high: PositiveFloat = 2.0
+
+    @model_validator(mode="after")
+    def _keeps_on_policy_tokens(self) -> ImportanceRange:
+        if not self.low < 1 < self.high:
+            what = f"[{self.low}, {self.high}] does not hold the ratio 1 of on-policy tokens"
+            raise CrossCheckError([Problem(("low",), what, allowed="low < 1 < high")])
+        return self
 
 
 class MOPDStage(RolloutStage):
@@ -156,7 +216,9 @@ class MOPDStage(RolloutStage):
     min_teacher_gap: float = Field(
         0.0, ge=0, description="leave out domains whose teacher leads by less than this on validation"
     )
-    full_vocabulary: bool = Field(False, description="reverse KL over the whole vocabulary, not the sampled token")
+    full_vocabulary: bool = Field(
+        False, description="reverse KL over the whole vocabulary, not the sampled token"
+    )
     importance: ImportanceRange = ImportanceRange()
 
 
@@ -174,22 +236,28 @@ class Pairwise(Part):
     pairs: Literal["all", "circular"] = "all"
     length_coefficient: float = Field(0.5, ge=0, description="lambda of the group-relative length term")
     conciseness_bonus: float = Field(0.5, ge=0, description="beta, for the shortest answer among the best")
-    conciseness_percentile: Share = Field(0.8, description="only answers with at least this reward percentile")
+    conciseness_percentile: Share = Field(
+        0.8, description="only answers with at least this reward percentile"
+    )
 
 
 class RLHFStage(RolloutStage):
     """RLHF by pairwise comparison with a KL to the stage's start. [C2 §4.5; N3 §3.3]"""
 
     kind: Literal["rlhf"]
+    rollouts_per_prompt: int = Field(16, ge=2, description="answers compared with each other, pair by pair")
     judge: Judge = Judge()
     pairwise: Pairwise = Pairwise()
     grpo: GRPO = GRPO(kl_coefficient=0.03)
 
+    @model_validator(mode="after")
+    def _updates_are_possible(self) -> RLHFStage:
+        _check_usable_groups(self.grpo, self.prompts_per_step)
+        return self
+
 
 Stage = Annotated[SFTStage | RLStage | MOPDStage | RLHFStage, Field(discriminator="kind")]
-StageKind = Literal[
-    "sft", "if_rl", "multi_domain_rl", "mopd", "rlhf", "long_context_rl", "code_rl", "swe_rl"
-]
+StageKind = Literal["sft", "if_rl", "multi_domain_rl", "mopd", "rlhf", "long_context_rl", "code_rl", "swe_rl"]
 
 
 class Benchmark(Part):
@@ -213,8 +281,14 @@ class Recovery(Part):
     full_vocabulary: bool = False
     importance: ImportanceRange = ImportanceRange()
     keep_weight: PositiveFloat = Field(
-        1.0, description="weight of the domains to keep (the stage's own result teaches them) to the lost ones' 1"
+        1.0,
+        description="weight of the domains to keep (the stage's own result teaches them) to the lost ones' 1",
     )
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> Recovery:
+        _check_warmup(self.optimizer, self.steps)
+        return self
 
 
 class Guard(Part):
@@ -224,7 +298,12 @@ class Guard(Part):
     min_drop: float = Field(0.03, ge=0, description="smaller falls are tolerated however certain")
     screen_samples: PositiveInt = Field(2, description="samples a task, every guard benchmark")
     confirm_samples: PositiveInt = Field(16, description="fresh samples a task, suspicious benchmarks only")
-    screen_level: float = Field(0.1, gt=0, lt=1, description="one-sided p under which a benchmark is suspicious")
+    screen_level: float = Field(
+        0.1, gt=0, lt=1, description="one-sided p under which a benchmark is suspicious"
+    )
+    rise_level: float = Field(
+        0.05, gt=0, lt=1, description="one-sided p under which a goal benchmark has risen over the stage's start"
+    )
     recovery: Recovery = Recovery()
     unrecovered: Literal["continue", "rollback", "stop"] = "continue"
 
@@ -252,9 +331,11 @@ class Recipe(Part):
     name: Name
     description: str = ""
     model: ModelPart
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     threads: PositiveInt | None = Field(None, description="CPU threads of torch; None: all cores")
-    budget_cpu_hours: PositiveFloat | None = Field(None, description="stop before a stage that would exceed it")
+    budget_cpu_hours: PositiveFloat | None = Field(
+        None, description="stop before a stage that would exceed it"
+    )
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
@@ -262,7 +343,5 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:
-        from kascade.recipe.checks import cross_check
-
-        cross_check(self)
+        cross_check(self.model_dump(mode="json"))
         return self

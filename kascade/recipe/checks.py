@@ -1,0 +1,161 @@
+"""Checks of what refers to what: they need the whole recipe, so no single field can make them.
+
+They read plain JSON values and pass over what is missing or of a wrong type, so that they also run on
+a recipe with other faults and all faults are told at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+BASE = "base"
+RESERVED_NAMES = frozenset(
+    {BASE, "best", "benchmarks", "guard", "threads", "tracking", "preflight", "report"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong at `path`: keys and indices from the part that is checked."""
+
+    path: tuple[str | int, ...]
+    what: str
+    allowed: str | None = None
+    remedy: str | None = None
+
+
+class CrossCheckError(ValueError):
+    """Several problems at once; the loader turns each into a fault with its line."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{'.'.join(map(str, p.path))}: {p.what}" for p in self.problems))
+
+
+def nearest(word: object, names: Sequence[str]) -> str | None:
+    """ "did you mean ...?" with the closest of `names`, where one is close."""
+    match = get_close_matches(str(word), names, n=1)
+    return f"did you mean {match[0]!r}?" if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A stage or benchmark that has a name."""
+
+    path: tuple[str | int, ...]
+    name: str
+    value: Mapping[str, Any]
+
+
+def cross_check(recipe: Mapping[str, Any]) -> None:
+    """Raise CrossCheckError when a recipe refers to what is not there."""
+    problems = list(cross_problems(recipe))
+    if problems:
+        raise CrossCheckError(problems)
+
+
+def cross_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    """Every dangling or doubtful reference of a recipe given as JSON value."""
+    stages, benchmarks = _entries(recipe, "stages"), _entries(recipe, "benchmarks")
+    for entries in (stages, benchmarks):
+        yield from _names_are_unique(entries)
+    for position, stage in enumerate(stages):
+        if stage.name in RESERVED_NAMES:
+            what = f"a stage cannot be called {stage.name!r}"
+            yield Problem((*stage.path, "name"), what, f"any name but {', '.join(sorted(RESERVED_NAMES))}")
+        yield from _references_exist(stage, stages[:position], benchmarks)
+    yield from _side_branches_are_used(stages)
+    yield from _environments_are_registered(recipe)
+
+
+def _entries(recipe: Mapping[str, Any], kind: str) -> list[_Entry]:
+    items = recipe.get(kind)
+    return [
+        _Entry((kind, index), item["name"], item)
+        for index, item in enumerate(items if isinstance(items, list) else [])
+        if isinstance(item, dict) and isinstance(item.get("name"), str)
+    ]
+
+
+def _names_are_unique(entries: Sequence[_Entry]) -> Iterator[Problem]:
+    counts = Counter(entry.name for entry in entries)
+    seen: set[str] = set()
+    for entry in entries:
+        if counts[entry.name] > 1 and entry.name in seen:
+            remedy = f"give it a name of its own, such as {entry.name[:37]}-2"
+            yield Problem((*entry.path, "name"), f"{entry.name!r} is used twice", remedy=remedy)
+        seen.add(entry.name)
+
+
+def _references_exist(
+    stage: _Entry, earlier: Sequence[_Entry], benchmarks: Sequence[_Entry]
+) -> Iterator[Problem]:
+    stages_before = [other.name for other in earlier]
+    parent = stage.value.get("parent")
+    if isinstance(parent, str) and parent not in stages_before:
+        yield _unknown((*stage.path, "parent"), parent, "an earlier stage", stages_before)
+    goals = stage.value.get("goals")
+    exams = [benchmark.name for benchmark in benchmarks]
+    for index, goal in enumerate(goals if isinstance(goals, list) else []):
+        if isinstance(goal, str) and goal not in exams:
+            yield _unknown((*stage.path, "goals", index), goal, "a benchmark", exams)
+    teachers = stage.value.get("teachers")
+    for domain, teacher in (teachers if isinstance(teachers, dict) else {}).items():
+        if isinstance(teacher, str) and teacher != "best" and teacher not in stages_before:
+            path = (*stage.path, "teachers", domain)
+            yield _unknown(path, teacher, "an earlier stage", [*stages_before, "best"])
+
+
+def _unknown(path: tuple[str | int, ...], name: str, what: str, known: Sequence[str]) -> Problem:
+    return Problem(
+        path,
+        f"{name!r} is not {what}",
+        ", ".join(known) or f"nothing: there is no {what}",
+        nearest(name, known),
+    )
+
+
+def _side_branches_are_used(stages: Sequence[_Entry]) -> Iterator[Problem]:
+    branches = [stage for stage in stages if stage.value.get("side_branch") is True]
+    if stages and len(branches) == len(stages):
+        yield Problem(
+            ("stages",), "every stage is a side branch", remedy="leave at least one on the main line"
+        )
+    for branch in branches:
+        later = stages[stages.index(branch) + 1 :]
+        if not any(_uses(stage, branch.name) for stage in later):
+            yield Problem(
+                (*branch.path, "side_branch"),
+                f"no later stage starts from {branch.name!r} or learns from it",
+                remedy="name it as `parent` or under `teachers` of a later stage, or set side_branch: false",
+            )
+
+
+def _uses(stage: _Entry, branch: str) -> bool:
+    teachers = stage.value.get("teachers")
+    named = list(teachers.values()) if isinstance(teachers, dict) else []
+    return stage.value.get("parent") == branch or branch in named
+
+
+def _environments_are_registered(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    from kascade.environments import known_environments
+
+    known = sorted(known_environments())
+    for where, name in _environments(value, path):
+        if name not in known:
+            yield _unknown(where, name, "a registered environment", known)
+
+
+def _environments(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("environment"), str):
+            yield (*path, "environment"), value["environment"]
+        for key, item in value.items():
+            yield from _environments(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _environments(item, (*path, index))

@@ -1,0 +1,203 @@
+"""What determines a result: hashes that name checkpoints and steer caching, and what a change redoes.
+
+A result is found again by its key, so a key covers exactly what the result depends on. Names, titles,
+limits and goals do not change weights and are left out; the contents of data files are in, their paths not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import kascade
+from kascade.recipe.checks import BASE
+from kascade.recipe.schema import MOPDStage, Recipe, Stage
+
+_NOT_WEIGHTS = {"title", "goals", "side_branch", "parent", "limits", "save_every"}
+KEY_LENGTH = 12
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: keys sorted, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def short_hash(value: Any) -> str:
+    """First 12 hex digits of the SHA-256 of a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:KEY_LENGTH]
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: str, size: int, modified_ns: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_digest(path: str) -> str:
+    """SHA-256 of a data file; for one that is not here (yet, or in a bucket) its address stands in."""
+    file = Path(path)
+    if not file.is_file():
+        return f"absent:{path}"
+    stat = file.stat()
+    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+def _with_digests(value: Any) -> Any:
+    """A dumped recipe part in which a data file stands for its contents."""
+    if isinstance(value, dict):
+        if "environment" in value and value.get("path") is not None:
+            return {"environment": value["environment"], "digest": data_digest(value["path"])}
+        return {key: _with_digests(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_digests(item) for item in value]
+    return value
+
+
+def _dumped(part: Any, exclude: set[str] | None = None) -> Any:
+    return _with_digests(part.model_dump(mode="json", exclude=exclude))
+
+
+def find_stage(recipe: Recipe, name: str) -> Stage:
+    """The stage called `name`. Raises KeyError."""
+    for stage in recipe.stages:
+        if stage.name == name:
+            return stage
+    raise KeyError(f"no stage {name!r} in recipe {recipe.name!r}")
+
+
+def _earlier(recipe: Recipe, name: str) -> Iterator[Stage]:
+    find_stage(recipe, name)
+    for stage in recipe.stages:
+        if stage.name == name:
+            return
+        yield stage
+
+
+def _determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, Any]:
+    """What `attempt` of a stage depends on, beside the checkpoints it starts from and learns from."""
+    stage = find_stage(recipe, stage_name)
+    basis = {
+        "code": kascade.__version__,
+        "seed": recipe.seed,
+        "chat_template": recipe.model.chat_template,
+        "attempt": attempt,
+        "stage": _dumped(stage, exclude=_NOT_WEIGHTS),
+    }
+    if attempt == "train":
+        return basis
+    return {  # a recovery draws tasks of any domain met so far
+        **basis,
+        "recovery": _dumped(recipe.guard.recovery, exclude={"rounds"}),
+        "earlier": [_dumped(other)["data"] for other in _earlier(recipe, stage_name)],
+        "benchmarks": [_dumped(benchmark) for benchmark in recipe.benchmarks],
+    }
+
+
+def stage_key(
+    recipe: Recipe,
+    stage_name: str,
+    attempt: str,
+    parent_digest: str,
+    teachers: Mapping[str, str] | None = None,
+) -> str:
+    """Short hash over all that determines the checkpoint of `attempt` ("train", "recover-1", "recover-2").
+
+    parent_digest: digest of the checkpoint it starts from. teachers: digest of each domain's teacher,
+    for MOPD and recoveries. Raises KeyError for an unknown stage.
+    """
+    determined_by = _determinants(recipe, stage_name, attempt)
+    return short_hash({**determined_by, "parent": parent_digest, "teachers": dict(teachers or {})})
+
+
+def _model_identity(source: str) -> Any:
+    """The base model as far as it can be told without reading its weights."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [source, *([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files)]
+
+
+def fingerprint(recipe: Recipe, stage_name: str | None = None) -> str:
+    """Short hash over all that any step of a stage may depend on, beside the checkpoints handed to it.
+
+    Passed to the pipeline's components, so that caching by parameters is right: earlier stages are in
+    (their checkpoints may teach), the number of stages too (the guard spreads its level over all of
+    them). `BASE` stands for the exams of the base model, None for the whole recipe.
+    """
+    earlier: list[Any] = []
+    own: Any = None
+    if stage_name is None:
+        earlier = [_dumped(stage) for stage in recipe.stages]
+    elif stage_name != BASE:
+        earlier = [_dumped(stage, exclude=_NOT_WEIGHTS) for stage in _earlier(recipe, stage_name)]
+        own = _dumped(find_stage(recipe, stage_name))
+    return short_hash(
+        {
+            "code": kascade.__version__,
+            "seed": recipe.seed,
+            "model": [_model_identity(recipe.model.source), recipe.model.chat_template],
+            "earlier": earlier,
+            "stage": own,
+            "num_stages": len(recipe.stages),
+            "benchmarks": [_dumped(benchmark) for benchmark in recipe.benchmarks],
+            "guard": _dumped(recipe.guard),
+            "tracking": _dumped(recipe.tracking),
+        }
+    )
+
+
+def parent_of(recipe: Recipe, stage_name: str) -> str | None:
+    """Name of the stage that `stage_name` starts from; None: the base model."""
+    stage = find_stage(recipe, stage_name)
+    if stage.parent is not None:
+        return stage.parent
+    main_line = [other.name for other in _earlier(recipe, stage_name) if not other.side_branch]
+    return main_line[-1] if main_line else None
+
+
+def teachers_of(recipe: Recipe, stage_name: str) -> tuple[str, ...]:
+    """Stages that may teach a MOPD stage: those named, and every earlier one where `best` decides."""
+    stage = find_stage(recipe, stage_name)
+    if not isinstance(stage, MOPDStage):
+        return ()
+    named = tuple(dict.fromkeys(name for name in stage.teachers.values() if name != "best"))
+    open_choice = not stage.teachers or "best" in stage.teachers.values()
+    return tuple(other.name for other in _earlier(recipe, stage_name)) if open_choice else named
+
+
+def differences(old: Any, new: Any, field: str = "") -> Iterator[str]:
+    """Fields in which two JSON values differ, as "field: old → new"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from differences(old.get(key), new.get(key), f"{field}.{key}" if field else key)
+    elif old != new:
+        yield f"{field}: {canonical_json(old)} → {canonical_json(new)}"
+
+
+def changed_stages(old: Recipe, new: Recipe) -> dict[str, tuple[str, ...]]:
+    """Stages of `new` whose weights a run of `old` does not already hold, with the reasons, in order."""
+    known = {stage.name for stage in old.stages}
+    base = list(differences(_model_identity(old.model.source), _model_identity(new.model.source), "model"))
+    changed: dict[str, tuple[str, ...]] = {}
+    for stage in new.stages:
+        name = stage.name
+        if name not in known:
+            changed[name] = ("not in the earlier run",)
+            continue
+        before, after = (_determinants(recipe, name, "train") for recipe in (old, new))
+        reasons = [reason.removeprefix("stage.") for reason in differences(before, after)]
+        parent = parent_of(new, name)
+        if parent != parent_of(old, name):
+            reasons.append(f"starts from {parent or 'the base model'} now")
+        elif parent is None:
+            reasons.extend(base)
+        sources = [source for source in (parent, *teachers_of(new, name)) if source in changed]
+        reasons.extend(f"{source} is redone" for source in dict.fromkeys(sources))
+        if reasons:
+            changed[name] = tuple(reasons)
+    return changed
