@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from kascade.environments.base import Domain
-from kascade.guard.scores import Score, read_scores
 from kascade.errors import CheckpointError
+from kascade.guard.scores import Score, read_scores
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint
 from kascade.storage.files import write_text
 from kascade.storage.layout import RunLayout
@@ -43,7 +43,7 @@ class Outcome(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Ancestor:
-    """One accepted checkpoint."""
+    """A checkpoint of the run, by reference, with its manifest."""
 
     reference: str
     manifest: Manifest
@@ -64,24 +64,25 @@ def read_outcomes(layout: RunLayout) -> list[Outcome]:
     return sorted(found, key=lambda outcome: (outcome.created, outcome.stage, outcome.key))
 
 
-def walk(reference: str) -> Iterator[Ancestor]:
-    """A checkpoint, its parent, and so on to the base.
+def open_reference(reference: str) -> Ancestor:
+    """The manifest behind a reference (files are not checked; loading weights does that).
 
-    Raises CheckpointError when a manifest is missing or names other contents than the reference does.
+    Raises CheckpointError when there is none, or when it names other contents than the reference does.
     """
-    next_reference: str | None = reference
-    while next_reference is not None:
-        manifest = _open(next_reference)
-        yield Ancestor(next_reference, manifest)
-        next_reference = manifest.parent
-
-
-def _open(reference: str) -> Manifest:
     ref = CheckpointRef.parse(reference)
     found, manifest = open_checkpoint(ref.path)
     if found.digest != ref.digest:
         raise CheckpointError(f"{ref.uri} holds {found.digest[:12]}, but {ref.digest[:12]} was asked for")
-    return manifest
+    return Ancestor(reference, manifest)
+
+
+def walk(reference: str) -> Iterator[Ancestor]:
+    """A checkpoint, its parent, and so on to the base. Raises CheckpointError as `open_reference` does."""
+    next_reference: str | None = reference
+    while next_reference is not None:
+        ancestor = open_reference(next_reference)
+        yield ancestor
+        next_reference = ancestor.manifest.parent
 
 
 def accepted_ancestors(layout: RunLayout, parent: str) -> list[Ancestor]:
@@ -104,7 +105,7 @@ def _accepted_digests(layout: RunLayout) -> set[str]:
 def accepted_of_stages(layout: RunLayout, stages: tuple[str, ...]) -> list[Ancestor]:
     """The newest accepted checkpoint of each named stage that has one: side branches are found so."""
     newest = {o.stage: o.accepted for o in read_outcomes(layout) if o.stage in stages and o.accepted}
-    return [Ancestor(newest[stage], _open(newest[stage])) for stage in stages if stage in newest]
+    return [open_reference(newest[stage]) for stage in stages if stage in newest]
 
 
 def baselines(layout: RunLayout, parent: str) -> dict[str, tuple[Ancestor, Score]]:

@@ -1,0 +1,49 @@
+"""The teacher of a domain: the best accepted checkpoint in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kascade.environments.base import DOMAINS, Domain
+from kascade.guard.lineage import Ancestor, accepted_ancestors, accepted_of_stages
+from kascade.guard.scores import read_scores
+from kascade.recipe.schema import Recipe
+from kascade.storage.layout import RunLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """mean: screening reward of `checkpoint`, averaged over the domain's benchmarks."""
+
+    domain: Domain
+    checkpoint: Ancestor
+    mean: float
+
+
+def teacher_candidates(layout: RunLayout, recipe: Recipe, stage: str, parent: str) -> list[Ancestor]:
+    """Checkpoints that may teach in `stage`, which starts from `parent` (reference): the accepted ancestors,
+    then what the recipe's earlier stages ended with elsewhere (side branches). Each once.
+    """
+    names = [part.name for part in recipe.stages]
+    earlier = tuple(names[: names.index(stage)])
+    found = accepted_ancestors(layout, parent) + accepted_of_stages(layout, earlier)
+    return list({one.digest: one for one in found}.values())
+
+
+def best_teachers(layout: RunLayout, candidates: Iterable[Ancestor]) -> dict[Domain, Teacher]:
+    """The best candidate of each domain that has a graded benchmark; of equals, the first."""
+    best: dict[Domain, Teacher] = {}
+    for candidate in candidates:
+        for domain, mean in _domain_means(layout, candidate).items():
+            if domain not in best or mean > best[domain].mean:
+                best[domain] = Teacher(domain, candidate, mean)
+    return {domain: best[domain] for domain in DOMAINS if domain in best}
+
+
+def _domain_means(layout: RunLayout, candidate: Ancestor) -> dict[Domain, float]:
+    means: dict[Domain, list[float]] = {}
+    for score in read_scores(layout, candidate.digest, "screen").values():
+        if score.task_means():
+            means.setdefault(score.domain, []).append(score.mean)
+    return {domain: sum(values) / len(values) for domain, values in means.items()}
