@@ -33,9 +33,7 @@ def get_environment(name: str) -> Environment:
     """The environment registered under `name`. Raises UserError naming what is registered."""
     known = known_environments()
     if name not in known:
-        raise UserError(
-            Fault(f"environment {name!r}", "is not registered", allowed=", ".join(sorted(known)))
-        )
+        raise UserError(Fault(f"environment {name!r}", "is not registered", allowed=", ".join(sorted(known))))
     module, _, attribute = known[name].partition(":")
     environment = getattr(import_module(module), attribute)()
     assert isinstance(environment, Environment)

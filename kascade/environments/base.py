@@ -135,4 +135,6 @@ def generate_tasks(
             tasks.setdefault(task.id, task)
         if len(tasks) == count:
             return list(tasks.values())
-    raise ValueError(f"{environment.name} has only {len(tasks)} different {split} tasks, {count} were asked for")
+    raise ValueError(
+        f"{environment.name} has only {len(tasks)} different {split} tasks, {count} were asked for"
+    )

@@ -2,7 +2,7 @@
 
 The judge here is a rule of our own, open to read: a good answer speaks to the person, names the
 matter, is polite, is a whole sentence, and does not ramble. An exam scores an answer by whether
-the judge prefers it to a fixed, middling one.
+the judge prefers it to a fixed, middling one. Demonstrations are of mixed quality, as people's are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from kascade.environments.base import Environment, Grade, Message, Task, final_a
 from kascade.environments.words import NAMES, NOUNS
 
 POLITE = ("please", "thank", "kind", "glad", "happy", "welcome")
-REQUESTS = ("Greet {n} at the {m}.", "Thank {n} for the {m}.", "Ask {n} about the {m}.", "Invite {n} to the {m}.")
+REQUESTS = (
+    "Greet {n} at the {m}.",
+    "Thank {n} for the {m}.",
+    "Ask {n} about the {m}.",
+    "Invite {n} to the {m}.",
+)
 GOOD = (
     "Dear {n}, welcome to the {m}!",
     "Dear {n}, thank you for the {m}.",
@@ -22,6 +27,7 @@ GOOD = (
     "Dear {n}, please come to the {m}!",
 )
 MIDDLING = ("Hello {n}.", "Thanks for the {m}.", "{n}, what about the {m}?", "{n}, come to the {m}.")
+DEMONSTRATED_GOOD = 0.25  # share of demonstrations that show the preferred manner; the rest are middling
 LONG = 16  # words an answer may have before it rambles
 
 
@@ -34,14 +40,16 @@ class PairwiseChat(Environment):
     def pose(self, rng: random.Random, level: float) -> Task:
         kind = rng.randrange(len(REQUESTS))
         name, matter = rng.choice(NAMES), rng.choice(NOUNS)
-        more = f" It is {rng.choice(('early', 'late', 'cold', 'warm'))} today." if rng.random() < level else ""
+        more = (
+            f" It is {rng.choice(('early', 'late', 'cold', 'warm'))} today." if rng.random() < level else ""
+        )
         fill = {"n": name, "m": matter}
         return Task(
             environment=self.name,
             domain="chat",
             messages=(Message(role="user", content=REQUESTS[kind].format(**fill) + more),),
             fields={"name": name, "matter": matter, "baseline": MIDDLING[kind].format(**fill)},
-            reference=GOOD[kind].format(**fill),
+            reference=(GOOD if rng.random() < DEMONSTRATED_GOOD else MIDDLING)[kind].format(**fill),
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:

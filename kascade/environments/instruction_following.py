@@ -70,7 +70,11 @@ def _keywords(draft: Draft, rng: random.Random) -> None:
 def _bullets(draft: Draft, rng: random.Random) -> None:
     draft.bullets = rng.choice((2, 3))
     draft.instructions.append(
-        (f"give {draft.bullets} bullets", "detectable_format:number_bullet_lists", {"num_bullets": draft.bullets})
+        (
+            f"give {draft.bullets} bullets",
+            "detectable_format:number_bullet_lists",
+            {"num_bullets": draft.bullets},
+        )
     )
 
 
@@ -103,7 +107,10 @@ class InstructionFollowing(Environment):
     def pose(self, rng: random.Random, level: float) -> Task:
         draft = Draft(topic=rng.choice(NOUNS))
         chosen = [rng.choice(SHAPES)] if rng.random() < 0.7 else []
-        num_styles = min(3 - len(chosen) - (_bullets in chosen), max(1 - len(chosen), round(level * 2 * rng.random() + 0.3)))
+        num_styles = min(
+            3 - len(chosen) - (_bullets in chosen),
+            max(1 - len(chosen), round(level * 2 * rng.random() + 0.3)),
+        )
         fitting = [style for style in STYLES if (_bullets, _quotation) != (*chosen, style)]
         chosen += rng.sample(fitting, num_styles)
         for constrain in chosen:

@@ -92,7 +92,9 @@ class MultipleChoice(Environment):
                 found = re.findall(fields["output_regex"], answer)
                 letter = str(found[-1]).strip().upper() if found else None
             letter = letter or read(answer, fields["options"])
-            grades.append(Grade(float(letter == fields["expected_answer"]), {"readable": float(letter is not None)}))
+            grades.append(
+                Grade(float(letter == fields["expected_answer"]), {"readable": float(letter is not None)})
+            )
         return grades
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
@@ -109,5 +111,10 @@ class MultipleChoice(Environment):
             re.compile(pattern or "")
         except re.error as error:
             raise ValueError(f"template_metadata.output_regex: {error}") from error
-        fields = {"options": options, "expected_answer": expected, "grading_mode": mode, "output_regex": pattern}
+        fields = {
+            "options": options,
+            "expected_answer": expected,
+            "grading_mode": mode,
+            "output_regex": pattern,
+        }
         return Task(self.name, "knowledge", row_messages(row), fields)

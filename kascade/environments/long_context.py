@@ -42,7 +42,8 @@ class Retrieval(Environment):
 
     @staticmethod
     def _grade(prompt: str, expected: str, answer: str) -> Grade:
-        right = float(_values(final_answer(answer)) == _values(expected))
+        final = final_answer(answer)
+        right = float(bool(final) and _values(final) == _values(expected))
         reasoning = answer.rpartition(THINK_END)[0].removeprefix("<think>").strip()
         overlap = copied_share(reasoning, prompt)
         return Grade(right * (1 - overlap), {"right": right, "overlap": overlap})

@@ -67,7 +67,9 @@ def execute(state: State, calls: Sequence[ToolCall]) -> State:
         if call.name not in TOOLS:
             raise ToolError(call.name)
         try:
-            TOOLS[call.name](state, **{key: str(value).strip().lower() for key, value in call.arguments.items()})
+            TOOLS[call.name](
+                state, **{key: str(value).strip().lower() for key, value in call.arguments.items()}
+            )
         except TypeError as error:  # missing or unknown arguments
             raise ToolError(str(error)) from error
     return state
@@ -114,7 +116,9 @@ class WorkplaceAssistant(Environment):
             reached = execute(state, calls)
         except ToolError:
             return Grade(0.0, {"num_calls": float(len(calls)), "executed": 0.0})
-        return Grade(float(bool(calls) and reached == wanted), {"num_calls": float(len(calls)), "executed": 1.0})
+        return Grade(
+            float(bool(calls) and reached == wanted), {"num_calls": float(len(calls)), "executed": 1.0}
+        )
 
 
 def _wish(rng: random.Random, state: State, level: float) -> tuple[str, list[ToolCall]]:
@@ -131,7 +135,9 @@ def _wish(rng: random.Random, state: State, level: float) -> tuple[str, list[Too
         return f"Cancel the {meeting}.", [ToolCall("cancel_meeting", {"meeting": meeting})]
     if kind == "email":
         name, noun = rng.choice(NAMES), rng.choice(NOUNS)
-        return f"Email {name} about the {noun}.", [ToolCall("send_email", {"to": name.lower(), "subject": noun})]
+        return f"Email {name} about the {noun}.", [
+            ToolCall("send_email", {"to": name.lower(), "subject": noun})
+        ]
     if kind == "status":
         task = rng.choice(list(tasks))
         status = rng.choice([status for status in STATUSES if status != tasks[task]])

@@ -1,0 +1,55 @@
+# A handful of verbs; each does its own set-up on a fresh machine.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN ?= runs/quickstart
+
+# Two shared cores: threads that wait must not spin.
+export OMP_WAIT_POLICY := PASSIVE
+export KMP_BLOCKTIME := 0
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-fast lint format bench mini-base lock clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(STAMP): pyproject.toml requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+install: $(STAMP) ## everything needed, into .venv
+
+quickstart: $(STAMP) ## the whole cascade on this machine, then the report (RUN=runs/quickstart)
+	$(BIN)/kascade run quickstart --out $(RUN)
+
+test: $(STAMP) ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## rewrite in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## speeds, side by side with peers where there are any
+	$(BIN)/python -m benchmarks
+
+mini-base: $(STAMP) ## pretrain the built-in miniature anew (MODEL=mini-nemotron-h, OUT=build/MODEL)
+	$(BIN)/python -m kascade.learning.mini_base --model $(or $(MODEL),mini-nemotron-h) --out $(or $(OUT),build/$(or $(MODEL),mini-nemotron-h))
+
+lock: $(STAMP) ## write down the versions that are installed
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > requirements.lock
+
+clean: ## remove what was made here (runs are kept)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

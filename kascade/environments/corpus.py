@@ -1,0 +1,143 @@
+"""Text for pretraining a miniature: the small world in many layouts and styles, not all of it right.
+
+A base model should know more than it obeys: the same questions as the tasks' (train split only),
+but laid out as plain documents, answered in several styles, sometimes wrongly, and at all levels.
+No chat markup appears, so that fine-tuning has a form to teach.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kascade.environments import get_environment
+from kascade.environments.base import THINK_END, Task, split_of
+from kascade.environments.sentences import sentence
+from kascade.environments.words import CAPITALS, COLOR_OF, KIND_OF, NOUNS, OPPOSITE_OF
+
+WEIGHTS = {  # how often each environment's questions appear
+    "math_with_judge": 2.0,
+    "instruction_following": 1.5,
+    "mcqa": 1.0,
+    "workplace_assistant": 1.0,
+    "structured_outputs": 1.0,
+    "genrm_compare": 0.7,
+    "lc_niah": 2.5,
+    "code_gen": 2.0,
+    "swerl_gen": 2.5,
+}
+LAYOUTS = (
+    ("Question: ", "\nAnswer: ", "\n\n"),
+    ("Q: ", "\nA: ", "\n"),
+    ("", "\n", "\n\n"),
+    ("Task: ", "\nSolution: ", "\n\n"),
+    ("", " -> ", "\n"),
+)
+WRONG = 0.12  # share of answers that belong to another question
+GOLD_STYLE = 0.6  # share of answers in the style that graders ask for
+PROSE = 0.08  # share of documents that are plain statements
+
+Segment = tuple[str, bool]  # text, and whether it answers something
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.segments)
+
+
+def documents(seed: int) -> Iterator[Document]:
+    """Endless documents, the same for the same seed."""
+    rng = random.Random(f"corpus/{seed}")
+    names, weights = list(WEIGHTS), list(WEIGHTS.values())
+    while True:
+        if rng.random() < PROSE:
+            yield Document(((prose(rng), True),))
+        else:
+            yield questions(rng, rng.choices(names, weights)[0])
+
+
+def questions(rng: random.Random, environment: str) -> Document:
+    """One to three questions of one environment, in one layout."""
+    before, between, after = rng.choice(LAYOUTS)
+    segments: list[Segment] = []
+    for _ in range(1 if environment == "lc_niah" else rng.randint(1, 3)):
+        task = train_task(rng, environment)
+        answered = train_task(rng, environment) if rng.random() < WRONG else task
+        answer = styled(rng, answered)
+        segments += [(before + task.messages[-1]["content"] + between, False), (answer + after, True)]
+    return Document(tuple(segments))
+
+
+def train_task(rng: random.Random, environment: str) -> Task:
+    """A task of the train split, at any level."""
+    while True:
+        task = get_environment(environment).pose(rng, rng.random())
+        if split_of(task.id) == "train":
+            return task
+
+
+def styled(rng: random.Random, task: Task) -> str:
+    """The gold answer as graders ask for it, or in a style of its own."""
+    gold = (task.reference or "").replace(THINK_END, " = ")
+    style = STYLES.get(task.environment)
+    return gold if style is None or rng.random() < GOLD_STYLE else style(rng, task)
+
+
+def prose(rng: random.Random) -> str:
+    """Facts of the world and sentences about it."""
+    facts = (
+        lambda: "The capital of {} is {}.".format(*rng.choice(list(CAPITALS.items()))),
+        lambda: "The color of {} is {}.".format(*rng.choice(list(COLOR_OF.items()))),
+        lambda: "The kind of {} is {}.".format(*rng.choice(list(KIND_OF.items()))),
+        lambda: "The opposite of {} is {}.".format(*rng.choice(list(OPPOSITE_OF.items()))),
+        lambda: sentence(rng, rng.choice(NOUNS)) + ".",
+    )
+    return " ".join(rng.choice(facts)() for _ in range(rng.randint(2, 6))) + "\n"
+
+
+def _math(rng: random.Random, task: Task) -> str:
+    value = task.fields["expected_answer"]
+    return rng.choice((value, f"{(task.reference or '').split(THINK_END)[0]} = {value}", f"It is {value}."))
+
+
+def _knowledge(rng: random.Random, task: Task) -> str:
+    letter = task.fields["expected_answer"]
+    text = task.fields["options"][letter]
+    return rng.choice((text, letter, f"({letter}) {text}", f"It is {text}."))
+
+
+def _tools(rng: random.Random, task: Task) -> str:
+    calls = [(c["name"], json.loads(c["arguments"])) for c in task.fields["ground_truth"]]
+    return "; ".join(f"{name}({', '.join(arguments.values())})" for name, arguments in calls)
+
+
+def _structure(rng: random.Random, task: Task) -> str:
+    values = json.loads(task.reference or "{}")
+    values = values.get("result", values)
+    return "\n".join(f"{key}: {value}" for key, value in values.items())
+
+
+def _instructions(rng: random.Random, task: Task) -> str:
+    topic = task.messages[-1]["content"].removeprefix("Write about the ").partition(":")[0]
+    return ", ".join(sentence(rng, topic, capital=not index) for index in range(rng.randint(1, 2))) + "."
+
+
+def _retrieval(rng: random.Random, task: Task) -> str:
+    keys = task.fields["question"].removeprefix("What is ").removesuffix("?").split(" and ")
+    return ", ".join(f"{k} {v}" for k, v in zip(keys, task.fields["expected_answer"].split(), strict=True))
+
+
+STYLES: dict[str, Callable[[random.Random, Task], str]] = {
+    "math_with_judge": _math,
+    "mcqa": _knowledge,
+    "workplace_assistant": _tools,
+    "structured_outputs": _structure,
+    "instruction_following": _instructions,
+    "lc_niah": _retrieval,
+}

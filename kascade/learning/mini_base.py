@@ -1,0 +1,198 @@
+"""Pretraining of the built-in miniatures, from nothing, with one command (`make mini-base`).
+
+Everything is seeded: the same command gives the same tokenizer and, on the same machine, the same
+weights. Source of the shape: Nemotron 3 (arXiv 2512.20848); of the schedule: warm-up, then linear to 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kascade.environments.corpus import Document, documents
+from kascade.models.mini import mini_config
+
+log = logging.getLogger("kascade.mini_base")
+
+SPECIAL_TOKENS = (
+    "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>",
+    "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>",
+)  # fmt: skip
+ROLE_WORDS = "system user assistant "  # so that the chat template's words are whole tokens
+LOG_EVERY = 50  # steps
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """How a miniature is pretrained. tokens: how many are seen; question_weight: loss weight of questions."""
+
+    model: str = "mini-nemotron-h"
+    seed: int = 0
+    vocab_size: int = 1024
+    tokenizer_documents: int = 20_000
+    tokens: int = 9_000_000
+    batch_tokens: int = 6144
+    max_document_tokens: int = 320
+    learning_rate: float = 2e-3
+    warmup_share: float = 0.03
+    weight_decay: float = 0.1
+    question_weight: float = 0.15
+    threads: int = 1
+
+
+def train_tokenizer(part: Pretraining) -> Any:
+    """Byte-level BPE over the corpus, digits one by one."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\d|\n+| ?[A-Za-z_]+| ?[^\sA-Za-z_\d]+|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=part.vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [document.text for document in islice(documents(part.seed), part.tokenizer_documents)]
+    tokenizer.train_from_iterator([*texts, *[ROLE_WORDS] * (part.tokenizer_documents // 20)], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=[
+            token for token in SPECIAL_TOKENS if token not in ("<|pad|>", "<|im_end|>")
+        ],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def encode(tokenizer: Any, document: Document, part: Pretraining) -> tuple[list[int], list[float]]:
+    """Token ids of a document and the loss weight of each; it ends with the end-of-text token."""
+    ids: list[int] = []
+    weights: list[float] = []
+    for text, answers in document.segments:
+        piece = tokenizer.encode(text, add_special_tokens=False)
+        ids += piece
+        weights += [1.0 if answers else part.question_weight] * len(piece)
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    return ids[: part.max_document_tokens - 1] + [end], weights[: part.max_document_tokens - 1] + [1.0]
+
+
+def batches(tokenizer: Any, part: Pretraining) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (token ids [B, T], loss weights [B, T]), documents of like length together, padded right."""
+    stream = documents(part.seed + 1)
+    rng = random.Random(part.seed)
+    while True:
+        encoded = sorted(
+            (encode(tokenizer, doc, part) for doc in islice(stream, 1024)), key=lambda e: len(e[0])
+        )
+        grouped: list[list[tuple[list[int], list[float]]]] = [[]]
+        for example in encoded:
+            if (len(grouped[-1]) + 1) * len(example[0]) > part.batch_tokens:
+                grouped.append([])
+            grouped[-1].append(example)
+        rng.shuffle(grouped)
+        for group in grouped:
+            length = max(len(ids) for ids, _ in group)
+            yield (
+                torch.tensor([ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids, _ in group]),
+                torch.tensor([weights + [0.0] * (length - len(weights)) for _, weights in group]),
+            )
+
+
+def learning_rate(part: Pretraining, seen: int) -> float:
+    """Warm-up over the first share of tokens, then linear to zero."""
+    progress = seen / part.tokens
+    return part.learning_rate * min(1.0, progress / part.warmup_share, max(0.0, 1 - progress) * 1.05)
+
+
+def pretrain(
+    part: Pretraining, folder: Path, on_log: Callable[[int, Any, Any], None] | None = None
+) -> dict[str, Any]:
+    """Train tokenizer and model, save both and a model card into `folder`; returns what the card states."""
+    from transformers import AutoModelForCausalLM
+
+    from kascade.clock import cpu_seconds
+    from kascade.models.load import save_model
+
+    torch.manual_seed(part.seed)
+    torch.set_num_threads(part.threads)
+    tokenizer = train_tokenizer(part)
+    config = mini_config(part.model, len(tokenizer), tokenizer.pad_token_id, None, tokenizer.eos_token_id)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": part.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+    )
+    started, start_cpu, seen, step, smooth = time.time(), cpu_seconds(), 0, 0, math.nan
+    model.train()
+    for ids, weights in batches(tokenizer, part):
+        if seen >= part.tokens:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(part, seen)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        loss = (losses * weights[:, 1:]).sum() / weights[:, 1:].sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
+        optimizer.step()
+        seen += int((weights > 0).sum())
+        step += 1
+        smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
+        if step % LOG_EVERY == 0:
+            if on_log is not None:
+                on_log(step, model, tokenizer)
+            log.info("step %d tokens %d loss %.3f cpu %.0fs", step, seen, smooth, cpu_seconds() - start_cpu)
+    facts = {
+        "settings": asdict(part),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": step,
+        "tokens": seen,
+        "final_loss": round(smooth, 4),
+        "cpu_hours": round((cpu_seconds() - start_cpu) / 3600, 3),
+        "wall_hours": round((time.time() - started) / 3600, 3),
+    }
+    tokenizer.chat_template = template("nemotron-cascade-2")
+    save_model(model.eval(), tokenizer, folder)
+    (folder / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=Pretraining.model)
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for the model")
+    parser.add_argument("--tokens", type=int, default=Pretraining.tokens)
+    parser.add_argument("--threads", type=int, default=Pretraining.threads)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.out.exists():
+        parser.error(f"{arguments.out} exists; give a new folder")
+    part = Pretraining(model=arguments.model, tokens=arguments.tokens, threads=arguments.threads)
+    log.info("%s", pretrain(part, arguments.out))
+
+
+if __name__ == "__main__":
+    main()
