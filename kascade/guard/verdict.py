@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -104,3 +105,28 @@ def read_verdict(layout: RunLayout, checkpoint_id: str) -> Verdict | None:
     """The verdict on a checkpoint; None when it has not been judged. Raises ValueError for a broken file."""
     path = layout.verdict(checkpoint_id)
     return Verdict.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def recovered_share(verdicts: Sequence[Verdict]) -> dict[Domain, float]:
+    """Per domain lost in one of a stage's verdicts (in order): the share of the loss that is back at the end.
+
+    (after - low) / (before - low), over the domain's lost benchmarks together; before and low are of the
+    verdict that found the loss, after is of the last verdict. 1 is all of it; more than 1 and less than 0 are possible.
+    """
+    back: dict[Domain, float] = {}
+    loss: dict[Domain, float] = {}
+    for name, found in _first_losses(verdicts).items():
+        last = verdicts[-1].benchmarks[name]
+        if found.before is None or found.after is None or last.after is None:
+            continue
+        back[found.domain] = back.get(found.domain, 0.0) + last.after - found.after
+        loss[found.domain] = loss.get(found.domain, 0.0) + found.before.mean - found.after
+    return {domain: back[domain] / loss[domain] for domain in loss if loss[domain] > 0}
+
+
+def _first_losses(verdicts: Sequence[Verdict]) -> dict[str, BenchmarkVerdict]:
+    losses: dict[str, BenchmarkVerdict] = {}
+    for verdict in verdicts:
+        for name in verdict.lost_benchmarks:
+            losses.setdefault(name, verdict.benchmarks[name])
+    return losses

@@ -1,0 +1,121 @@
+"""A small run folder, written through the real types: base, stages, scores, outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kascade.environments.base import Domain
+from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
+from kascade.guard.scores import Phase, Score, write_score
+from kascade.recipe.schema import Recipe
+from kascade.storage.checkpoint import CheckpointRef, Manifest, publish
+from kascade.storage.layout import RunLayout
+
+DOMAIN_OF: dict[str, Domain] = {"mcqa": "knowledge", "ifeval": "instruction_following", "arith": "math"}
+ENVIRONMENT_OF = {"mcqa": "mcqa", "ifeval": "instruction_following", "arith": "math_with_judge"}
+
+
+def recipe(**guard: object) -> Recipe:
+    def stage(name: str, kind: str, environment: str, **more: object) -> dict[str, object]:
+        data = [{"source": {"environment": environment}}]
+        return {"name": name, "kind": kind, "data": data, "steps": 5, **more}
+
+    return Recipe.model_validate(
+        {
+            "kascade": 1,
+            "name": "fixture",
+            "model": {"source": "builtin://tiny"},
+            "stages": [
+                stage("sft", "sft", "mcqa"),
+                stage("if_rl", "if_rl", "instruction_following"),
+                stage("math_rl", "multi_domain_rl", "math_with_judge"),
+            ],
+            "benchmarks": [
+                {"name": name, "source": {"environment": environment}}
+                for name, environment in ENVIRONMENT_OF.items()
+            ],
+            "guard": guard,
+        }
+    )
+
+
+@dataclass
+class FixtureRun:
+    """Adds checkpoints and draws their scores from given chances of success."""
+
+    root: Path
+    tasks: int = 400
+    created: int = 0
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.root)
+
+    def checkpoint(self, stage: str, attempt: str, parent: str | None, key: str = "k") -> str:
+        staged = self.root / "staged"
+        staged.mkdir(parents=True)
+        (staged / "weights.bin").write_text(f"{stage} {attempt} {key}")
+        manifest = Manifest(
+            id=f"{stage}/{attempt}-{key}",
+            stage=stage,
+            attempt=attempt,
+            key=key,
+            parent=parent,
+            fingerprint="f",
+            code_version="0",
+            created=self._time(),
+            files={},
+        )
+        return str(publish(staged, self.layout.checkpoint(manifest.id), manifest))
+
+    def _time(self) -> str:
+        self.created += 1
+        return f"2026-01-01T00:00:{self.created:02d}+00:00"
+
+    def score(
+        self, reference: str, chances: dict[str, float], phase: Phase = "screen", draw: int = 0
+    ) -> None:
+        for name, chance in chances.items():
+            rewards = self.rng.random((self.tasks, 2 if phase == "screen" else 16)) < chance
+            write_score(
+                self.layout,
+                Score(
+                    benchmark=name,
+                    domain=DOMAIN_OF[name],
+                    checkpoint=CheckpointRef.parse(reference).digest,
+                    phase=phase,
+                    round=draw,
+                    temperature=1.0,
+                    rewards={f"t{i}": [float(r) for r in row] for i, row in enumerate(rewards)},
+                    mean_response_tokens=20.0,
+                    num_truncated=0,
+                ),
+            )
+
+    def settle(
+        self,
+        stage: str,
+        decision: OutcomeDecision,
+        candidate: str,
+        parent: str,
+        accepted: str | None,
+        key: str = "k",
+    ) -> None:
+        write_outcome(
+            self.layout,
+            Outcome(
+                stage=stage,
+                key=key,
+                decision=decision,
+                candidate=candidate,
+                accepted=accepted,
+                parent=parent,
+                verdicts=(),
+                reasons=(),
+                created=self._time(),
+            ),
+        )

@@ -1,0 +1,94 @@
+"""Which checkpoints count as accepted, what they are compared with, and who teaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from guard_fixture import FixtureRun, recipe
+
+from kascade.errors import CheckpointError
+from kascade.guard.lineage import accepted_ancestors, baselines, read_outcomes
+from kascade.guard.scores import read_score, read_scores
+from kascade.guard.teachers import best_teachers, teacher_candidates
+from kascade.storage.checkpoint import CheckpointRef
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> FixtureRun:
+    return FixtureRun(tmp_path)
+
+
+def cascade(run: FixtureRun) -> tuple[str, str, str]:
+    """Base, an accepted SFT, and an IF-RL whose trained checkpoint fell and whose recovery was accepted."""
+    base = run.checkpoint("base", "train", None)
+    sft = run.checkpoint("sft", "train", base)
+    run.settle("sft", "accepted", sft, base, sft)
+    fallen = run.checkpoint("if_rl", "train", sft)
+    healed = run.checkpoint("if_rl", "recover-1", fallen)
+    run.settle("if_rl", "recovered", healed, sft, healed)
+    for reference, mcqa, ifeval in (
+        (base, 0.3, 0.2),
+        (sft, 0.8, 0.4),
+        (fallen, 0.9, 0.95),
+        (healed, 0.7, 0.9),
+    ):
+        run.score(reference, {"mcqa": mcqa, "ifeval": ifeval})
+    return base, sft, healed
+
+
+def test_rejected_attempts_are_no_ancestors(run: FixtureRun) -> None:
+    base, sft, healed = cascade(run)
+    assert [one.reference for one in accepted_ancestors(run.layout, healed)] == [base, sft, healed]
+
+
+def test_a_stage_does_not_find_its_own_earlier_result(run: FixtureRun) -> None:
+    base, sft, _ = cascade(run)
+    assert [one.reference for one in accepted_ancestors(run.layout, sft)] == [base, sft]
+
+
+def test_baseline_is_the_best_accepted_score_of_each_benchmark(run: FixtureRun) -> None:
+    _, sft, healed = cascade(run)
+    found = baselines(run.layout, healed)
+    assert found["mcqa"][0].reference == sft
+    assert found["ifeval"][0].reference == healed
+
+
+def test_side_branches_may_teach_but_are_no_baseline(run: FixtureRun) -> None:
+    base, sft, healed = cascade(run)
+    side = run.checkpoint("sft", "train", base, key="side")
+    run.settle("sft", "accepted", side, base, side, key="side")
+    run.score(side, {"mcqa": 0.99, "ifeval": 0.1})
+    candidates = teacher_candidates(run.layout, recipe(), "math_rl", healed)
+    assert {one.reference for one in candidates} == {base, sft, healed, side}
+    teachers = best_teachers(run.layout, candidates)
+    assert teachers["knowledge"].checkpoint.reference == side
+    assert teachers["instruction_following"].checkpoint.reference == healed
+    assert baselines(run.layout, healed)["mcqa"][0].reference == sft
+
+
+def test_rolled_back_stage_leaves_its_parent(run: FixtureRun) -> None:
+    base, sft, healed = cascade(run)
+    lost = run.checkpoint("math_rl", "train", healed)
+    run.settle("math_rl", "rolled_back", lost, healed, healed)
+    assert read_outcomes(run.layout)[-1].decision == "rolled_back"
+    assert [one.reference for one in accepted_ancestors(run.layout, healed)] == [base, sft, healed]
+
+
+def test_changed_ancestor_is_refused(run: FixtureRun) -> None:
+    _, sft, _ = cascade(run)
+    wrong = f"{CheckpointRef.parse(sft).uri}@sha256:{'0' * 64}"
+    with pytest.raises(CheckpointError, match="was asked for"):
+        accepted_ancestors(run.layout, wrong)
+
+
+def test_scores_are_kept_by_phase_and_draw(run: FixtureRun) -> None:
+    base = run.checkpoint("base", "train", None)
+    digest = CheckpointRef.parse(base).digest
+    run.score(base, {"mcqa": 0.5})
+    run.score(base, {"mcqa": 0.5}, "confirm", 1)
+    assert read_score(run.layout, digest, "mcqa", "confirm", 0) is None
+    confirmed = read_score(run.layout, digest, "mcqa", "confirm", 1)
+    assert confirmed is not None
+    assert confirmed.round == 1
+    assert list(read_scores(run.layout, digest, "screen")) == ["mcqa"]
