@@ -111,7 +111,7 @@ def recovered_share(verdicts: Sequence[Verdict]) -> dict[Domain, float]:
     """Per domain lost in one of a stage's verdicts (in order): the share of the loss that is back at the end.
 
     (after - low) / (before - low), over the domain's lost benchmarks together; before and low are of the
-    verdict that found the loss, after is of the last verdict. 1 is all of it; more than 1 and less than 0 are possible.
+    verdict that found the loss, after is of the last verdict. 1 is all of it.
     """
     back: dict[Domain, float] = {}
     loss: dict[Domain, float] = {}

@@ -11,7 +11,7 @@ from kascade.environments.base import Domain
 from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
 from kascade.guard.scores import Phase, Score, write_score
 from kascade.recipe.schema import Recipe
-from kascade.storage.checkpoint import CheckpointRef, Manifest, publish
+from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish
 from kascade.storage.layout import RunLayout
 
 DOMAIN_OF: dict[str, Domain] = {"mcqa": "knowledge", "ifeval": "instruction_following", "arith": "math"}
@@ -96,20 +96,13 @@ class FixtureRun:
                 ),
             )
 
-    def settle(
-        self,
-        stage: str,
-        decision: OutcomeDecision,
-        candidate: str,
-        parent: str,
-        accepted: str | None,
-        key: str = "k",
-    ) -> None:
+    def settle(self, decision: OutcomeDecision, candidate: str, parent: str, accepted: str | None) -> None:
+        _, manifest = open_checkpoint(CheckpointRef.parse(candidate).path)
         write_outcome(
             self.layout,
             Outcome(
-                stage=stage,
-                key=key,
+                stage=manifest.stage,
+                key=manifest.key,
                 decision=decision,
                 candidate=candidate,
                 accepted=accepted,

@@ -23,14 +23,15 @@ def run(tmp_path: Path) -> FixtureRun:
 
 
 def judged(
-    run: FixtureRun, made: Recipe, reference: str, parent: str, chances: dict[str, float], draw: int = 0
+    run: FixtureRun, reference: str, parent: str, chances: dict[str, float], made: Recipe | None = None
 ) -> Verdict:
     """Screen, confirm what is suspicious on both sides, judge and write the verdict."""
+    made = made or recipe()
     run.score(reference, chances)
     case = open_case(run.root, made, reference, parent)
     for name, baseline in case.suspicious().items():
-        run.score(reference, {name: chances[name]}, "confirm", draw)
-        run.score(baseline.reference, {name: START[name]}, "confirm", draw)
+        run.score(reference, {name: chances[name]}, "confirm", case.round)
+        run.score(baseline.reference, {name: START[name]}, "confirm", case.round)
     verdict = judge(open_case(run.root, made, reference, parent))
     write_verdict(run.layout, verdict)
     return verdict
@@ -39,16 +40,16 @@ def judged(
 def start(run: FixtureRun) -> str:
     base = run.checkpoint("base", "train", None)
     sft = run.checkpoint("sft", "train", base)
-    run.settle("sft", "accepted", sft, base, sft)
+    run.settle("accepted", sft, base, sft)
     run.score(base, dict.fromkeys(START, 0.1))
     run.score(sft, START)
     return sft
 
 
 def test_a_fall_is_found_recovered_and_measured(run: FixtureRun) -> None:
-    made, sft = recipe(), start(run)
+    sft = start(run)
     fallen = run.checkpoint("if_rl", "train", sft)
-    first = judged(run, made, fallen, sft, {"mcqa": 0.4, "ifeval": 0.9, "arith": 0.5})
+    first = judged(run, fallen, sft, {"mcqa": 0.4, "ifeval": 0.9, "arith": 0.5})
     assert first.regressed
     assert first.lost_domains == ("knowledge",)
     assert first.goals_met is True
@@ -60,7 +61,7 @@ def test_a_fall_is_found_recovered_and_measured(run: FixtureRun) -> None:
     assert first.benchmarks["arith"].role == "guard"
 
     healed = run.checkpoint("if_rl", "recover-1", fallen)
-    second = judged(run, made, healed, sft, {"mcqa": 0.79, "ifeval": 0.9, "arith": 0.5}, draw=1)
+    second = judged(run, healed, sft, {"mcqa": 0.79, "ifeval": 0.9, "arith": 0.5})
     assert not second.regressed
     assert second.round == 1
     assert second.benchmarks["mcqa"].decision == "suspicious_cleared", "a known loss is always confirmed"
@@ -72,7 +73,7 @@ def test_a_fall_is_found_recovered_and_measured(run: FixtureRun) -> None:
 def test_nothing_changed_is_held(run: FixtureRun) -> None:
     sft = start(run)
     same = run.checkpoint("if_rl", "train", sft)
-    verdict = judged(run, recipe(), same, sft, START)
+    verdict = judged(run, same, sft, START)
     assert not verdict.regressed
     assert verdict.goals_met is False
     assert {found.decision for found in verdict.benchmarks.values()} <= {"held", "suspicious_cleared"}
@@ -81,7 +82,7 @@ def test_nothing_changed_is_held(run: FixtureRun) -> None:
 def test_small_fall_is_tolerated_and_said(run: FixtureRun) -> None:
     sft = start(run)
     lower = run.checkpoint("if_rl", "train", sft)
-    verdict = judged(run, recipe(min_drop=0.3, screen_level=0.5), lower, sft, {**START, "mcqa": 0.6})
+    verdict = judged(run, lower, sft, {**START, "mcqa": 0.6}, recipe(min_drop=0.3, screen_level=0.5))
     assert verdict.benchmarks["mcqa"].decision == "suspicious_cleared"
     assert "smaller than the tolerated 0.3" in verdict.benchmarks["mcqa"].reason
 
@@ -90,7 +91,7 @@ def test_too_few_tasks_are_named(tmp_path: Path) -> None:
     run = FixtureRun(tmp_path, tasks=8)
     sft = start(run)
     lower = run.checkpoint("if_rl", "train", sft)
-    verdict = judged(run, recipe(screen_level=0.9), lower, sft, {**START, "mcqa": 0.0})
+    verdict = judged(run, lower, sft, {**START, "mcqa": 0.0}, recipe(screen_level=0.9))
     assert not verdict.regressed
     assert "8 tasks are too few" in verdict.benchmarks["mcqa"].reason
 

@@ -23,16 +23,12 @@ def cascade(run: FixtureRun) -> tuple[str, str, str]:
     """Base, an accepted SFT, and an IF-RL whose trained checkpoint fell and whose recovery was accepted."""
     base = run.checkpoint("base", "train", None)
     sft = run.checkpoint("sft", "train", base)
-    run.settle("sft", "accepted", sft, base, sft)
+    run.settle("accepted", sft, base, sft)
     fallen = run.checkpoint("if_rl", "train", sft)
     healed = run.checkpoint("if_rl", "recover-1", fallen)
-    run.settle("if_rl", "recovered", healed, sft, healed)
-    for reference, mcqa, ifeval in (
-        (base, 0.3, 0.2),
-        (sft, 0.8, 0.4),
-        (fallen, 0.9, 0.95),
-        (healed, 0.7, 0.9),
-    ):
+    run.settle("recovered", healed, sft, healed)
+    chances = {base: (0.3, 0.2), sft: (0.8, 0.4), fallen: (0.9, 0.95), healed: (0.7, 0.9)}
+    for reference, (mcqa, ifeval) in chances.items():
         run.score(reference, {"mcqa": mcqa, "ifeval": ifeval})
     return base, sft, healed
 
@@ -57,7 +53,7 @@ def test_baseline_is_the_best_accepted_score_of_each_benchmark(run: FixtureRun) 
 def test_side_branches_may_teach_but_are_no_baseline(run: FixtureRun) -> None:
     base, sft, healed = cascade(run)
     side = run.checkpoint("sft", "train", base, key="side")
-    run.settle("sft", "accepted", side, base, side, key="side")
+    run.settle("accepted", side, base, side)
     run.score(side, {"mcqa": 0.99, "ifeval": 0.1})
     candidates = teacher_candidates(run.layout, recipe(), "math_rl", healed)
     assert {one.reference for one in candidates} == {base, sft, healed, side}
@@ -70,7 +66,7 @@ def test_side_branches_may_teach_but_are_no_baseline(run: FixtureRun) -> None:
 def test_rolled_back_stage_leaves_its_parent(run: FixtureRun) -> None:
     base, sft, healed = cascade(run)
     lost = run.checkpoint("math_rl", "train", healed)
-    run.settle("math_rl", "rolled_back", lost, healed, healed)
+    run.settle("rolled_back", lost, healed, healed)
     assert read_outcomes(run.layout)[-1].decision == "rolled_back"
     assert [one.reference for one in accepted_ancestors(run.layout, healed)] == [base, sft, healed]
 
