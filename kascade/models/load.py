@@ -118,8 +118,6 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from kascade.models import fast_cpu
-
     if faults := check_model_folder(folder):
         raise UserError(faults)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -131,9 +129,7 @@ def load_model(
         trust_remote_code=False,
         local_files_only=True,
     )
-    model = model.to(target).eval()
-    fast_cpu.apply(model)
-    return model
+    return model.to(target).eval()
 
 
 def _silence_missing_kernels(device: torch.device) -> None:
