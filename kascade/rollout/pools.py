@@ -1,0 +1,108 @@
+"""Which tasks a step sees: pools of tasks by split, mixed by weight, drawn without state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from kascade.data.rows import tasks_from_rows
+from kascade.environments import get_environment
+from kascade.environments.base import Split, Task, generate_tasks, split_of
+from kascade.errors import Fault, UserError
+from kascade.recipe.schema import DataSource, Mix
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples spread evenly over [0, 1): any stretch has the mix's shares
+
+
+def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | None = None) -> list[Task]:
+    """Tasks of one split of a source; `count` overrides the source's own, and caps a file's rows.
+
+    Splits are disjoint by content hash. Raises UserError when there are no or not enough tasks.
+    """
+    environment = get_environment(source.environment)
+    wanted = count or source.count
+    if source.path is not None:
+        tasks = [t for t in tasks_from_rows(environment, Path(source.path)) if split_of(t.id) == split]
+        if not tasks:
+            what = f"has no rows that fall into the {split} split"
+            raise UserError(
+                Fault(source.path, what, remedy="give more rows: 80 / 10 / 10 % are split by hash")
+            )
+        return tasks[:count]
+    if wanted is None:
+        raise UserError(Fault(f"source {source.environment!r}", "has neither a path nor a count"))
+    try:
+        return generate_tasks(environment, split=split, count=wanted, seed=seed, levels=source.levels)
+    except ValueError as error:
+        remedy = "ask for fewer tasks (count), or widen `levels`"
+        raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error
+
+
+@dataclass(frozen=True)
+class TaskPool:
+    """Sources of tasks with their weights. What a step draws depends on (seed, position) only.
+
+    So resume needs no cursor: the same step of the same pool is the same tasks, whatever was drawn before.
+    """
+
+    sources: tuple[tuple[Task, ...], ...]
+    weights: tuple[float, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.sources or len(self.sources) != len(self.weights) or not all(self.sources):
+            raise ValueError("a pool needs at least one source, each with tasks and a weight")
+
+    @classmethod
+    def from_mixes(cls, mixes: Sequence[Mix], *, split: Split, seed: int) -> TaskPool:
+        """Raises UserError with the faults of all sources."""
+        sources: list[tuple[Task, ...]] = []
+        faults: list[Fault] = []
+        for mix in mixes:
+            try:
+                sources.append(tuple(source_tasks(mix.source, split=split, seed=seed)))
+            except UserError as error:
+                faults.extend(error.faults)
+        if faults:
+            raise UserError(faults)
+        return cls(tuple(sources), tuple(mix.weight for mix in mixes), seed)
+
+    def draw(self, step: int, count: int) -> list[Task]:
+        """The tasks of one step, when every step draws `count`."""
+        return self.take(step * count, count)
+
+    def take(self, start: int, count: int) -> list[Task]:
+        """Tasks at positions start ... start + count - 1 of the pool's endless, seeded sequence.
+
+        Each source is gone through in a new random order every epoch, without repeats within one.
+        """
+        owners = self._owners(start + count)
+        drawn = np.bincount(owners[:start], minlength=len(self.sources))
+        tasks = []
+        for source in owners[start:]:
+            tasks.append(self._nth(int(source), int(drawn[source])))
+            drawn[source] += 1
+        return tasks
+
+    def _owners(self, count: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        """Which source each of the first `count` positions draws from."""
+        shares = np.cumsum(self.weights) / np.sum(self.weights)
+        points = (random.Random(f"{self.seed}/mix").random() + np.arange(count) * GOLDEN_RATIO) % 1
+        return np.searchsorted(shares[:-1], points, side="right")
+
+    def _nth(self, source: int, number: int) -> Task:
+        tasks = self.sources[source]
+        epoch, place = divmod(number, len(tasks))
+        return tasks[_order(self.seed, source, epoch, len(tasks))[place]]
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, source: int, epoch: int, size: int) -> tuple[int, ...]:
+    order = list(range(size))
+    random.Random(f"{seed}/{source}/{epoch}").shuffle(order)
+    return tuple(order)
