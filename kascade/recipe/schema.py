@@ -216,6 +216,8 @@ class MOPDStage(RolloutStage):
     min_teacher_gap: float = Field(
         0.0, ge=0, description="leave out domains whose teacher leads by less than this on validation"
     )
+    validation_tasks: PositiveInt = Field(100, description="tasks a domain that measure a teacher's lead")
+    validation_samples: PositiveInt = Field(4, description="answers to each of them, of student and teacher")
     full_vocabulary: bool = Field(
         False, description="reverse KL over the whole vocabulary, not the sampled token"
     )
@@ -227,7 +229,13 @@ class Judge(Part):
 
     kind: Literal["rule", "reward_model"] = "rule"
     min_agreement: Share = Field(0.85, description="held-out agreement under which a reward model is refused")
-    pairs: PositiveInt = Field(512, description="preference pairs the reward model is trained on")
+    pairs: PositiveInt = Field(
+        512, description="preference pairs the reward model is trained and measured on"
+    )
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of the pairs it is measured on")
+    epochs: PositiveInt = Field(1, description="[C1 §4.2]")
+    batch_size: PositiveInt = Field(256, description="pairs an update [C1 §4.2]")
+    optimizer: Optimizer = Field(Optimizer(learning_rate=2e-6), description="[C1 §4.2]")
 
 
 class Pairwise(Part):
@@ -282,7 +290,8 @@ class Recovery(Part):
     importance: ImportanceRange = ImportanceRange()
     keep_weight: PositiveFloat = Field(
         1.0,
-        description="weight of the domains to keep (the stage's own result teaches them) to the lost ones' 1",
+        description="prompts of all domains to keep together (the stage's own result teaches them) to each one "
+        "of the lost domains together",
     )
 
     @model_validator(mode="after")
@@ -302,7 +311,10 @@ class Guard(Part):
         0.1, gt=0, lt=1, description="one-sided p under which a benchmark is suspicious"
     )
     rise_level: float = Field(
-        0.05, gt=0, lt=1, description="one-sided p under which a goal benchmark has risen over the stage's start"
+        0.05,
+        gt=0,
+        lt=1,
+        description="one-sided p under which a goal benchmark has risen over the stage's start",
     )
     recovery: Recovery = Recovery()
     unrecovered: Literal["continue", "rollback", "stop"] = "continue"

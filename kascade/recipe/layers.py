@@ -1,0 +1,173 @@
+"""What is said later wins: a preset, its scale, a file's overrides, the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from kascade.errors import Fault
+from kascade.recipe.checks import nearest
+from kascade.recipe.document import Node
+
+PARTS = ("guard", "tracking")
+PLAIN_DIALS = {"name": "name", "description": "description", "seed": "seed", "threads": "threads"}
+RENAMED_DIALS = {"budget": "budget_cpu_hours"}
+
+
+def merged(base: Node | None, change: Node) -> Node:
+    """`change` over `base`: mappings field by field, everything else replaced whole."""
+    if base is None or not isinstance(base.value, dict) or not isinstance(change.value, dict):
+        return change
+    fields = {**base.value, **{key: merged(base.value.get(key), part) for key, part in change.value.items()}}
+    return Node(fields, base.place)
+
+
+def with_field(root: Node, key: str, value: Node) -> Node:
+    """`root` with one field set."""
+    return Node({**root.mapping, key: value}, root.place)
+
+
+def resolve_path(path: str, folder: Path) -> str:
+    """A path as seen from the file it was written in; addresses with a scheme stay as they are."""
+    return path if "://" in path else str(folder.joinpath(Path(path).expanduser()).resolve())
+
+
+def resolve_model(source: str, folder: Path) -> str:
+    """A model's folder as an absolute path; a built-in name or hub id as it is."""
+    is_path = source.startswith((".", "/", "~")) or folder.joinpath(source).is_dir()
+    return resolve_path(source, folder) if is_path else source
+
+
+def with_resolved_paths(root: Node, folder: Path) -> Node:
+    """A fully spelt-out recipe whose relative paths are seen from `folder`."""
+    model = root.mapping.get("model")
+    source = model.mapping.get("source") if model else None
+    if model and source and isinstance(source.value, str):
+        resolved = Node(resolve_model(source.value, folder), source.place)
+        root = with_field(root, "model", with_field(model, "source", resolved))
+    return _map_sources(root, lambda source: _resolved_source(source, folder))
+
+
+def _resolved_source(source: Node, folder: Path) -> Node:
+    path = source.mapping.get("path")
+    if path is None or not isinstance(path.value, str):
+        return source
+    return with_field(source, "path", Node(resolve_path(path.value, folder), path.place))
+
+
+def _map_sources(node: Node, change: Callable[[Node], Node]) -> Node:
+    """`node` with `change` applied to every data source in it."""
+    if "environment" in node.mapping:
+        return change(node)
+    if isinstance(node.value, dict):
+        return Node({key: _map_sources(part, change) for key, part in node.value.items()}, node.place)
+    if isinstance(node.value, list):
+        return Node([_map_sources(item, change) for item in node.value], node.place)
+    return node
+
+
+def _environments(node: Node) -> Iterator[str]:
+    named = node.mapping.get("environment")
+    if named is not None and isinstance(named.value, str):
+        yield named.value
+    for part in (*node.mapping.values(), *node.items):
+        yield from _environments(part)
+
+
+def apply_layer(root: Node, layer: Mapping[str, Node], folder: Path, faults: list[Fault]) -> Node:
+    """`root` with the dials and overrides of one file (or of the command line) applied.
+
+    Paths are seen from `folder`. What cannot be applied is left out and told in `faults`.
+    """
+    if "overrides" in layer:
+        root = apply_overrides(root, layer["overrides"], folder, faults)
+    for dial, key in {**PLAIN_DIALS, **RENAMED_DIALS}.items():
+        if dial in layer and layer[dial].value is not None:
+            root = with_field(root, key, layer[dial])
+    if "model" in layer:
+        root = _apply_model(root, layer["model"], folder)
+    if "data" in layer:
+        root = _apply_data(root, layer["data"], folder, faults)
+    return root
+
+
+def _apply_model(root: Node, model: Node, folder: Path) -> Node:
+    if isinstance(model.value, str):
+        source = Node(resolve_model(model.value, folder), model.place)
+        model = Node({"source": source}, model.place)
+    elif model.value is None:
+        return root
+    change = Node({"model": model}, root.place)
+    return with_resolved_paths(merged(root, change), folder)
+
+
+def _apply_data(root: Node, data: Node, folder: Path, faults: list[Fault]) -> Node:
+    environments = sorted(set(_environments(root)))
+    if isinstance(data.value, str):
+        paths = _folder_paths(data, environments, folder, faults)
+    else:
+        paths = {name: _resolved(node, folder) for name, node in data.mapping.items()}
+    for name in [name for name in paths if name not in environments]:
+        what = f"no stage or benchmark of this recipe uses the environment {name!r}"
+        faults.append(
+            Fault(paths.pop(name).place, what, ", ".join(environments), nearest(name, environments))
+        )
+
+    def rows(source: Node) -> Node:
+        path = paths.get(str(source.mapping["environment"].value))
+        return with_field(source, "path", path) if path else source
+
+    return _map_sources(root, rows)
+
+
+def _resolved(path: Node, folder: Path) -> Node:
+    return Node(resolve_path(path.value, folder), path.place) if isinstance(path.value, str) else path
+
+
+def _folder_paths(data: Node, environments: list[str], folder: Path, faults: list[Fault]) -> dict[str, Node]:
+    rows = Path(resolve_path(str(data.value), folder))
+    files = {name: rows / f"{name}.jsonl" for name in environments}
+    found = {name: Node(str(file), data.place) for name, file in files.items() if file.is_file()}
+    if not found:
+        allowed = ", ".join(file.name for file in files.values())
+        faults.append(
+            Fault(data.place, f"{rows} holds no rows for this recipe", f"a folder with any of {allowed}")
+        )
+    return found
+
+
+def apply_overrides(root: Node, overrides: Node, folder: Path, faults: list[Fault]) -> Node:
+    """`root` with partial changes by stage name, `benchmarks`, `guard` and `tracking`."""
+    overrides = _map_sources(overrides, lambda source: _resolved_source(source, folder))
+    stages = root.mapping.get("stages", Node([], root.place))
+    benchmarks = root.mapping.get("benchmarks", Node([], root.place))
+    for key, change in overrides.mapping.items():
+        if key in PARTS:
+            root = with_field(root, key, merged(root.mapping.get(key), change))
+        elif key == "benchmarks":
+            for name, part in change.mapping.items():
+                benchmarks = _change_item(benchmarks, name, part, "benchmark", faults)
+        else:
+            stages = _change_item(stages, key, change, "stage", faults)
+    return with_field(with_field(root, "stages", stages), "benchmarks", benchmarks)
+
+
+def _change_item(items: Node, name: str, change: Node, what: str, faults: list[Fault]) -> Node:
+    """The list with one named item changed, or left out where `change` is null."""
+    names = [_name(item) for item in items.items]
+    if name not in names:
+        known = [known for known in names if known is not None]
+        allowed = ", ".join([*known, *((*PARTS, "benchmarks") if what == "stage" else ())])
+        faults.append(Fault(change.place, f"there is no {what} {name!r}", allowed, nearest(name, known)))
+        return items
+    kept = [
+        merged(item, change) if _name(item) == name else item
+        for item in items.items
+        if not (_name(item) == name and change.value is None)
+    ]
+    return Node(kept, items.place)
+
+
+def _name(item: Node) -> str | None:
+    name = item.mapping.get("name")
+    return name.value if name is not None and isinstance(name.value, str) else None

@@ -1,0 +1,205 @@
+"""From what the user wrote to a completed, checked Recipe; all faults at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import kascade
+from kascade.errors import Fault, UserError
+from kascade.recipe.checks import cross_problems, nearest
+from kascade.recipe.document import Node, from_value, parse_yaml
+from kascade.recipe.faults import place_of, problem_faults, validation_faults
+from kascade.recipe.file import Dials, FullDials, PresetFile, model_schema
+from kascade.recipe.layers import apply_layer, apply_overrides, merged, with_resolved_paths
+from kascade.recipe.schema import Part, Recipe
+
+PRESETS = Path(kascade.__file__).parent.parent / "recipes"  # beside the package, in a checkout and installed
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRecipe:
+    """A recipe with its source: `text` is what the user's file (or the preset) holds, word for word."""
+
+    recipe: Recipe
+    text: str
+    root: Node
+
+    def place(self, *path: str | int) -> str:
+        """Where the value at `path` of the completed recipe was written ("recipe.yaml:12 stages.1.steps")."""
+        return place_of(self.root, path)
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that ship."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_recipe(
+    source: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    *,
+    model: str | None = None,
+    data: str | Mapping[str, str] | None = None,
+    seed: int | None = None,
+    scale: str | None = None,
+    budget: float | None = None,
+) -> Recipe:
+    """The completed recipe of a preset's name or a YAML file, with the given dials and overrides on top.
+
+    overrides: nested as in a file ({"if_rl": {"steps": 20}}) or as texts ("if_rl.steps=20").
+    Raises UserError with every fault found.
+    """
+    dials = {"model": model, "data": data, "seed": seed, "scale": scale, "budget": budget}
+    return read_recipe(source, overrides, dials).recipe
+
+
+def read_recipe(
+    source: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    dials: Mapping[str, Any] | None = None,
+) -> LoadedRecipe:
+    """As `load_recipe`, with the source's text and places. `dials`: as in a file; None is not given."""
+    faults: list[Fault] = []
+    given = {key: value for key, value in (dials or {}).items() if value is not None}
+    arguments = {key: from_value(value, "given", (key,)) for key, value in given.items()}
+    if overrides:
+        arguments["overrides"] = _override_node(overrides, faults)
+    path = _find(source)
+    text = _read(path)
+    folder = Path.cwd() if path.parent == PRESETS else path.resolve().parent
+    files = _chain(parse_yaml(text, str(path) if path.parent != PRESETS else path.name), faults)
+    layers = [(_checked(Dials, Node(dict(arguments), "given"), faults), Path.cwd())]
+    layers += [(_checked(PresetFile, file, faults), folder) for file in files[:-1]]
+    root = _complete(files[-1], layers, folder, faults)
+    recipe = _validated(root, faults)
+    return LoadedRecipe(recipe, text, root)
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source).expanduser()
+    names = preset_names()
+    if path.is_file():
+        return path
+    if str(source) in names:
+        return PRESETS / f"{source}.yaml"
+    if path.is_dir():
+        raise UserError(
+            Fault(str(source), "is a folder, not a recipe file", "a YAML file, or a preset's name")
+        )
+    looks_like_file = path.suffix or len(path.parts) > 1
+    what = "no such file" if looks_like_file else "neither a file nor a preset"
+    raise UserError(
+        Fault(str(source), what, f"a YAML file, or one of {', '.join(names)}", nearest(source, names))
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(Fault(str(path), f"cannot be read: {error.strerror}")) from error
+    except UnicodeDecodeError as error:
+        raise UserError(Fault(str(path), f"is not UTF-8 text (byte {error.start})")) from error
+
+
+def _chain(root: Node, faults: list[Fault]) -> list[Node]:
+    """The file and the presets behind it, the one that spells everything out last."""
+    chain, names = [root], preset_names()
+    seen: set[str] = set()
+    while "preset" in chain[-1].mapping:
+        named = chain[-1].mapping["preset"]
+        if named.value not in names or named.value in seen:
+            what = "goes round in circles" if named.value in seen else "there is no such preset"
+            fault = Fault(named.place, what, ", ".join(names), nearest(named.value, names))
+            _checked(PresetFile, chain[-1], faults)
+            raise UserError([fault, *faults])
+        seen.add(str(named.value))
+        preset = PRESETS / f"{named.value}.yaml"
+        chain.append(parse_yaml(_read(preset), preset.name))
+    return chain
+
+
+def _checked(form: type[Part], node: Node, faults: list[Fault]) -> dict[str, Node]:
+    """The fields of `node` that `form` has and accepts; the faults of the others are added to `faults`."""
+    try:
+        form.model_validate_json(json.dumps(node.plain()), strict=True)
+    except ValidationError as error:
+        faults += validation_faults(error, node, model_schema(form))
+        wrong = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+        return {key: part for key, part in node.mapping.items() if key not in wrong}
+    return dict(node.mapping)
+
+
+def _complete(
+    full: Node, layers: Sequence[tuple[dict[str, Node], Path]], folder: Path, faults: list[Fault]
+) -> Node:
+    """The spelt-out recipe with its own dials, then the layers from the preset's side outwards."""
+    own_fields = [key for key in FullDials.model_fields if key in full.mapping]
+    own = _checked(FullDials, Node({key: full.mapping[key] for key in own_fields}, full.place), faults)
+    rest = {key: part for key, part in full.mapping.items() if key not in own_fields}
+    root = with_resolved_paths(Node(rest, full.place), folder)
+    scale = next((layer["scale"] for layer, _ in [*layers, (own, folder)] if "scale" in layer), None)
+    if scale is not None and scale.value is not None:
+        root = _apply_scale(root, scale, own.get("scales"), folder, faults)
+    root = apply_layer(root, own, folder, faults)
+    for layer, seen_from in reversed(layers):
+        root = apply_layer(root, layer, seen_from, faults)
+    return root
+
+
+def _apply_scale(root: Node, scale: Node, scales: Node | None, folder: Path, faults: list[Fault]) -> Node:
+    declared = scales.mapping if scales else {}
+    if scale.value in declared:
+        return apply_overrides(root, declared[str(scale.value)], folder, faults)
+    allowed = ", ".join(declared) or "nothing: this recipe declares no scales"
+    faults.append(
+        Fault(scale.place, f"no scale {scale.value!r} here", allowed, nearest(scale.value, list(declared)))
+    )
+    return root
+
+
+def _validated(root: Node, faults: list[Fault]) -> Recipe:
+    """The Recipe. Raises UserError with the given faults and all those of `root`."""
+    plain = root.plain()
+    found = list(faults)
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        found += validation_faults(error, root, model_schema(Recipe))
+        found += problem_faults(cross_problems(plain), root)
+        raise UserError(list(dict.fromkeys(found))) from None
+    if found:
+        raise UserError(found)
+    return recipe
+
+
+def _override_node(overrides: Mapping[str, Any] | Sequence[str], faults: list[Fault]) -> Node:
+    if isinstance(overrides, Mapping):
+        return from_value(overrides, "overrides")
+    tree = Node({}, "--set")
+    for setting in overrides:
+        try:
+            tree = merged(tree, _setting(setting))
+        except UserError as error:
+            faults += error.faults
+    return tree
+
+
+def _setting(setting: str) -> Node:
+    """ "if_rl.optimizer.learning_rate=4e-4" as a tree."""
+    field, separator, text = setting.partition("=")
+    keys = field.strip().split(".")
+    origin = f"--set {setting}"
+    if not separator or not all(keys):
+        raise UserError(Fault(origin, "not a setting", "stage.field=value, guard.field=value", None))
+    node = parse_yaml(f"value: {text}", origin).mapping["value"]
+    node = from_value(node.plain(), origin)
+    for key in reversed(keys):
+        node = Node({key: node}, origin)
+    return node
