@@ -71,9 +71,7 @@ def group_signal(rewards: Floats, graded: Mask, truncated: Mask, rule: GRPO) -> 
     """
     if rule.overlong == "penalty":
         rewards = np.where(truncated, 0.0, rewards)
-    advantages = group_advantages(
-        rewards, graded, baseline=rule.baseline, normalize_std=rule.normalize_std
-    )
+    advantages = group_advantages(rewards, graded, baseline=rule.baseline, normalize_std=rule.normalize_std)
     in_loss = graded & ~truncated if rule.overlong == "filter" else graded.copy()
     known = rewards[graded]
     filtered = rule.dynamic_filtering and all_equal(known)
@@ -115,11 +113,11 @@ def match_rewards(size: int, comparisons: Sequence[Comparison]) -> Floats:
         totals[pair.first] += pair.first_score + tie_break
         totals[pair.second] += pair.second_score - tie_break
         matches[[pair.first, pair.second]] += 1
-    return np.divide(totals, matches, out=np.full(size, np.nan), where=matches > 0)
+    return np.asarray(np.divide(totals, matches, out=np.full(size, np.nan), where=matches > 0))
 
 
 def length_term(lengths: Floats) -> Floats:
-    """Zero-mean preference [G] for shorter answers: w = 1 - (l - min) / (max - min), less its mean. [N3 §3.3]"""
+    """Zero-mean preference [G] for short answers: 1 - (l - min) / (max - min), less its mean. [N3 §3.3]"""
     spread = np.ptp(lengths)
     if spread == 0:
         return np.zeros_like(lengths)
@@ -127,9 +125,7 @@ def length_term(lengths: Floats) -> Floats:
     return np.asarray(weights - weights.mean())
 
 
-def pairwise_rewards(
-    base: Floats, think_lengths: Floats, answer_lengths: Floats, rule: Pairwise
-) -> Floats:
+def pairwise_rewards(base: Floats, think_lengths: Floats, answer_lengths: Floats, rule: Pairwise) -> Floats:
     """Rewards [G] from match rewards: plus length terms and conciseness bonuses. [N3 §3.3]
 
     The thinking and the answer each have their own term; a bonus goes to the shortest (the first of

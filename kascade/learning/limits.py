@@ -16,7 +16,9 @@ REMEDIES = {
 }
 
 
-def check_limits(step: int, metrics: Mapping[str, float], limits: Limits, *, truncation_slack: float = 0.0) -> None:
+def check_limits(
+    step: int, metrics: Mapping[str, float], limits: Limits, *, truncation_slack: float = 0.0
+) -> None:
     """Raise TrainingStopped naming every limit passed, its value and what to try.
 
     Metrics that a stage does not have are not checked. truncation_slack: nats by which a truncated sampling

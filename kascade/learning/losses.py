@@ -51,7 +51,7 @@ def policy_gradient_loss(logprobs: Tensor, advantages: Tensor, weights: Tensor) 
 def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Per-token estimate [N] of KL(pi || reference): exp(d) - d - 1 with d = log ref - log pi.
 
-    Never negative, low variance (k3 of Schulman, "Approximating KL divergence"; GRPO, arXiv 2402.03300 Eq. 4).
+    Never negative, low variance (Schulman, "Approximating KL divergence", k3; GRPO, arXiv 2402.03300 Eq. 4).
     """
     difference = reference_logprobs - logprobs
     return difference.exp() - difference - 1.0
@@ -66,8 +66,10 @@ class Distillation:
     reverse_kl: Tensor
 
 
-def in_importance_range(logprobs: Tensor, sampler_logprobs: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """(ratio [N], kept [N]): trainer / sampler probability, and whether low <= ratio <= high. [C2 §4.4 Eq. 3]"""
+def in_importance_range(
+    logprobs: Tensor, sampler_logprobs: Tensor, low: float, high: float
+) -> tuple[Tensor, Tensor]:
+    """(ratio [N], kept [N]): trainer / sampler probability; whether low <= ratio <= high. [C2 §4.4 Eq. 3]"""
     ratio = (logprobs.detach() - sampler_logprobs).exp()
     return ratio, (ratio >= low) & (ratio <= high)
 

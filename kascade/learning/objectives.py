@@ -92,8 +92,10 @@ class FullDistillation:
         order = torch.argsort(columns["teacher"], stable=True)
         for index, head in enumerate(self.heads):
             mine = order[columns["teacher"][order] == index]
-            for rows in mine.split(self.chunk):
-                kl, logprobs, entropy = self._compare(model, head, hidden[rows], columns["teacher_hidden"][rows], targets[rows])
+            for rows in torch.split(mine, self.chunk):
+                kl, logprobs, entropy = self._compare(
+                    model, head, hidden[rows], columns["teacher_hidden"][rows], targets[rows]
+                )
                 sampler = columns["sampler_logprobs"][rows]
                 _, kept = losses.in_importance_range(logprobs, sampler, self.low, self.high)
                 loss = loss + (columns["weights"][rows] * kept * kl).sum()
@@ -110,10 +112,12 @@ class FullDistillation:
     def _compare(
         self, model: PreTrainedModel, head: nn.Module, hidden: Tensor, teacher_hidden: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(reverse KL, log-probability of the target, entropy), each [n]; logits are recomputed in the backward."""
+        """(reverse KL, log-probability of the target, entropy), each [n]; backward recomputes logits."""
 
         def compare(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            student = functional.log_softmax(model.get_output_embeddings()(hidden).float() / self.temperature, -1)
+            student = functional.log_softmax(
+                model.get_output_embeddings()(hidden).float() / self.temperature, -1
+            )
             with torch.no_grad():
                 teacher = functional.log_softmax(head(teacher_hidden).float() / self.temperature, -1)
             chosen = student.gather(-1, targets[:, None]).squeeze(-1)

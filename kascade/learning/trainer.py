@@ -103,7 +103,11 @@ class Trainer:
             tokens += sum(map(sum, (e.scored for e in chosen)))
             for name, values in terms.per_token.items():
                 sums[name] += float(values.detach().sum())
-        return {"loss": loss, "tokens": float(tokens), **{name: total / tokens for name, total in sums.items()}}
+        return {
+            "loss": loss,
+            "tokens": float(tokens),
+            **{name: total / tokens for name, total in sums.items()},
+        }
 
 
 def collate(examples: Sequence[Example], pad_id: int, device: torch.device) -> tuple[TokenBatch, Columns]:
@@ -119,6 +123,6 @@ def _refuse_non_finite(step: int, metrics: Mapping[str, float]) -> None:
     broken = [name for name in ("loss", "grad_norm") if not math.isfinite(metrics[name])]
     if broken:
         raise TrainingStopped(
-            f"step {step}: {' and '.join(f'{name} is {metrics[name]}' for name in broken)}; the weights were not "
-            "changed. To do: lower optimizer.learning_rate or raise optimizer.warmup_steps, then run again"
+            f"step {step}: {' and '.join(f'{name} is {metrics[name]}' for name in broken)}; the weights were "
+            "not changed. To do: lower optimizer.learning_rate or raise optimizer.warmup_steps, and resume"
         )

@@ -10,6 +10,8 @@
     outcomes/STAGE-KEY.json  what the stage ended with: the accepted checkpoint and why
     costs/STEP.json          wall, CPU, memory and time by kind of work
     progress/STEP.json       how far a step is            logs/STEP.log
+    tracking_id              what MLflow knows this run by
+    mlflow.db, mlflow/       its database and artifacts, where no server is named
 
 ID is `<stage>/<attempt>-<key>`: attempt is `train`, `recover-1` or `recover-2`, and key a short
 hash of all that determines the result, so a changed recipe never overwrites an earlier result.
@@ -38,6 +40,10 @@ class RunLayout:
     @property
     def pipeline(self) -> Path:
         return self.root / "pipeline.yaml"
+
+    @property
+    def preflight(self) -> Path:
+        return self.root / "preflight.json"
 
     @property
     def report(self) -> Path:
@@ -73,6 +79,18 @@ class RunLayout:
 
     def progress(self, step: str) -> Path:
         return self.root / "progress" / f"{step}.json"
+
+    @property
+    def tracking_id(self) -> Path:
+        return self.root / "tracking_id"
+
+    @property
+    def mlflow_database(self) -> Path:
+        return self.root / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.root / "mlflow"
 
     def log(self, step: str) -> Path:
         return self.root / "logs" / f"{step}.log"

@@ -1,0 +1,37 @@
+"""Scores of a batch's tokens under another model: a reference, a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kascade.data.packing import micro_batches
+from kascade.learning.trainer import Example, collate
+from kascade.models.logprobs import TokenBatch
+
+ScoreTokens = Callable[[PreTrainedModel, TokenBatch], Tensor]
+
+
+@torch.no_grad()
+def score_examples(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    score: ScoreTokens,
+    *,
+    micro_batch_tokens: int,
+    pad_id: int,
+) -> list[Tensor]:
+    """For each example `score` of its n scored tokens, on the CPU: [n, ...].
+
+    score: from model and batch to one row a scored token, [N, ...].
+    """
+    found: dict[int, Tensor] = {}
+    for rows in micro_batches([len(e.token_ids) for e in examples], micro_batch_tokens):
+        chosen = [examples[row] for row in rows]
+        batch, _ = collate(chosen, pad_id, model.device)
+        values = torch.split(score(model, batch).cpu(), [sum(e.scored) for e in chosen])
+        found.update(zip(rows, values, strict=True))
+    return [found[row] for row in range(len(examples))]

@@ -1,0 +1,111 @@
+"""A run opened for a step: recipe, paths, clock and progress."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import kascade
+from kascade.clock import Clock
+from kascade.errors import Fault, UserError
+from kascade.guard.lineage import Ancestor
+from kascade.recipe.identity import fingerprint
+from kascade.recipe.schema import Recipe
+from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish, verify
+from kascade.storage.files import write_json
+from kascade.storage.layout import RunLayout
+from kascade.storage.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Run:
+    """One step's view of a run: what it is to do, where things lie, and what time goes into."""
+
+    layout: RunLayout
+    recipe: Recipe
+    step: str
+    progress: Progress
+    clock: Clock = field(default_factory=Clock)
+
+    def open_verified(self, reference: str) -> Path:
+        """The folder of a checkpoint after every file was checked. Raises CheckpointError."""
+        with self.clock.section("loading"):
+            return verify(reference)[0]
+
+    def existing(self, checkpoint_id: str) -> str | None:
+        """Reference of a finished checkpoint of this run, None when it is still to be made."""
+        folder = self.layout.checkpoint(checkpoint_id)
+        return str(open_checkpoint(folder)[0]) if (folder / "manifest.json").exists() else None
+
+
+@contextmanager
+def open_run(run: str, step: str) -> Iterator[Run]:
+    """Open a run for the step called `step`; what it cost is written when the step is left, however."""
+    layout = RunLayout(Path(run))
+    if not layout.resolved_recipe.exists():
+        remedy = "start it with `kascade run RECIPE --out FOLDER`"
+        raise UserError(Fault(str(layout.root), "is not the folder of a run", remedy=remedy))
+    recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    opened = Run(layout, recipe, step, Progress(layout.progress(step), step))
+    try:
+        yield opened
+    finally:
+        write_json(layout.cost(step), opened.clock.summary())
+
+
+def publish_checkpoint(
+    run: Run,
+    *,
+    stage: str,
+    attempt: str,
+    key: str,
+    parent: str | None,
+    teachers: Mapping[str, Ancestor],
+    write: Callable[[Path], None],
+) -> str:
+    """Write a checkpoint's files with `write(folder)` and publish them. Returns the reference.
+
+    Its training state is removed afterwards: it has served.
+    """
+    checkpoint_id = f"{stage}/{attempt}-{key}"
+    manifest = Manifest(
+        id=checkpoint_id,
+        stage=stage,
+        attempt=attempt,
+        key=key,
+        parent=parent,
+        teachers={domain: teacher.reference for domain, teacher in teachers.items()},
+        fingerprint=fingerprint(run.recipe, stage),
+        code_version=kascade.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files={},
+    )
+    target = run.layout.checkpoint(checkpoint_id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        with run.clock.section("saving"):
+            write(staged)
+            staged.chmod(0o755)  # mkdtemp's folders are private
+            ref = publish(staged, target, manifest)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    shutil.rmtree(run.layout.training(checkpoint_id) / "state", ignore_errors=True)
+    log.info("published %s", ref)
+    return str(ref)
+
+
+def digest_of(reference: str) -> str:
+    return CheckpointRef.parse(reference).digest

@@ -1,0 +1,132 @@
+"""What all training stages share: a resumable loop over steps, seeded draws, and the policy they train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kascade.clock import Clock
+from kascade.data.chat import ChatFormat, template
+from kascade.environments.base import Task
+from kascade.learning.metrics import append_metrics, truncate_metrics
+from kascade.learning.state import load_state, save_state
+from kascade.learning.trainer import Trainer
+from kascade.models.load import load_model, load_tokenizer
+from kascade.recipe.schema import ModelPart
+from kascade.rollout.native import NativeEngine
+from kascade.rollout.types import RolloutEngine
+from kascade.storage.progress import Progress
+
+StepMetrics = dict[str, float | str]
+SHOWN = ("reward", "loss", "reverse_kl")  # what a watcher of the progress file sees
+
+
+class TaskSource(Protocol):
+    """Draws the tasks of a step: the same for the same arguments, whatever was drawn before."""
+
+    def draw(self, step: int, count: int) -> list[Task]: ...
+
+
+@dataclass(slots=True)
+class Policy:
+    """The model in training with its tokens and its sampler, which shares the model's storage."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    chat: ChatFormat
+    engine: RolloutEngine
+    version: int = 0
+
+    @classmethod
+    def load(cls, folder: Path, part: ModelPart) -> Policy:
+        """The model in `folder`; a chat template that the recipe chose becomes the tokenizer's own."""
+        model, tokenizer = load_model(folder), load_tokenizer(folder)
+        if part.chat_template != "own":
+            tokenizer.chat_template = template(part.chat_template)
+        return cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template))
+
+    @classmethod
+    def around(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> Policy:
+        engine = NativeEngine(model, end_ids=chat.end_ids)
+        policy = cls(model, tokenizer, chat, engine)
+        policy.sync(0)
+        return policy
+
+    @property
+    def pad_id(self) -> int:
+        return self.chat.pad_id
+
+    def sync(self, version: int) -> None:
+        """The sampler takes over the current weights, stamped `version` (the number of updates)."""
+        self.version = version
+        self.engine.load_weights(version)
+
+
+@dataclass(slots=True)
+class Job:
+    """One training run of a stage.
+
+    name, seed: all random draws derive from these and the step. training: folder of curves and training
+    state; None keeps neither. after_step: called with the number of steps done, the weights in place.
+    """
+
+    name: str
+    seed: int
+    clock: Clock = field(default_factory=Clock)
+    training: Path | None = None
+    progress: Progress | None = None
+    after_step: Callable[[int], None] = lambda done: None
+
+    def draw_seed(self, *parts: object) -> int:
+        """A 63-bit seed of these parts under this job."""
+        return derive_seed(self.seed, self.name, *parts)
+
+    def run_steps(
+        self,
+        policy: Policy,
+        trainer: Trainer,
+        *,
+        steps: int,
+        save_every: int,
+        take_step: Callable[[int], StepMetrics],
+    ) -> None:
+        """Take the steps that are still to do; killed at any moment, the next call gives the same weights."""
+        for step in range(self._resume(policy, trainer), steps):
+            metrics = take_step(step)
+            policy.sync(step + 1)
+            self._record(step, steps, metrics)
+            if self.training and ((step + 1) % save_every == 0 or step + 1 == steps):
+                with self.clock.section("saving"):
+                    save_state(self.training / "state", step + 1, trainer.model, trainer.optimizer)
+            self.after_step(step + 1)
+
+    def _resume(self, policy: Policy, trainer: Trainer) -> int:
+        if self.training is None:
+            return 0
+        done = load_state(self.training / "state", trainer.model, trainer.optimizer)
+        truncate_metrics(self.training / "metrics.jsonl", done)
+        policy.sync(done)
+        return done
+
+    def _record(self, step: int, steps: int, metrics: StepMetrics) -> None:
+        if self.training is not None:
+            append_metrics(self.training / "metrics.jsonl", step, metrics)
+        if self.progress is not None:
+            shown = {name: value for name in SHOWN if isinstance(value := metrics.get(name), float)}
+            self.progress.update(step + 1, steps, "steps", **shown)
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on every part and on nothing else."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def merge(*parts: Mapping[str, float | str]) -> StepMetrics:
+    """One step's metrics from several sources, later ones first in authority."""
+    return {name: value for part in parts for name, value in part.items()}

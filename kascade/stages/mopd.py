@@ -1,0 +1,138 @@
+"""Multi-domain on-policy distillation: the student answers, each domain's teacher scores. [C2 §4.4]
+
+[C2] Nemotron-Cascade 2 (arXiv 2603.19220).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kascade.environments.base import Domain
+from kascade.errors import Fault, UserError
+from kascade.learning.losses import per_sample_weights
+from kascade.learning.objectives import FullDistillation, SampledDistillation
+from kascade.learning.scoring import score_examples
+from kascade.learning.trainer import Example, Objective, Trainer
+from kascade.models.logprobs import TokenBatch, scored_hidden, token_logprobs
+from kascade.recipe.schema import MOPDStage
+from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge
+from kascade.stages.rollouts import Answered, answer, limit_check, rollout_seed, sampling_params
+
+Teachers = Mapping[Domain, PreTrainedModel]
+
+
+def train_mopd(policy: Policy, tasks: TaskSource, part: MOPDStage, job: Job, teachers: Teachers) -> None:
+    """Train the policy in place towards its teachers, one update a rollout batch; no reward, no baseline.
+
+    Raises UserError for a domain without a teacher, TrainingStopped when a limit of the recipe is passed.
+    """
+    trainer = Trainer(
+        policy.model,
+        part.optimizer,
+        total_steps=part.steps,
+        micro_batch_tokens=part.micro_batch_tokens,
+        pad_id=policy.pad_id,
+    )
+    objective = make_objective(part, distinct(teachers))
+
+    def take_step(step: int) -> StepMetrics:
+        answered = answer(
+            policy,
+            tasks.draw(step, part.prompts_per_step),
+            sampling_params(part.sampling),
+            num_samples=part.rollouts_per_prompt,
+            seed_of=partial(rollout_seed, job, step),
+            clock=job.clock,
+        )
+        with job.clock.section("teachers"):
+            examples = taught_examples(answered, teachers, part, policy.pad_id)
+        seen = response_metrics(answered)
+        with job.clock.section("training"):
+            learnt = trainer.update(
+                step,
+                examples,
+                objective,
+                check=limit_check(step, seen, part),
+            )
+        return merge(seen, learnt)
+
+    job.run_steps(policy, trainer, steps=part.steps, save_every=part.save_every, take_step=take_step)
+
+
+def distinct(teachers: Teachers) -> list[PreTrainedModel]:
+    """Each teacher once, in order of first use."""
+    return list({id(model): model for model in teachers.values()}.values())
+
+
+def make_objective(part: MOPDStage, models: Sequence[PreTrainedModel]) -> Objective:
+    rule, temperature = part.importance, part.sampling.temperature
+    if not part.full_vocabulary:
+        return SampledDistillation(temperature, rule.low, rule.high)
+    heads: list[nn.Module] = [model.get_output_embeddings() for model in models]
+    return FullDistillation(temperature, rule.low, rule.high, heads)
+
+
+def response_metrics(answered: Sequence[Answered]) -> dict[str, float]:
+    samples = [sample for one in answered for sample in one.samples]
+    return {
+        "response_tokens": sum(len(sample.token_ids) for sample in samples) / len(samples),
+        "truncated": sum(sample.finish_reason == "length" for sample in samples) / len(samples),
+    }
+
+
+def taught_examples(
+    answered: Sequence[Answered], teachers: Teachers, part: MOPDStage, pad_id: int
+) -> list[Example]:
+    """One example a rollout with its teacher's scores; mean over tokens, then over answers. [C2 Eq. 4]"""
+    rollouts = [(one, sample) for one in answered for sample in one.samples]
+    weights = per_sample_weights([len(sample.token_ids) for _, sample in rollouts])
+    examples = [
+        Example(
+            token_ids=[*one.prompt_ids, *sample.token_ids],
+            scored=[False] * len(one.prompt_ids) + [True] * len(sample.token_ids),
+            columns={
+                "weights": torch.full((len(sample.token_ids),), weight),
+                "sampler_logprobs": torch.tensor(sample.logprobs),
+            },
+        )
+        for (one, sample), weight in zip(rollouts, weights, strict=True)
+    ]
+    models = distinct(teachers)
+    index = {id(model): number for number, model in enumerate(models)}
+    chosen = [index[id(teacher_of(one, teachers))] for one, _ in rollouts]
+    for number, model in enumerate(models):
+        rows = [row for row, teacher in enumerate(chosen) if teacher == number]
+        for row, columns in zip(
+            rows, _teach(model, number, [examples[r] for r in rows], part, pad_id), strict=True
+        ):
+            examples[row] = replace(examples[row], columns={**examples[row].columns, **columns})
+    return examples
+
+
+def teacher_of(answered: Answered, teachers: Teachers) -> PreTrainedModel:
+    domain = answered.task.domain
+    if domain not in teachers:
+        raise UserError(Fault("stage data", f"domain {domain!r} has no teacher", ", ".join(teachers)))
+    return teachers[domain]
+
+
+def _teach(
+    model: PreTrainedModel, number: int, examples: Sequence[Example], part: MOPDStage, pad_id: int
+) -> list[dict[str, Tensor]]:
+    """The teacher's columns of each example."""
+
+    def score(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+        if part.full_vocabulary:
+            return scored_hidden(model, batch)
+        return token_logprobs(model, batch, temperature=part.sampling.temperature).logprobs
+
+    values = score_examples(model, examples, score, micro_batch_tokens=part.micro_batch_tokens, pad_id=pad_id)
+    if part.full_vocabulary:
+        return [{"teacher_hidden": v, "teacher": torch.full((len(v),), number)} for v in values]
+    return [{"teacher_logprobs": v} for v in values]

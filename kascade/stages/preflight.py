@@ -1,0 +1,158 @@
+"""Before anything is trained: the base model, the data and the graders are there and fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kascade.data.chat import ChatFormat
+from kascade.environments import get_environment
+from kascade.environments.base import Task
+from kascade.errors import Fault, UserError
+from kascade.models.load import check_model_folder, load_tokenizer, resolve_source
+from kascade.recipe.checks import BASE
+from kascade.recipe.identity import short_hash
+from kascade.recipe.schema import SFTStage
+from kascade.rollout.pools import TaskPool
+from kascade.stages.context import Run, publish_checkpoint
+from kascade.stages.tasks import benchmark_tasks, training_pool
+from kascade.storage.checkpoint import file_digest
+from kascade.storage.files import write_json
+
+log = logging.getLogger(__name__)
+
+GRADED_TASKS = 8  # reference answers graded per benchmark: graders are code, a few show that they run
+RIGHT = 1 - 1e-6
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "tokenizer.model")
+
+
+def check_and_import(run: Run) -> str:
+    """Reference of the base checkpoint. Raises UserError with all faults found at once."""
+    with run.clock.section("loading"):
+        folder = resolve_source(run.recipe.model.source)
+        faults = model_faults(run, folder)
+        exams, exam_faults = load_exams(run)
+        pools, pool_faults = load_pools(run)
+    with run.clock.section("grading"):
+        faults += exam_faults + pool_faults + grader_faults(exams) + demonstration_faults(run, pools)
+    if faults:
+        raise UserError(list(dict.fromkeys(faults)))
+    write_json(run.layout.preflight, {"contamination": contamination(exams, pools)})
+    return import_base(run, folder)
+
+
+def model_faults(run: Run, folder: Path) -> list[Fault]:
+    """What keeps the base model or its chat format from being used."""
+    if faults := check_model_folder(folder):
+        return faults
+    try:
+        ChatFormat(load_tokenizer(folder), run.recipe.model.chat_template)
+    except UserError as error:
+        return list(error.faults)
+    return []
+
+
+def load_exams(run: Run) -> tuple[dict[str, list[Task]], list[Fault]]:
+    """The tasks of each benchmark, and why some have none."""
+    exams: dict[str, list[Task]] = {}
+    faults: list[Fault] = []
+    for benchmark in run.recipe.benchmarks:
+        try:
+            exams[benchmark.name] = benchmark_tasks(benchmark, run.recipe.seed)
+        except UserError as error:
+            faults.extend(error.faults)
+    return exams, faults
+
+
+def load_pools(run: Run) -> tuple[dict[str, TaskPool], list[Fault]]:
+    """The training tasks of each stage, and why some have none."""
+    pools: dict[str, TaskPool] = {}
+    faults: list[Fault] = []
+    for stage in run.recipe.stages:
+        try:
+            pools[stage.name] = training_pool(stage.data, run.recipe.seed, f"{stage.name}/train")
+        except UserError as error:
+            faults.extend(error.faults)
+    return pools, faults
+
+
+def grader_faults(exams: Mapping[str, Sequence[Task]]) -> list[Fault]:
+    """Benchmarks whose grader does not tell a reference answer from an empty one.
+
+    A reference must grade 1 and an empty answer 0; in chat, where a grade is a preference over a middling
+    answer, a reference may tie with it and an empty answer must lose.
+    """
+    faults = []
+    for name, tasks in exams.items():
+        shown = [task for task in tasks if task.reference is not None][:GRADED_TASKS]
+        for task in shown:
+            faults += _grades_wrongly(name, task, str(task.reference))
+    return faults
+
+
+def _grades_wrongly(benchmark: str, task: Task, reference: str) -> list[Fault]:
+    where = f"benchmark {benchmark}, task {task.id}"
+    remedy = "check the environment and what it needs (programs, sandbox)"
+    gold, empty = get_environment(task.environment).grade(task, [reference, ""])
+    errors = dict.fromkeys(grade.error for grade in (gold, empty) if grade.error)
+    if errors:
+        return [Fault(where, f"the grader failed: {error}", remedy=remedy) for error in errors]
+    right, wrong = (0.5, 0.5) if task.domain == "chat" else (RIGHT, 1 - RIGHT)
+    faults = []
+    if gold.reward < right:
+        faults.append(Fault(where, f"the reference answer grades {gold.reward:.3g}", "1 (chat: 0.5)", remedy))
+    if empty.reward > wrong or (task.domain == "chat" and empty.reward == wrong):
+        faults.append(
+            Fault(where, f"an empty answer grades {empty.reward:.3g}", "0 (chat: below 0.5)", remedy)
+        )
+    return faults
+
+
+def demonstration_faults(run: Run, pools: Mapping[str, TaskPool]) -> list[Fault]:
+    """SFT stages with a source in which no task has an answer to imitate."""
+    faults = []
+    for stage in run.recipe.stages:
+        if not isinstance(stage, SFTStage) or stage.name not in pools:
+            continue
+        for mix, tasks in zip(stage.data, pools[stage.name].sources, strict=True):
+            if all(task.reference is None for task in tasks):
+                what = f"{mix.source.path or mix.source.environment} has no reference answers to imitate"
+                remedy = "give rows with answers, or train this environment in an RL stage"
+                faults.append(Fault(f"stages.{stage.name}.data", what, remedy=remedy))
+    return faults
+
+
+def contamination(
+    exams: Mapping[str, Sequence[Task]], pools: Mapping[str, TaskPool]
+) -> dict[str, dict[str, int]]:
+    """Per stage and benchmark, how many exam tasks the stage trains on (by content); empty when none."""
+    found: dict[str, dict[str, int]] = {}
+    for stage, pool in pools.items():
+        trained = {task.id for tasks in pool.sources for task in tasks}
+        for benchmark, tasks in exams.items():
+            if shared := sum(task.id in trained for task in tasks):
+                found.setdefault(stage, {})[benchmark] = shared
+                log.warning("%s trains on %d tasks of the exam %s", stage, shared, benchmark)
+    return found
+
+
+def import_base(run: Run, folder: Path) -> str:
+    """The base model as a checkpoint of the run: linked where the file system allows, else copied."""
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    key = short_hash([[path.name, file_digest(path)] for path in files])
+    if found := run.existing(f"{BASE}/train-{key}"):
+        return found
+
+    def write(target: Path) -> None:
+        for path in files:
+            try:
+                os.link(path.resolve(), target / path.name)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(path, target / path.name)
+
+    return publish_checkpoint(
+        run, stage=BASE, attempt="train", key=key, parent=None, teachers={}, write=write
+    )

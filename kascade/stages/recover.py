@@ -1,0 +1,102 @@
+"""Recovery: MOPD from a regressed checkpoint, taught what was lost and what was gained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import takewhile
+
+from kascade.environments.base import Domain
+from kascade.errors import KascadeError
+from kascade.guard.lineage import Ancestor, walk
+from kascade.guard.teachers import best_teachers, teacher_candidates
+from kascade.guard.verdict import Verdict, read_verdict
+from kascade.recipe.identity import find_stage
+from kascade.recipe.schema import Mix, MOPDStage, Sampling
+from kascade.stages.context import Run
+from kascade.stages.mopd import train_mopd
+from kascade.stages.tasks import recovery_mixes, sources_by_domain, training_pool
+from kascade.stages.train import load_teachers, make_checkpoint
+
+
+def recover_stage(run: Run, stage: str, round_: int, checkpoint: str, parent: str) -> str:
+    """Recovery `round_` of a stage's regressed `checkpoint`; a finished one is returned.
+
+    The best accepted checkpoint teaches every domain that the stage's attempts lost; the stage's own
+    result, the trained checkpoint before any recovery, teaches all the others. Raises KascadeError when
+    no verdict names a loss.
+    """
+    attempts = attempts_of(checkpoint)
+    lost = lost_domains(run, attempts)
+    sources = sources_by_domain(run.recipe, run.recipe.stages[: stage_index(run, stage) + 1])
+    guarded = sources_by_domain(run.recipe, ())
+    kept = [domain for domain in sources if domain in guarded and domain not in lost]
+    teachers = recovery_teachers(run, attempts[-1], parent, lost, kept)
+    mixes = recovery_mixes(sources, lost, kept, run.recipe.guard.recovery.keep_weight)
+    part = recovery_part(run, stage, mixes)
+    return make_checkpoint(
+        run,
+        stage,
+        f"recover-{round_}",
+        start=checkpoint,
+        teachers=teachers,
+        learn=lambda policy, job: train_mopd(
+            policy, training_pool(mixes, job.seed, job.name), part, job, load_teachers(run, teachers)
+        ),
+    )
+
+
+def attempts_of(checkpoint: str) -> list[Ancestor]:
+    """A stage's attempts behind a checkpoint, the newest first and the trained one last."""
+    line = list(walk(checkpoint))
+    stage = line[0].manifest.stage
+    return list(takewhile(lambda one: one.manifest.stage == stage, line))
+
+
+def verdicts_of(run: Run, attempts: list[Ancestor]) -> list[Verdict]:
+    """The attempts' verdicts, oldest first. Raises KascadeError for one that was not judged."""
+    found = [(one, read_verdict(run.layout, one.manifest.id)) for one in reversed(attempts)]
+    if missing := [one.manifest.id for one, verdict in found if verdict is None]:
+        raise KascadeError(f"{', '.join(missing)}: has not been judged yet")
+    return [verdict for _, verdict in found if verdict is not None]
+
+
+def lost_domains(run: Run, attempts: list[Ancestor]) -> list[Domain]:
+    """Every domain that one of the attempts lost. Raises KascadeError when there is none."""
+    lost = list(dict.fromkeys(d for verdict in verdicts_of(run, attempts) for d in verdict.lost_domains))
+    if not lost:
+        raise KascadeError(f"{attempts[0].manifest.id} has not regressed: there is nothing to recover")
+    return lost
+
+
+def stage_index(run: Run, stage: str) -> int:
+    return run.recipe.stages.index(find_stage(run.recipe, stage))
+
+
+def recovery_teachers(
+    run: Run, own: Ancestor, parent: str, lost: Collection[Domain], kept: Collection[Domain]
+) -> Mapping[Domain, Ancestor]:
+    """own: the stage's trained checkpoint."""
+    candidates = teacher_candidates(run.layout, run.recipe, own.manifest.stage, parent)
+    best = best_teachers(run.layout, candidates)
+    return {**{domain: best[domain].checkpoint for domain in lost}, **dict.fromkeys(kept, own)}
+
+
+def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
+    """The recipe's recovery as a MOPD stage; answers may be as long as in the longest exam."""
+    rule, regressed = run.recipe.guard.recovery, find_stage(run.recipe, stage)
+    longest = max(benchmark.sampling.max_new_tokens for benchmark in run.recipe.benchmarks)
+    return MOPDStage(
+        name=stage,
+        kind="mopd",
+        data=mixes,
+        steps=rule.steps,
+        optimizer=rule.optimizer,
+        limits=regressed.limits,
+        micro_batch_tokens=regressed.micro_batch_tokens,
+        save_every=regressed.save_every,
+        prompts_per_step=rule.prompts_per_step,
+        rollouts_per_prompt=rule.rollouts_per_prompt,
+        sampling=Sampling(max_new_tokens=longest),
+        full_vocabulary=rule.full_vocabulary,
+        importance=rule.importance,
+    )

@@ -1,0 +1,140 @@
+"""A learned judge: scalar reward model, Bradley-Terry on preference pairs of the policy's own answers.
+
+[C1] Nemotron-Cascade (arXiv 2512.13607), §4.2. A judge that agrees too little with held-out preferences is
+refused: in small settings policies hacked such judges instead of improving.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kascade.data.chat import ChatFormat
+from kascade.environments.base import Task, final_answer
+from kascade.errors import TrainingStopped
+from kascade.learning.losses import bradley_terry_loss
+from kascade.learning.optimizer import build_optimizer, learning_rate
+from kascade.models.logprobs import TokenBatch, scored_hidden
+from kascade.recipe.schema import Judge, RLHFStage
+from kascade.stages.job import Job, Policy, TaskSource
+from kascade.stages.rollouts import answer, sampling_params
+
+log = logging.getLogger(__name__)
+Compare = Callable[[Task, str, str], tuple[float, float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one task, the better one first."""
+
+    task: Task
+    chosen: str
+    rejected: str
+
+
+class RewardModel(nn.Module):
+    """The policy's start with a linear head on the last token's hidden state."""
+
+    def __init__(self, backbone: PreTrainedModel, pad_id: int) -> None:
+        super().__init__()
+        self.backbone, self.pad_id = backbone, pad_id
+        self.head = nn.Linear(backbone.config.hidden_size, 1, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Rewards [B] of token sequences."""
+        # A scored token shows the hidden state before it: one more token behind the last shows the last's.
+        scored = [[False] * len(ids) + [True] for ids in sequences]
+        batch = TokenBatch.collate([[*ids, self.pad_id] for ids in sequences], scored, self.pad_id)
+        hidden = scored_hidden(self.backbone, batch.to(self.backbone.device))
+        rewards: Tensor = self.head(hidden.float()).squeeze(-1)
+        return rewards
+
+    @torch.no_grad()
+    def score(self, chat: ChatFormat, task: Task, answers: Sequence[str]) -> list[float]:
+        """Rewards of answers to one task; only what follows the thinking is judged. [C1 §4.2]"""
+        return [float(reward) for reward in self([_sequence(chat, task, text) for text in answers])]
+
+
+def _sequence(chat: ChatFormat, task: Task, text: str) -> list[int]:
+    return [*chat.prompt_ids(task), *chat.completion_ids(task, final_answer(text))]
+
+
+def train_reward_model(
+    policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job, compare: Compare
+) -> RewardModel:
+    """A reward model trained on `judge.pairs` pairs sampled from the policy and judged by `compare`.
+
+    Raises TrainingStopped when its agreement with the held-out pairs is below `judge.min_agreement`.
+    """
+    rule = part.judge
+    pairs = sample_preferences(policy, tasks, part, job, compare)
+    held_out = round(rule.holdout * len(pairs))
+    with job.clock.section("training"):
+        torch.manual_seed(job.draw_seed("reward-model") % 2**32)
+        model = RewardModel(copy.deepcopy(policy.model), policy.pad_id)
+        _fit(model, policy.chat, pairs[held_out:], rule)
+        agreement = measure_agreement(model, policy.chat, pairs[:held_out])
+    log.info("reward model: agreement %.3f on %d held-out pairs", agreement, held_out)
+    if not agreement >= rule.min_agreement:
+        raise TrainingStopped(
+            f"the reward model agrees with {agreement:.2f} of {held_out} held-out preferences, below "
+            f"judge.min_agreement {rule.min_agreement}; a policy would learn its faults. To do: raise "
+            "judge.pairs or judge.epochs, or set judge.kind to rule"
+        )
+    return model
+
+
+def sample_preferences(
+    policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job, compare: Compare
+) -> list[Preference]:
+    """Two answers each to `judge.pairs` prompts, in order of preference; ties are left out."""
+    answered = answer(
+        policy,
+        tasks.draw(0, part.judge.pairs),
+        sampling_params(part.sampling),
+        num_samples=2,
+        seed_of=lambda task: job.draw_seed("preference", task.id),
+        clock=job.clock,
+    )
+    pairs = []
+    for one in answered:
+        first, second = one.answers
+        ranking = compare(one.task, first, second)[2]
+        if ranking != 3.5:
+            chosen, rejected = (first, second) if ranking < 3.5 else (second, first)
+            pairs.append(Preference(one.task, chosen, rejected))
+    return pairs
+
+
+def _fit(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference], rule: Judge) -> None:
+    optimizer = build_optimizer(model, rule.optimizer)
+    batches = [
+        pairs[start : start + rule.batch_size] for start in range(0, len(pairs), rule.batch_size)
+    ] * rule.epochs
+    for step, batch in enumerate(batches):
+        chosen = model([_sequence(chat, pair.task, pair.chosen) for pair in batch])
+        rejected = model([_sequence(chat, pair.task, pair.rejected) for pair in batch])
+        bradley_terry_loss(chosen, rejected).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), rule.optimizer.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(rule.optimizer, step, len(batches))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    model.requires_grad_(False)
+
+
+def measure_agreement(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference]) -> float:
+    """Share of pairs in which the preferred answer has the higher reward; NaN without pairs."""
+    right = [
+        chosen > rejected
+        for pair in pairs
+        for chosen, rejected in [model.score(chat, pair.task, [pair.chosen, pair.rejected])]
+    ]
+    return sum(right) / len(right) if right else float("nan")

@@ -1,0 +1,140 @@
+"""Answers of the policy and their grades: the input of every RL stage and of the exams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kascade.clock import Clock
+from kascade.environments import get_environment
+from kascade.environments.base import Grade, Task
+from kascade.errors import TrainingStopped
+from kascade.learning.advantages import Floats, Mask
+from kascade.learning.limits import check_limits
+from kascade.recipe.schema import RolloutStage, Sampling
+from kascade.rollout.types import Prompt, Sample, SamplingParams
+from kascade.stages.job import Job, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One task with the policy's samples, as tokens and as text."""
+
+    task: Task
+    prompt_ids: tuple[int, ...]
+    samples: tuple[Sample, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The graded rollouts of one task. Arrays have one entry a rollout: [G]."""
+
+    answered: Answered
+    grades: tuple[Grade, ...]
+
+    @property
+    def rewards(self) -> Floats:
+        return np.array([grade.reward for grade in self.grades], dtype=np.float64)
+
+    @property
+    def graded(self) -> Mask:
+        return np.array([grade.error is None for grade in self.grades], dtype=np.bool_)
+
+    @property
+    def truncated(self) -> Mask:
+        return np.array([s.finish_reason == "length" for s in self.answered.samples], dtype=np.bool_)
+
+
+Grader = Callable[[Sequence[Answered]], list[list[Grade]]]
+
+
+def sampling_params(sampling: Sampling) -> SamplingParams:
+    return SamplingParams(
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+    )
+
+
+def answer(
+    policy: Policy,
+    tasks: Sequence[Task],
+    params: SamplingParams,
+    *,
+    num_samples: int,
+    seed_of: Callable[[Task], int],
+    clock: Clock,
+) -> list[Answered]:
+    """Sample `num_samples` answers to each task. Raises TrainingStopped if other weights drew them."""
+    with clock.section("sampling"):
+        prompt_ids = [tuple(policy.chat.prompt_ids(task)) for task in tasks]
+        prompts = [
+            Prompt(ids, num_samples, seed_of(task)) for ids, task in zip(prompt_ids, tasks, strict=True)
+        ]
+        sampled = policy.engine.sample(prompts, params)
+        versions = {sample.weights_version for samples in sampled for sample in samples}
+        if versions - {policy.version}:
+            raise TrainingStopped(
+                f"the sampler used weights version {sorted(versions)}, the trainer holds {policy.version}"
+            )
+        return [
+            Answered(task, ids, tuple(samples), tuple(policy.chat.decode(s.token_ids) for s in samples))
+            for task, ids, samples in zip(tasks, prompt_ids, sampled, strict=True)
+        ]
+
+
+def grade_by_environment(answered: Sequence[Answered]) -> list[list[Grade]]:
+    """Grades in order; each environment sees all its groups at once, so that it can batch them."""
+    grades: list[list[Grade]] = [[] for _ in answered]
+    for name in dict.fromkeys(one.task.environment for one in answered):
+        rows = [row for row, one in enumerate(answered) if one.task.environment == name]
+        graded = get_environment(name).grade_all([(answered[r].task, answered[r].answers) for r in rows])
+        for row, group in zip(rows, graded, strict=True):
+            grades[row] = group
+    return grades
+
+
+def grade(answered: Sequence[Answered], grader: Grader, clock: Clock) -> list[Group]:
+    with clock.section("grading"):
+        grades = grader(answered)
+    return [Group(one, tuple(group)) for one, group in zip(answered, grades, strict=True)]
+
+
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Of a step's rollouts: reward (graded ones), response_tokens, shares of truncated and grader_errors."""
+    rewards = np.concatenate([group.rewards for group in groups])
+    graded = np.concatenate([group.graded for group in groups])
+    lengths = [len(sample.token_ids) for group in groups for sample in group.answered.samples]
+    metrics = {
+        "response_tokens": float(np.mean(lengths)),
+        "truncated": float(np.concatenate([group.truncated for group in groups]).mean()),
+        "grader_errors": float(1.0 - graded.mean()),
+    }
+    return metrics | ({"reward": float(rewards[graded].mean())} if graded.any() else {})
+
+
+def rollout_seed(job: Job, step: int, task: Task) -> int:
+    """What fixes the rollouts of a task in a step."""
+    return job.draw_seed("rollout", step, task.id)
+
+
+def limit_check(
+    step: int, seen: Mapping[str, float], part: RolloutStage
+) -> Callable[[Mapping[str, float]], None]:
+    """A check for `Trainer.update`: the rollouts' and the update's metrics against the stage's limits.
+
+    Nucleus sampling renormalises what it keeps, at least top_p, so it may raise a log-probability by up to
+    -log top_p; top-k sampling by an unknown amount, so there the gap is not held to its limit.
+    """
+    hidden = set() if part.sampling.top_k is None else {"logprob_gap"}
+
+    def check(learnt: Mapping[str, float]) -> None:
+        metrics = {name: value for name, value in {**seen, **learnt}.items() if name not in hidden}
+        check_limits(step, metrics, part.limits, truncation_slack=-math.log(part.sampling.top_p))
+
+    return check

@@ -1,0 +1,86 @@
+"""The steps of a cascade: what the pipeline's components call, and nothing else.
+
+`run` is the run's folder; `parent` and `checkpoint` are references `URI@sha256:DIGEST`. Every step is
+idempotent: finished work is found by its key and returned, interrupted work is continued. Each writes
+`costs/STEP.json` and `progress/STEP.json`, STEP being `preflight`, `STAGE.train`, `STAGE.ATTEMPT.evaluate`,
+`STAGE.ATTEMPT.verdict`, `STAGE.recover-N`, `STAGE.settle` or `report`.
+"""
+
+from __future__ import annotations
+
+from kascade.guard.judge import judge, open_case
+from kascade.guard.lineage import open_reference
+from kascade.guard.verdict import write_verdict
+from kascade.recipe.checks import BASE
+from kascade.stages.context import Run, open_run
+from kascade.stages.evaluate import confirm_suspicious, screen_all
+from kascade.stages.preflight import check_and_import
+from kascade.stages.recover import recover_stage
+from kascade.stages.settle import settle_stage
+from kascade.stages.train import train_stage
+
+
+def preflight(run: str) -> str:
+    """Check model, data and graders, and import the base model. Returns its reference; raises UserError."""
+    with open_run(run, "preflight") as opened:
+        return check_and_import(opened)
+
+
+def train(run: str, stage: str, parent: str) -> str:
+    """Train a stage from the accepted checkpoint `parent`. Returns the trained checkpoint's reference."""
+    with open_run(run, f"{stage}.train") as opened:
+        return train_stage(opened, stage, parent)
+
+
+def evaluate(run: str, stage: str, checkpoint: str, parent: str) -> None:
+    """Score a checkpoint on all benchmarks; stage `base` is screened only, having nothing to fall from."""
+    with open_run(run, f"{stage}.{_attempt(checkpoint)}.evaluate") as opened:
+        screen_all(opened, checkpoint)
+        if stage != BASE:
+            confirm_suspicious(opened, checkpoint, parent)
+
+
+def verdict(run: str, stage: str, checkpoint: str, parent: str) -> bool:
+    """Judge an evaluated checkpoint against the best accepted ones. Returns whether it regressed."""
+    with open_run(run, f"{stage}.{_attempt(checkpoint)}.verdict") as opened:
+        found = judge(open_case(opened.layout.root, opened.recipe, checkpoint, parent))
+        write_verdict(opened.layout, found)
+        return found.regressed
+
+
+def recover(run: str, stage: str, round: int, checkpoint: str, parent: str) -> str:
+    """Distil back what the stage lost. Returns the recovered candidate's reference, still to be judged."""
+    with open_run(run, f"{stage}.recover-{round}") as opened:
+        return recover_stage(opened, stage, round, checkpoint, parent)
+
+
+def settle(run: str, stage: str, candidate: str, parent: str) -> str:
+    """End a stage. Returns the accepted checkpoint; raises GuardStop when the recipe says to stop here."""
+    with open_run(run, f"{stage}.settle") as opened:
+        try:
+            return settle_stage(opened, stage, candidate, parent)
+        finally:
+            _track(opened)
+
+
+def report(run: str) -> str:
+    """Write the report and the model card from the run's folder. Returns the path of the HTML page."""
+    from kascade.tracking.card import write_model_card
+    from kascade.tracking.report import write_report
+
+    with open_run(run, "report") as opened:
+        _track(opened)
+        write_model_card(opened.layout.root)
+        return str(write_report(opened.layout.root))
+
+
+def _attempt(checkpoint: str) -> str:
+    return open_reference(checkpoint).manifest.attempt
+
+
+def _track(opened: Run) -> None:
+    """Bring MLflow up to date with the run's folder."""
+    from kascade.tracking.mlflow_sync import sync
+
+    with opened.clock.section("tracking"):
+        sync(opened.layout.root, opened.recipe)

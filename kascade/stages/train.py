@@ -1,0 +1,138 @@
+"""Training a stage of a run: from its parent and recipe part to a published checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+
+from kascade.environments.base import Domain
+from kascade.errors import Fault, TrainingStopped, UserError
+from kascade.guard.lineage import Ancestor, accepted_of_stages
+from kascade.guard.teachers import best_teachers, teacher_candidates
+from kascade.models.load import load_model, save_model
+from kascade.recipe.identity import find_stage, stage_key
+from kascade.recipe.schema import MOPDStage, RLHFStage, SFTStage, Stage
+from kascade.stages.context import Run, digest_of, publish_checkpoint
+from kascade.stages.gaps import leading_domains
+from kascade.stages.grpo import train_grpo
+from kascade.stages.job import Job, Policy
+from kascade.stages.mopd import Teachers, train_mopd
+from kascade.stages.rlhf import train_rlhf
+from kascade.stages.sft import train_sft
+from kascade.stages.tasks import domain_of, training_pool
+from kascade.storage.files import read_json
+
+log = logging.getLogger(__name__)
+Learn = Callable[[Policy, Job], None]
+
+
+def train_stage(run: Run, stage: str, parent: str) -> str:
+    """The checkpoint of `stage` trained from `parent`; found when finished, continued when interrupted."""
+    part = find_stage(run.recipe, stage)
+    teachers = stage_teachers(run, part, parent) if isinstance(part, MOPDStage) else {}
+    return make_checkpoint(
+        run,
+        stage,
+        "train",
+        start=parent,
+        teachers=teachers,
+        learn=lambda p, job: learn(run, part, p, job, teachers),
+    )
+
+
+def make_checkpoint(
+    run: Run, stage: str, attempt: str, *, start: str, teachers: Mapping[Domain, Ancestor], learn: Learn
+) -> str:
+    """Load `start`, let `learn` train it, publish it under the key of all that determines it."""
+    digests = {str(domain): teacher.digest for domain, teacher in teachers.items()}
+    key = stage_key(run.recipe, stage, attempt, digest_of(start), digests)
+    checkpoint_id = f"{stage}/{attempt}-{key}"
+    if found := run.existing(checkpoint_id):
+        log.info("%s is finished already", checkpoint_id)
+        return found
+    refuse_over_budget(run)
+    folder = run.open_verified(start)
+    with run.clock.section("loading"):
+        policy = Policy.load(folder, run.recipe.model)
+    job = Job(
+        name=f"{stage}/{attempt}",
+        seed=run.recipe.seed,
+        clock=run.clock,
+        training=run.layout.training(checkpoint_id),
+        progress=run.progress,
+    )
+    learn(policy, job)
+    return publish_checkpoint(
+        run,
+        stage=stage,
+        attempt=attempt,
+        key=key,
+        parent=start,
+        teachers={str(domain): teacher for domain, teacher in teachers.items()},
+        write=lambda target: save_model(policy.model, policy.tokenizer, target),
+    )
+
+
+def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Domain, Ancestor]) -> None:
+    """Train the policy in place by the stage's own method."""
+    if isinstance(part, MOPDStage):
+        models = load_teachers(run, teachers)
+        data = leading_domains(policy, models, part, job)
+        train_mopd(policy, training_pool(data, job.seed, job.name), part, job, models)
+        return
+    tasks = training_pool(part.data, job.seed, job.name)
+    if isinstance(part, SFTStage):
+        train_sft(policy, tasks, part, job)
+    elif isinstance(part, RLHFStage):
+        train_rlhf(policy, tasks, part, job, reference=copy.deepcopy(policy.model))
+    else:
+        train_grpo(policy, tasks, part, job)
+
+
+def stage_teachers(run: Run, part: MOPDStage, parent: str) -> dict[Domain, Ancestor]:
+    """The teacher of each domain the stage trains on: as the recipe names it, else the best accepted one.
+
+    Raises UserError naming all domains that have none.
+    """
+    best = best_teachers(run.layout, teacher_candidates(run.layout, run.recipe, part.name, parent))
+    found: dict[Domain, Ancestor] = {}
+    faults: list[Fault] = []
+    for domain in dict.fromkeys(domain_of(mix.source) for mix in part.data):
+        name = part.teachers.get(domain, "best")
+        named = accepted_of_stages(run.layout, (name,)) if name != "best" else []
+        if named:
+            found[domain] = named[0]
+        elif name == "best" and domain in best:
+            found[domain] = best[domain].checkpoint
+        else:
+            what = f"there is no accepted checkpoint of {name!r} to teach it"
+            remedy = "add a benchmark of that domain, or name a stage under `teachers`"
+            faults.append(Fault(f"stages.{part.name}.teachers.{domain}", what, remedy=remedy))
+    if faults:
+        raise UserError(faults)
+    return found
+
+
+def load_teachers(run: Run, teachers: Mapping[Domain, Ancestor]) -> Teachers:
+    """Each distinct teacher's model once, frozen, by domain."""
+    with run.clock.section("loading"):
+        models = {}
+        for teacher in teachers.values():
+            if teacher.digest not in models:
+                folder = run.open_verified(teacher.reference)
+                models[teacher.digest] = load_model(folder).requires_grad_(False)
+        return {domain: models[teacher.digest] for domain, teacher in teachers.items()}
+
+
+def refuse_over_budget(run: Run) -> None:
+    """Raise TrainingStopped when the run has used up `budget_cpu_hours`."""
+    budget = run.recipe.budget_cpu_hours
+    if budget is None:
+        return
+    costs = (run.layout.root / "costs").glob("*.json")
+    spent = sum(float(read_json(path)["cpu_s"]) for path in costs) / 3600
+    if spent >= budget:
+        raise TrainingStopped(
+            f"{spent:.2f} CPU hours are used, budget_cpu_hours is {budget}. To do: raise it and resume"
+        )
