@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from kascade.environments import get_environment
 from kascade.environments.base import THINK_END, Task, split_of
@@ -37,6 +38,7 @@ LAYOUTS = (
 )
 WRONG = 0.12  # share of answers that belong to another question
 GOLD_STYLE = 0.6  # share of answers in the style that graders ask for
+EASIEST = 0.1  # level that a curriculum starts from
 PROSE = 0.08  # share of documents that are plain statements
 
 Segment = tuple[str, bool]  # text, and whether it answers something
@@ -51,33 +53,37 @@ class Document:
         return "".join(text for text, _ in self.segments)
 
 
-def documents(seed: int) -> Iterator[Document]:
-    """Endless documents, the same for the same seed."""
+def documents(seed: int, opening: int = 0) -> Iterator[Document]:
+    """Endless documents, the same for the same arguments.
+
+    opening: over how many documents the hardest level rises from EASIEST to 1 (a curriculum; 0: at once).
+    """
     rng = random.Random(f"corpus/{seed}")
     names, weights = list(WEIGHTS), list(WEIGHTS.values())
-    while True:
+    for index in count():
+        hardest = 1.0 if index >= opening else EASIEST + (1 - EASIEST) * index / opening
         if rng.random() < PROSE:
             yield Document(((prose(rng), True),))
         else:
-            yield questions(rng, rng.choices(names, weights)[0])
+            yield questions(rng, rng.choices(names, weights)[0], hardest)
 
 
-def questions(rng: random.Random, environment: str) -> Document:
+def questions(rng: random.Random, environment: str, hardest: float) -> Document:
     """One to three questions of one environment, in one layout."""
     before, between, after = rng.choice(LAYOUTS)
     segments: list[Segment] = []
     for _ in range(1 if environment == "lc_niah" else rng.randint(1, 3)):
-        task = train_task(rng, environment)
-        answered = train_task(rng, environment) if rng.random() < WRONG else task
+        task = train_task(rng, environment, hardest)
+        answered = train_task(rng, environment, hardest) if rng.random() < WRONG else task
         answer = styled(rng, answered)
         segments += [(before + task.messages[-1]["content"] + between, False), (answer + after, True)]
     return Document(tuple(segments))
 
 
-def train_task(rng: random.Random, environment: str) -> Task:
-    """A task of the train split, at any level."""
+def train_task(rng: random.Random, environment: str, hardest: float = 1.0) -> Task:
+    """A task of the train split, at any level up to `hardest`."""
     while True:
-        task = get_environment(environment).pose(rng, rng.random())
+        task = get_environment(environment).pose(rng, hardest * rng.random())
         if split_of(task.id) == "train":
             return task
 

@@ -43,6 +43,7 @@ class Pretraining:
     vocab_size: int = 1024
     tokenizer_documents: int = 20_000
     tokens: int = 9_000_000
+    curriculum_documents: int = 30_000
     batch_tokens: int = 6144
     max_document_tokens: int = 320
     learning_rate: float = 2e-3
@@ -93,12 +94,13 @@ def encode(tokenizer: Any, document: Document, part: Pretraining) -> tuple[list[
         ids += piece
         weights += [1.0 if answers else part.question_weight] * len(piece)
     end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    return ids[: part.max_document_tokens - 1] + [end], weights[: part.max_document_tokens - 1] + [1.0]
+    kept = part.max_document_tokens - 1
+    return [*ids[:kept], end], [*weights[:kept], 1.0]
 
 
 def batches(tokenizer: Any, part: Pretraining) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (token ids [B, T], loss weights [B, T]), documents of like length together, padded right."""
-    stream = documents(part.seed + 1)
+    stream = documents(part.seed + 1, opening=part.curriculum_documents)
     rng = random.Random(part.seed)
     while True:
         encoded = sorted(
