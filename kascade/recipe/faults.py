@@ -160,6 +160,10 @@ _WORDS = {
 }
 
 
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
 def describe(node: Schema, schema: Schema) -> str:
     """What a JSON Schema allows, in a few words."""
     node = _resolve(node, schema)
@@ -173,5 +177,5 @@ def describe(node: Schema, schema: Schema) -> str:
         length = node.get("minItems") if node.get("minItems") == node.get("maxItems") else None
         return f"a list of {length}" if length else "a list"
     fields = ", ".join(node.get("properties", {}))
-    bounds = [f"{sign} {node[bound]:g}" for bound, sign in _BOUNDS.items() if bound in node]
+    bounds = [f"{sign} {_number(node[bound])}" for bound, sign in _BOUNDS.items() if bound in node]
     return f"fields {fields}" if fields else " ".join([_WORDS.get(str(node.get("type")), "a value"), *bounds])

@@ -29,7 +29,7 @@ class Dials(Part):
     description: str | None = None
     model: str | ModelPart | None = Field(None, description="builtin://NAME, a folder, or a hub id")
     data: str | dict[str, str] | None = Field(None, description=DATA_HELP)
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: int | None = Field(None, ge=0, lt=2**32)
     threads: PositiveInt | None = Field(None, description="CPU threads")
     scale: Name | None = Field(None, description="one of the sizes that the preset declares under `scales`")
     budget: PositiveFloat | None = Field(

@@ -343,7 +343,7 @@ class Recipe(Part):
     name: Name
     description: str = ""
     model: ModelPart
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**32)
     threads: PositiveInt | None = Field(None, description="CPU threads of torch; None: all cores")
     budget_cpu_hours: PositiveFloat | None = Field(
         None, description="stop before a stage that would exceed it"

@@ -1,0 +1,81 @@
+"""Arguments that several verbs share: which recipe, with which dials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kascade.errors import Fault, UserError
+
+if TYPE_CHECKING:
+    from kascade.recipe.load import LoadedRecipe
+
+RecipeSource = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
+Model = Annotated[str | None, typer.Option(help="Model to start from: a folder, hub id or builtin://NAME.")]
+Data = Annotated[
+    list[str] | None, typer.Option(help="ENVIRONMENT=ROWS.jsonl (repeatable), or a folder of such files.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
+Scale = Annotated[str | None, typer.Option(help="One of the recipe's scales.")]
+Budget = Annotated[float | None, typer.Option(help="CPU hours; stops before a stage that would exceed it.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="stage.field=value, guard.field=value, ... (repeatable).")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeArguments:
+    """A recipe as the command line names it."""
+
+    source: str
+    model: str | None = None
+    data: list[str] | None = None
+    seed: int | None = None
+    scale: str | None = None
+    budget: float | None = None
+    threads: int | None = None
+    settings: list[str] | None = None
+
+    def load(self) -> LoadedRecipe:
+        """The checked recipe. Raises UserError with every fault."""
+        from kascade.recipe.load import read_recipe
+
+        return read_recipe(self.source, self.settings, self.dials())
+
+    def dials(self) -> dict[str, Any]:
+        """Dials in the form of a recipe file; those not given are left out."""
+        dials = {
+            "model": self.model,
+            "data": _data(self.data),
+            "seed": self.seed,
+            "scale": self.scale,
+            "budget": self.budget,
+            "threads": self.threads,
+        }
+        return {key: value for key, value in dials.items() if value is not None}
+
+    def remark(self) -> str:
+        """The dials as YAML comments, to stand above the recipe in the run's folder."""
+        given = [f"{key}: {value}" for key, value in self.dials().items()]
+        given += [f"set {setting}" for setting in self.settings or []]
+        return "".join(f"# given on the command line: {' '.join(line.split())}\n" for line in given)
+
+
+def _data(pairs: list[str] | None) -> str | dict[str, str] | None:
+    if not pairs:
+        return None
+    if len(pairs) == 1 and ("=" not in pairs[0] or Path(pairs[0]).is_dir()):
+        return pairs[0]
+    split = [pair.partition("=") for pair in pairs]
+    faults = [
+        Fault(f"--data {pair}", "not a pair", "ENVIRONMENT=ROWS.jsonl, or one folder")
+        for pair, (name, _, path) in zip(pairs, split, strict=True)
+        if not name or not path
+    ]
+    if faults:
+        raise UserError(faults)
+    return {name: path for name, _, path in split}

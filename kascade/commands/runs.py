@@ -1,0 +1,115 @@
+"""Verbs that run a cascade here: run, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kascade.commands.arguments import (
+    Budget,
+    Data,
+    Model,
+    RecipeArguments,
+    RecipeSource,
+    Scale,
+    Seed,
+    Settings,
+    Threads,
+)
+from kascade.commands.output import AsJson, console, emit
+from kascade.errors import Fault, UserError
+
+if TYPE_CHECKING:
+    from kascade.recipe.schema import Recipe
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the outcome.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+    app.command("resume")(resume)
+
+
+def run(
+    recipe: RecipeSource,
+    *,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
+    model: Model = None,
+    data: Data = None,
+    seed: Seed = None,
+    scale: Scale = None,
+    budget: Budget = None,
+    threads: Threads = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a cascade on this machine; the same command again continues where it stopped."""
+    from kascade.commands.preflight import preflight_faults
+
+    arguments = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings)
+    loaded = arguments.load()
+    folder = (out or Path("runs") / loaded.recipe.name).absolute()
+    if faults := preflight_faults(loaded, folder):
+        raise UserError(faults)
+    _announce(folder, loaded.recipe)
+    _write_recipe(folder, loaded.recipe, arguments.remark() + loaded.text)
+    _run(folder, loaded.recipe, quiet, as_json)
+
+
+def resume(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Continue an interrupted run with its own recipe; finished stages are left as they are."""
+    from kascade.recipe.plan import read_run_recipe
+
+    _run(folder.absolute(), read_run_recipe(folder), quiet, as_json)
+
+
+def _announce(folder: Path, recipe: Recipe) -> None:
+    """Say what an earlier run in this folder makes unnecessary, and what is done again."""
+    from kascade.recipe.identity import changed_stages
+    from kascade.recipe.plan import read_run_recipe
+    from kascade.storage.layout import RunLayout
+
+    if not RunLayout(folder).resolved_recipe.is_file():
+        return
+    changed = changed_stages(read_run_recipe(folder), recipe)
+    lines = [f"continuing {folder}" + ("; earlier results are kept, done again:" if changed else "")]
+    lines += [f"  {stage}: {'; '.join(reasons)}" for stage, reasons in changed.items()]
+    console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_recipe(folder: Path, recipe: Recipe, text: str) -> None:
+    from kascade.storage.files import write_text
+    from kascade.storage.layout import RunLayout
+
+    layout = RunLayout(folder)
+    try:
+        write_text(layout.recipe, text)
+        write_text(layout.resolved_recipe, recipe.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        remedy = "name another folder with --out"
+        raise UserError(Fault(str(folder), f"cannot be written: {error.strerror}", remedy=remedy)) from error
+
+
+def _run(folder: Path, recipe: Recipe, quiet: bool, as_json: bool) -> None:
+    from pipelines.local import run_local
+
+    result = run_local(recipe, folder, quiet=quiet or as_json)
+    if as_json:
+        emit(
+            {
+                "run": str(folder),
+                "status": result.status,
+                "report": str(result.report) if result.report else None,
+                "final_checkpoint": result.final_checkpoint,
+                "failed_step": result.failed_step,
+                "error": result.error,
+            }
+        )
+    raise typer.Exit(result.exit_code)
