@@ -20,7 +20,7 @@ CURVE_POINTS = 240  # more than that is narrower than a pixel
 
 def changes(rows: Sequence[Change]) -> str:
     """Base against final checkpoint: one row a benchmark, base hollow, final filled."""
-    left, right, step = 170.0, 620.0, 34.0
+    left, right, step = 180.0, 900.0, 32.0
     low, high = _reward_range([point for row in rows for point in (row.before, row.after)])
     x = Scale(low, high, left, right)
     height = 34 + step * len(rows)
@@ -41,7 +41,7 @@ def changes(rows: Sequence[Change]) -> str:
             text(right + 18, y + 4, f"{row.difference:+.2f}", class_=f"delta {row.direction}"),
             text(right + 64, y + 4, f"[{row.low:+.2f}, {row.high:+.2f}]"),
         ]
-    return figure("Every benchmark, base against final checkpoint", 790, height, body)
+    return figure("Every benchmark, base against final checkpoint", 1090, height, body)
 
 
 def trajectory(benchmark: str, places: Sequence[str], points: Sequence[HistoryPoint]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kascade.guard.lineage import OutcomeDecision
 from kascade.recipe.schema import DataSource, MOPDStage, RLHFStage, RLStage, SFTStage, Stage
-from kascade.tracking.summary import Recovered, RunSummary, StageSummary
+from kascade.tracking.summary import Attempt, Recovered, RunSummary, StageSummary
 
 OUTCOME_WORDS: Mapping[OutcomeDecision, str] = {
     "accepted": "accepted",
@@ -70,9 +70,13 @@ def regression(one: Recovered) -> str:
     ended = f" The stage was {_ended(outcome.decision)}." if outcome else " The stage is not settled yet."
     if one.after is None:
         return f"{fell}; no recovery of it was judged.{ended}"
-    share = "" if one.fraction is None else f", {percent(one.fraction)} of what was lost"
-    result = "the recovery failed" if one.still_regressed else "the recovery held"
-    return f"{fell}; after recovery it stood at {one.after:.3f}{share}: {result}.{ended}"
+    share = "" if one.fraction is None else f" ({_back(one.fraction)} of the loss is back)"
+    result = "still a regression: the recovery failed" if one.still_regressed else "no longer a regression"
+    return f"{fell}; after recovery it stood at {one.after:.3f}{share}, {result}.{ended}"
+
+
+def _back(fraction: float) -> str:
+    return percent(fraction) if round(fraction, 2) > 0 else "none"
 
 
 def _ended(decision: OutcomeDecision) -> str:
@@ -92,7 +96,7 @@ def goal_sentence(stage: StageSummary) -> str | None:
     if not rises:
         return None
     parts = [
-        f"{name} {rise.before.mean:.3f} to {rise.after:.3f} ({'risen' if rise.met else 'no rise beyond chance'})"
+        f"{name} {rise.before.mean:.3f} to {rise.after:.3f} ({'risen' if rise.met else 'not proven'})"
         for name, rise in rises.items()
     ]
     return "Goals: " + ", ".join(parts) + "."
@@ -147,3 +151,17 @@ def error_count(summary: RunSummary) -> tuple[int, int]:
     """Answers that could not be graded, and all answers, over the run's current checkpoints."""
     points = [point for attempt in summary.current for point in attempt.points.values()]
     return sum(p.score.num_errors for p in points), sum(p.num_answers for p in points)
+
+
+def loading(attempt: Attempt) -> str:
+    """How to load a checkpoint, and to serve it; paths are relative to the run's folder."""
+    folder = f"checkpoints/{attempt.id}"
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n\n'
+        "# as a server with the OpenAI protocol, where transformers' serving extra is installed:\n"
+        f"# transformers serve {folder}\n"
+        "# or, for an architecture that vLLM knows:\n"
+        f"# vllm serve {folder}"
+    )
