@@ -1,0 +1,161 @@
+"""Metrics and parameters in MLflow's shape, made from a run's files."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kascade.environments.base import Domain
+from kascade.guard.scores import Score
+from kascade.storage.layout import RunLayout
+from kascade.tracking.nodes import Node
+
+MAX_PARAM = 6000  # characters; MLflow refuses longer values
+
+
+def flat(part: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters with dotted names, as text."""
+    params: dict[str, str] = {}
+    for key, value in part.items():
+        if isinstance(value, Mapping):
+            params |= flat(value, f"{prefix}{key}.")
+        else:
+            params[f"{prefix}{key}"] = str(value)[:MAX_PARAM]
+    return params
+
+
+def numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The finite numbers of a JSON object."""
+    for key, value in row.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield key, float(value)
+
+
+def curve_metrics(attempt: str, rows: Sequence[Mapping[str, Any]], time_ms: int) -> list[Any]:
+    """Training curves of one attempt as `ATTEMPT/NAME` over steps."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(f"{attempt}/{key}", value, time_ms + int(row["step"]), int(row["step"]))
+        for row in rows
+        for key, value in numbers(row)
+        if key != "step"
+    ]
+
+
+def score_metrics(layout: RunLayout, node: Node, run_id: str, model_id: str, step: int) -> list[Any]:
+    """Scores tied to a LoggedModel and, as datasets, to their benchmark.
+
+    NAME: mean reward of the screening samples, comparable through all stages; NAME.greedy; NAME.confirm-N:
+    the guard's fresh samples. domain/NAME: screening mean over a domain's benchmarks, its dataset the domain.
+    MLflow keys a model's metrics by name, step and time: the time is that of the score's file.
+    """
+    from mlflow.entities import Metric
+
+    tied = {"step": step, "model_id": model_id, "run_id": run_id}
+    times = {id(score): _drawn_ms(layout, score) for score in node.scores}
+    found = [
+        Metric(
+            key,
+            value,
+            times[id(score)],
+            dataset_name=score.benchmark,
+            dataset_digest=task_set_digest(score),
+            **tied,
+        )
+        for score in node.scores
+        for key, value in _score_values(score)
+    ]
+    newest = max(times.values(), default=node.time_ms)
+    return found + [
+        Metric(domain_key(domain), mean, newest, dataset_name=domain, dataset_digest=domain, **tied)
+        for domain, mean in domain_means(node.scores).items()
+    ]
+
+
+def domain_key(domain: Domain) -> str:
+    return f"domain/{domain}"
+
+
+def _drawn_ms(layout: RunLayout, score: Score) -> int:
+    return _changed_ms(layout.score(score.checkpoint, score.benchmark, score.phase, score.round))
+
+
+def trajectory_metrics(line: Sequence[Node]) -> list[Any]:
+    """Screening means of the accepted checkpoints of all stages in order, from step 1 (step 0: the base)."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(key, value, node.time_ms, step)
+        for step, node in enumerate(line, 1)
+        for score in node.scores
+        if score.phase == "screen"
+        for key, value in _score_values(score)
+    ]
+
+
+def _score_values(score: Score) -> Iterator[tuple[str, float]]:
+    if not score.task_means():
+        return
+    if score.phase == "confirm":
+        yield f"{score.benchmark}.confirm-{score.round}", score.mean
+        return
+    yield score.benchmark, score.mean
+    if score.greedy_mean is not None:
+        yield f"{score.benchmark}.greedy", score.greedy_mean
+
+
+def domain_means(scores: Sequence[Score]) -> dict[Domain, float]:
+    """Screening mean over the benchmarks of each domain."""
+    means: dict[Domain, list[float]] = {}
+    for score in scores:
+        if score.phase == "screen" and score.task_means():
+            means.setdefault(score.domain, []).append(score.mean)
+    return {domain: sum(values) / len(values) for domain, values in means.items()}
+
+
+def task_set_digest(score: Score) -> str:
+    """Identity of the benchmark's tasks; MLflow keeps up to 36 characters."""
+    return hashlib.sha256("\n".join(sorted(score.rewards)).encode()).hexdigest()[:32]
+
+
+def dataset_inputs(group: Sequence[Node]) -> list[Any]:
+    """The benchmarks that these checkpoints sat, as MLflow datasets of their domain."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    scored = {score.benchmark: score for node in group for score in node.scores}
+    return [
+        DatasetInput(
+            Dataset(name, task_set_digest(score), "benchmark", "{}"),
+            [InputTag("mlflow.data.context", score.domain)],
+        )
+        for name, score in scored.items()
+    ]
+
+
+def cost_metrics(layout: RunLayout, costs: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """`cost/STEP/NAME` of every step, and what all took together: wall_s, cpu_s, the highest peak memory.
+
+    The totals' step is the number of steps counted, so they grow as the run does.
+    """
+    from mlflow.entities import Metric
+
+    times = {step: _changed_ms(layout.cost(step)) for step in costs}
+    each = [
+        Metric(f"cost/{step}/{key}", value, times[step], 0)
+        for step, cost in costs.items()
+        for key, value in numbers(cost)
+    ]
+    found = [dict(numbers(cost)) for cost in costs.values()]
+    totals = {key: sum(cost.get(key, 0.0) for cost in found) for key in ("wall_s", "cpu_s")}
+    totals["peak_memory_bytes"] = max((cost.get("peak_memory_bytes", 0.0) for cost in found), default=0.0)
+    newest = max(times.values(), default=0)
+    return each + [Metric(f"cost/{key}", value, newest, len(costs)) for key, value in totals.items()]
+
+
+def _changed_ms(path: Path) -> int:
+    """When a file was written, milliseconds since 1970."""
+    return int(path.stat().st_mtime * 1000)

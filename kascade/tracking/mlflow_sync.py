@@ -1,0 +1,230 @@
+"""MLflow made from a run's folder, idempotently: after each stage, and again after an interruption.
+
+Parent run = pipeline run; nested run = stage, one for each training result (a changed recipe makes another);
+LoggedModel = checkpoint (no weights are copied); a metric of a model and a dataset = a score of a checkpoint
+on a benchmark. What is there is found by tags, and a run whose files did not change is skipped. Timestamps
+come from the files, so that a SQL store keeps a metric once that is written twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kascade.recipe.schema import Recipe
+from kascade.storage.checkpoint import CheckpointRef
+from kascade.storage.files import write_text
+from kascade.storage.layout import RunLayout
+from kascade.tracking.mlflow_metrics import (
+    cost_metrics,
+    curve_metrics,
+    dataset_inputs,
+    flat,
+    score_metrics,
+    trajectory_metrics,
+)
+from kascade.tracking.mlflow_server import connect, experiment_id, tracking_uri
+from kascade.tracking.nodes import Node, RunNodes
+
+RUN_TAG = "kascade.run"
+STAGE_TAG = "kascade.stage"
+SYNCED_TAG = "kascade.synced"
+PIPELINE_SYNCED_TAG = "kascade.synced_pipeline"
+MAX_METRICS = 1000  # in one request; MLflow refuses more
+MAX_PARAMS = 100
+
+
+def sync(run: Path, recipe: Recipe) -> None:
+    """Bring MLflow up to date with the run's folder. Raises TrackingError when it cannot be reached."""
+    uri = tracking_uri(run, recipe)
+    layout = RunLayout(run)
+    with connect(uri) as client:
+        _Sync(client, layout, recipe, experiment_id(client, layout, recipe, uri)).run_all()
+
+
+def tracking_id(layout: RunLayout) -> str:
+    """What MLflow knows this run by: made once, kept in the folder."""
+    if not layout.tracking_id.exists():
+        write_text(layout.tracking_id, uuid.uuid4().hex + "\n")
+    return layout.tracking_id.read_text(encoding="utf-8").strip()
+
+
+class _Sync:
+    """One pass over a run's folder."""
+
+    def __init__(self, client: Any, layout: RunLayout, recipe: Recipe, experiment: str) -> None:
+        self.client, self.layout, self.recipe = client, layout, recipe
+        self.id = tracking_id(layout)
+        self.nodes = RunNodes(layout)
+        self.adopted = self._adopted()
+        self.experiment = experiment if self.adopted is None else str(self.adopted.info.experiment_id)
+
+    def run_all(self) -> None:
+        parent, stages = self._find_runs()
+        parent = parent or self._open_parent()
+        models = {model.tags["digest"]: model for model in self._logged_models()}
+        for group in self.nodes.groups():
+            first = group[0]
+            known = parent if first.is_base else stages.get(first.manifest.id)
+            run = known or self._open_stage(parent, first)
+            ids = {node.digest: self._model(run, node, models.get(node.digest)) for node in group}
+            self._log_group(run, group, ids)
+        self._log_pipeline(parent)
+
+    # runs
+
+    def _adopted(self) -> Any | None:
+        """The pipeline's run that the platform opened (MLFLOW_RUN_ID names it, or a task's run in it)."""
+        named = os.environ.get("MLFLOW_RUN_ID")
+        if not named:
+            return None
+        run = self.client.get_run(named)
+        above = run.data.tags.get("mlflow.parentRunId")
+        return self.client.get_run(above) if above else run
+
+    def _find_runs(self) -> tuple[Any | None, dict[str, Any]]:
+        """The pipeline's run, and the stages' runs by the id of the checkpoint they trained first."""
+        runs = self.client.search_runs([self.experiment], filter_string=f"tags.`{RUN_TAG}` = '{self.id}'")
+        stages = {run.data.tags[STAGE_TAG]: run for run in runs if STAGE_TAG in run.data.tags}
+        return next((run for run in runs if STAGE_TAG not in run.data.tags), None), stages
+
+    def _open_parent(self) -> Any:
+        run = self.adopted
+        if run is None:
+            run = self.client.create_run(self.experiment, tags={"mlflow.runName": self.recipe.name})
+        part = self.recipe.model_dump(mode="json", exclude={"stages", "benchmarks", "tracking"})
+        self._log_params(run, flat(part))
+        self.client.set_tag(run.info.run_id, RUN_TAG, self.id)
+        return run
+
+    def _open_stage(self, parent: Any, first: Node) -> Any:
+        tags = {
+            RUN_TAG: self.id,
+            STAGE_TAG: first.manifest.id,
+            "mlflow.runName": first.manifest.stage,
+            "mlflow.parentRunId": parent.info.run_id,
+        }
+        run = self.client.create_run(self.experiment, start_time=first.time_ms, tags=tags)
+        part = next((part for part in self.recipe.stages if part.name == first.manifest.stage), None)
+        if part is not None:
+            self._log_params(run, flat(part.model_dump(mode="json")))
+        return run
+
+    # checkpoints
+
+    def _logged_models(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self.client.search_logged_models(
+                [self.experiment], filter_string=f"tags.`{RUN_TAG}` = '{self.id}'", page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _model(self, run: Any, node: Node, found: Any | None) -> str:
+        """Id of the checkpoint's LoggedModel, made or brought up to date."""
+        tags = self._model_tags(node)
+        if found is None:
+            name = node.manifest.id.replace("/", "-")
+            found = self.client.create_logged_model(
+                self.experiment, name, run.info.run_id, tags=tags, model_type="checkpoint"
+            )
+            self.client.finalize_logged_model(found.model_id, "READY")
+        elif any(found.tags.get(key) != value for key, value in tags.items()):
+            self.client.set_logged_model_tags(found.model_id, tags)
+        return str(found.model_id)
+
+    def _model_tags(self, node: Node) -> dict[str, str]:
+        return {
+            RUN_TAG: self.id,
+            "id": node.manifest.id,
+            "uri": node.ref.uri,
+            "digest": node.digest,
+            "stage": node.manifest.stage,
+            "attempt": node.manifest.attempt,
+            "parent": node.manifest.parent or "",
+            "accepted": str(node.digest in self.nodes.accepted).lower(),
+        }
+
+    # what a run shows
+
+    def _log_group(self, run: Any, group: Sequence[Node], model_ids: Mapping[str, str]) -> None:
+        words = self.nodes.words(group)
+        state = _state([*words, *self.nodes.measurements(group)])
+        if run.data.tags.get(SYNCED_TAG) == state:
+            return
+        for attempt, node in enumerate(group):
+            curve = self.nodes.reader.curve(node.manifest.id)
+            self._log_metrics(run, curve_metrics(node.manifest.attempt, curve, node.time_ms))
+            model_id = model_ids[node.digest]
+            self._log_metrics(run, score_metrics(self.layout, node, run.info.run_id, model_id, attempt))
+        if inputs := dataset_inputs(group):
+            self.client.log_inputs(run.info.run_id, inputs)
+        self._log_files(run, words)
+        if outcomes := self.nodes.outcomes_of(group):
+            self._close(run, stopped=outcomes[-1].decision == "stopped")
+        self.client.set_tag(run.info.run_id, SYNCED_TAG, state)
+
+    def _log_pipeline(self, parent: Any) -> None:
+        """Costs, the accepted line through all benchmarks, the recipe and what was made of the run."""
+        shown = [self.layout.resolved_recipe, self.layout.report, self.layout.model_card]
+        files = [path for path in shown if path.exists()]
+        costs = sorted((self.layout.root / "costs").rglob("*.json"))
+        outcomes = sorted((self.layout.root / "outcomes").glob("*.json"))
+        state = _state([*files, *costs, *outcomes])
+        if parent.data.tags.get(PIPELINE_SYNCED_TAG) == state:
+            return
+        self._log_metrics(parent, trajectory_metrics(self._main_line()))
+        spent = self.nodes.reader.json_files("costs", "*.json")
+        self._log_metrics(parent, cost_metrics(self.layout, spent))
+        self._log_files(parent, files)
+        self._close_pipeline(parent)
+        self.client.set_tag(parent.info.run_id, PIPELINE_SYNCED_TAG, state)
+
+    def _main_line(self) -> list[Node]:
+        """What each stage of the main line ended with, in order."""
+        newest = self.nodes.newest_outcomes()
+        ended = (newest.get(part.name) for part in self.recipe.stages if not part.side_branch)
+        digests = [CheckpointRef.parse(o.accepted).digest for o in ended if o is not None and o.accepted]
+        return [self.nodes.by_digest[digest] for digest in digests if digest in self.nodes.by_digest]
+
+    def _close_pipeline(self, parent: Any) -> None:
+        """An adopted run is closed by the platform that opened it."""
+        newest = self.nodes.newest_outcomes()
+        ended = [newest[part.name] for part in self.recipe.stages if part.name in newest]
+        stopped = any(outcome.decision == "stopped" for outcome in ended)
+        if self.adopted is None and (stopped or len(ended) == len(self.recipe.stages)):
+            self._close(parent, stopped)
+
+    # writing
+
+    def _close(self, run: Any, stopped: bool) -> None:
+        self.client.set_terminated(run.info.run_id, "FAILED" if stopped else "FINISHED")
+
+    def _log_metrics(self, run: Any, metrics: Sequence[Any]) -> None:
+        for start in range(0, len(metrics), MAX_METRICS):
+            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
+
+    def _log_params(self, run: Any, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        found = [Param(key, value) for key, value in params.items() if key not in run.data.params]
+        for start in range(0, len(found), MAX_PARAMS):
+            self.client.log_batch(run.info.run_id, params=found[start : start + MAX_PARAMS])
+
+    def _log_files(self, run: Any, paths: Sequence[Path]) -> None:
+        for path in paths:
+            folder = path.parent.relative_to(self.layout.root).as_posix()
+            self.client.log_artifact(run.info.run_id, str(path), None if folder == "." else folder)
+
+
+def _state(paths: Sequence[Path]) -> str:
+    """Changes when one of the files does."""
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""The checkpoints of a run's folder as nodes: with scores, in groups a stage, accepted or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from kascade.guard.lineage import Outcome
+from kascade.guard.scores import Score
+from kascade.storage.checkpoint import CheckpointRef, Manifest
+from kascade.storage.layout import RunLayout
+from kascade.tracking.reading import RunReader
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A checkpoint with its scores."""
+
+    ref: CheckpointRef
+    manifest: Manifest
+    scores: tuple[Score, ...]
+
+    @property
+    def digest(self) -> str:
+        return self.ref.digest
+
+    @property
+    def is_base(self) -> bool:
+        return self.manifest.parent is None
+
+    @property
+    def time_ms(self) -> int:
+        """When it was made, milliseconds since 1970."""
+        return int(datetime.fromisoformat(self.manifest.created).timestamp() * 1000)
+
+
+class RunNodes:
+    """All complete checkpoints of a run by digest, oldest first, and the outcomes on them."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        self.layout = layout
+        self.reader = RunReader(layout)
+        self.outcomes = self.reader.outcomes()
+        scores: dict[str, list[Score]] = {}
+        for score in self.reader.scores():
+            scores.setdefault(score.checkpoint, []).append(score)
+        self.by_digest = {
+            ref.digest: Node(ref, manifest, tuple(scores.get(ref.digest, ())))
+            for ref, manifest in self.reader.checkpoints()
+        }
+
+    @cached_property
+    def accepted(self) -> frozenset[str]:
+        """Digests of what outcomes named as accepted, and of the base."""
+        named = {CheckpointRef.parse(o.accepted).digest for o in self.outcomes if o.accepted}
+        return frozenset(named | {node.digest for node in self.by_digest.values() if node.is_base})
+
+    def newest_outcomes(self) -> dict[str, Outcome]:
+        """By stage: the folder may hold outcomes of an earlier recipe, too."""
+        return {outcome.stage: outcome for outcome in self.outcomes}
+
+    def groups(self) -> list[list[Node]]:
+        """Per stage's training result: that checkpoint first, then the recoveries that came of it."""
+        groups: dict[str, list[Node]] = {}
+        for node in self.by_digest.values():
+            first = self._first_of_stage(node)
+            groups.setdefault(first.digest, [first])
+            if node is not first:
+                groups[first.digest].append(node)
+        return list(groups.values())
+
+    def _first_of_stage(self, node: Node) -> Node:
+        while node.manifest.parent is not None:
+            above = self.by_digest.get(CheckpointRef.parse(node.manifest.parent).digest)
+            if above is None or above.manifest.stage != node.manifest.stage:
+                break
+            node = above
+        return node
+
+    def outcomes_of(self, group: Sequence[Node]) -> list[Outcome]:
+        digests = {node.digest for node in group}
+        return [o for o in self.outcomes if CheckpointRef.parse(o.candidate).digest in digests]
+
+    def words(self, group: Sequence[Node]) -> list[Path]:
+        """Files of the verdicts and outcomes on these checkpoints."""
+        verdicts = [self.layout.verdict(node.manifest.id) for node in group]
+        outcomes = [self.layout.outcome(o.stage, o.key) for o in self.outcomes_of(group)]
+        return [path for path in verdicts + outcomes if path.exists()]
+
+    def measurements(self, group: Sequence[Node]) -> list[Path]:
+        """Files of the training curves and scores of these checkpoints."""
+        curves = [self.layout.training(node.manifest.id) / "metrics.jsonl" for node in group]
+        scores = [path for node in group for path in self.layout.scores(node.digest).glob("*.json")]
+        return [path for path in curves + sorted(scores) if path.exists()]

@@ -1,0 +1,294 @@
+"""MLflow on a real sqlite file, made from a run's folder, twice and in pieces."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kascade.errors import UserError
+from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
+from kascade.guard.scores import Score, write_score
+from kascade.recipe.schema import Recipe
+from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish
+from kascade.storage.files import write_json, write_text
+from kascade.storage.layout import RunLayout
+from kascade.tracking.mlflow_query import best_checkpoints
+from kascade.tracking.mlflow_server import TrackingError, connect, redact, tracking_uri, ui_command
+from kascade.tracking.mlflow_sync import sync
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+STEPS = 60
+
+
+def recipe(uri: str | None = None) -> Recipe:
+    def stage(name: str, kind: str, environment: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "kind": kind,
+            "steps": STEPS,
+            "data": [{"source": {"environment": environment}}],
+        }
+
+    return Recipe.model_validate(
+        {
+            "kascade": 1,
+            "name": "tiny",
+            "model": {"source": "builtin://tiny"},
+            "stages": [stage("sft", "sft", "mcqa"), stage("if_rl", "if_rl", "instruction_following")],
+            "benchmarks": [
+                {"name": "mcqa", "source": {"environment": "mcqa"}},
+                {"name": "ifeval", "source": {"environment": "instruction_following"}},
+            ],
+            "tracking": {"uri": uri},
+        }
+    )
+
+
+class Run:
+    """A run's folder that grows as a cascade does."""
+
+    def __init__(self, root: Path) -> None:
+        self.layout, self.made = RunLayout(root), 0
+        write_text(self.layout.resolved_recipe, recipe().model_dump_json())
+
+    def checkpoint(self, stage: str, attempt: str, parent: str | None, mcqa: float, ifeval: float) -> str:
+        """A checkpoint with curves and scores; the scores' means are exactly those given (in 1/100)."""
+        self.made += 1
+        staged = self.layout.root / "staged"
+        staged.mkdir()
+        (staged / "weights.bin").write_text(f"{stage} {attempt}")
+        manifest = Manifest(
+            id=f"{stage}/{attempt}-k",
+            stage=stage,
+            attempt=attempt,
+            key="k",
+            parent=parent,
+            fingerprint="f",
+            code_version="0",
+            created=(START + timedelta(minutes=self.made)).isoformat(),
+            files={},
+        )
+        ref = publish(staged, self.layout.checkpoint(manifest.id), manifest)
+        for name, domain, mean in (("mcqa", "knowledge", mcqa), ("ifeval", "instruction_following", ifeval)):
+            rewards = {f"{name}-{i}": [float(i < round(100 * mean))] for i in range(100)}
+            score = Score(
+                benchmark=name,
+                domain=domain,
+                checkpoint=ref.digest,
+                phase="screen",
+                round=0,
+                temperature=1.0,
+                rewards=rewards,
+                greedy={"mcqa-0": 1.0} if name == "mcqa" else {},
+                mean_response_tokens=9.0,
+                num_truncated=0,
+            )
+            write_score(self.layout, score)
+        if parent is not None:
+            rows = [
+                {"step": i, "reward": i / STEPS, "entropy": 1.5, "loss": float("nan")} for i in range(STEPS)
+            ]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            write_text(self.layout.training(manifest.id) / "metrics.jsonl", lines)
+            write_text(self.layout.verdict(manifest.id), "{}")
+        return str(ref)
+
+    def settle(self, decision: OutcomeDecision, candidate: str, parent: str, accepted: str | None) -> None:
+        _, manifest = open_checkpoint(CheckpointRef.parse(candidate).path)
+        write_outcome(
+            self.layout,
+            Outcome(
+                stage=manifest.stage,
+                key=manifest.key,
+                decision=decision,
+                candidate=candidate,
+                accepted=accepted,
+                parent=parent,
+                verdicts=(manifest.id,),
+                reasons=("because",),
+                created=manifest.created,
+            ),
+        )
+        cost = {"sampling_s": 2.0, "wall_s": 4.0, "cpu_s": 3.5, "peak_memory_bytes": 1e9}
+        write_json(self.layout.cost(f"train-{manifest.stage}"), cost)
+
+
+@pytest.fixture(autouse=True)
+def _own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "run")
+
+
+def first_stage(run: Run) -> tuple[str, str]:
+    base = run.checkpoint("base", "train", None, mcqa=0.2, ifeval=0.1)
+    sft = run.checkpoint("sft", "train", base, mcqa=0.8, ifeval=0.4)
+    run.settle("accepted", sft, base, sft)
+    return base, sft
+
+
+def second_stage(run: Run, sft: str) -> tuple[str, str]:
+    fallen = run.checkpoint("if_rl", "train", sft, mcqa=0.9, ifeval=0.95)
+    healed = run.checkpoint("if_rl", "recover-1", fallen, mcqa=0.7, ifeval=0.9)
+    run.settle("recovered", healed, sft, healed)
+    return fallen, healed
+
+
+def contents(root: Path) -> dict[str, Any]:
+    """All that a reader of MLflow sees, ids left out."""
+    with connect(tracking_uri(root, recipe())) as client:
+        experiment = client.get_experiment_by_name("kascade").experiment_id
+        runs = client.search_runs([experiment])
+        names = {run.info.run_id: run.data.tags["mlflow.runName"] for run in runs}
+        models = client.search_logged_models([experiment])
+        return {
+            "runs": sorted(names.values()),
+            "status": {names[run.info.run_id]: run.info.status for run in runs},
+            "parents": {
+                names[run.info.run_id]: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs
+            },
+            "params": {names[run.info.run_id]: run.data.params for run in runs},
+            "history": {
+                (names[run.info.run_id], key): sorted(
+                    (m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)
+                )
+                for run in runs
+                for key in run.data.metrics
+            },
+            "models": {
+                model.tags["id"]: (
+                    model.tags["accepted"],
+                    names[model.source_run_id],
+                    sorted((m.key, m.dataset_name, m.value) for m in model.metrics),
+                )
+                for model in models
+            },
+            "files": {
+                name: sorted(file.path for file in client.list_artifacts(run_id, "verdicts/if_rl"))
+                for run_id, name in names.items()
+            },
+        }
+
+
+def test_a_run_becomes_runs_models_and_scores(run: Run) -> None:
+    _, sft = first_stage(run)
+    second_stage(run, sft)
+    sync(run.layout.root, recipe())
+    found = contents(run.layout.root)
+    assert found["runs"] == ["if_rl", "sft", "tiny"]
+    assert found["parents"] == {"tiny": None, "sft": "tiny", "if_rl": "tiny"}
+    assert set(found["status"].values()) == {"FINISHED"}
+    assert found["params"]["if_rl"]["optimizer.learning_rate"] == "3e-06"
+    assert found["params"]["tiny"]["guard.family_level"] == "0.01"
+    assert found["history"]["sft", "train/reward"][-1] == (STEPS - 1, pytest.approx(59 / 60))
+    assert ("sft", "train/loss") not in found["history"], "not a number"
+    assert len(found["history"]["if_rl", "recover-1/entropy"]) == STEPS
+    assert found["history"]["tiny", "mcqa"] == [(0, 0.2), (1, 0.8), (2, 0.7)], "accepted line only"
+    assert found["history"]["tiny", "cost/cpu_s"] == [(2, 7.0)]
+    assert found["models"]["if_rl/train-k"][:2] == ("false", "if_rl")
+    assert found["models"]["if_rl/recover-1-k"][0] == "true"
+    assert ("mcqa", "mcqa", 0.8) in found["models"]["sft/train-k"][2]
+    assert ("mcqa.greedy", "mcqa", 1.0) in found["models"]["sft/train-k"][2]
+    expected = ["verdicts/if_rl/recover-1-k.json", "verdicts/if_rl/train-k.json"]
+    assert found["files"] == {"if_rl": expected, "sft": [], "tiny": []}
+
+
+def test_best_checkpoint_of_a_domain_is_a_query(run: Run) -> None:
+    _, sft = first_stage(run)
+    _, healed = second_stage(run, sft)
+    sync(run.layout.root, recipe())
+    best = best_checkpoints(run.layout.root)
+    assert set(best) == {"knowledge", "instruction_following"}
+    assert (best["knowledge"].reference, best["knowledge"].mean) == (sft, 0.8), "not the rejected 0.9"
+    assert best["instruction_following"].reference == healed
+    assert best_checkpoints(tracking_uri(run.layout.root, recipe())) == best
+    assert best_checkpoints(tracking_uri(run.layout.root, recipe()), experiment="none") == {}
+
+
+def test_in_pieces_and_twice_is_the_same_as_at_once(run: Run, tmp_path: Path) -> None:
+    _, sft = first_stage(run)
+    sync(run.layout.root, recipe())
+    assert contents(run.layout.root)["status"] == {"tiny": "RUNNING", "sft": "FINISHED"}
+    fallen = run.checkpoint("if_rl", "train", sft, mcqa=0.9, ifeval=0.95)
+    sync(run.layout.root, recipe())
+    healed = run.checkpoint("if_rl", "recover-1", fallen, mcqa=0.7, ifeval=0.9)
+    run.settle("recovered", healed, sft, healed)
+    sync(run.layout.root, recipe())
+    sync(run.layout.root, recipe())
+
+    whole = Run(tmp_path / "whole")
+    _, sft = first_stage(whole)
+    second_stage(whole, sft)
+    sync(whole.layout.root, recipe())
+    pieces, at_once = contents(run.layout.root), contents(whole.layout.root)
+    totals = ("cost/wall_s", "cost/cpu_s", "cost/peak_memory_bytes")  # these grew with the pieces
+    assert [pieces["history"].pop(("tiny", name))[-1] for name in totals] == [
+        at_once["history"].pop(("tiny", name))[-1] for name in totals
+    ]
+    assert pieces == at_once
+
+
+def test_a_stopped_cascade_is_a_failed_run(run: Run) -> None:
+    _, sft = first_stage(run)
+    fallen = run.checkpoint("if_rl", "train", sft, mcqa=0.1, ifeval=0.9)
+    run.settle("stopped", fallen, sft, None)
+    sync(run.layout.root, recipe())
+    assert contents(run.layout.root)["status"] == {"tiny": "FAILED", "sft": "FINISHED", "if_rl": "FAILED"}
+
+
+def test_the_platforms_run_is_adopted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first_stage(run)
+    with connect(tracking_uri(run.layout.root, recipe())) as client:
+        experiment = client.create_experiment("platform")
+        pipeline = client.create_run(experiment, tags={"mlflow.runName": "pipeline"})
+        task = client.create_run(experiment, tags={"mlflow.parentRunId": pipeline.info.run_id})
+        monkeypatch.setenv("MLFLOW_RUN_ID", task.info.run_id)
+        sync(run.layout.root, recipe())
+        runs = client.search_runs([experiment], filter_string="tags.`kascade.stage` LIKE 'sft/%'")
+        assert [one.data.tags["mlflow.parentRunId"] for one in runs] == [pipeline.info.run_id]
+        assert client.get_run(pipeline.info.run_id).info.status == "RUNNING"
+
+
+def test_it_says_nothing(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    first_stage(run)
+    sync(run.layout.root, recipe())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_secrets_of_a_uri_are_never_shown(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    uri = "nosuch://me:s3cret@tracking.invalid/x"
+    with pytest.raises(TrackingError) as caught:
+        sync(run.layout.root, recipe(uri))
+    shown = f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
+    assert "s3cret" not in shown
+    assert "tracking.invalid" in shown
+    assert redact("see postgresql://u:p@h/db and http://h2") == "see postgresql://***@h/db and http://h2"
+
+
+def test_ui_command_keeps_the_uri_off_the_command_line(run: Run) -> None:
+    command = ui_command(run.layout.root, recipe("postgresql://u:p@h/db"), port=5001)
+    assert command.address == "http://127.0.0.1:5001"
+    assert "u:p" not in " ".join(command.arguments)
+    assert "u:p" not in repr(command)
+    assert command.environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://u:p@h/db"
+    assert "--allowed-hosts" in ui_command(run.layout.root, recipe(), host="0.0.0.0").arguments
+    with pytest.raises(UserError, match="on a server already"):
+        ui_command(run.layout.root, recipe("https://u:p@mlflow.example"))
+
+
+def test_the_environment_names_the_server_unless_the_recipe_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    assert tracking_uri(run.layout.root, recipe()) == "http://elsewhere"
+    assert tracking_uri(run.layout.root, recipe("http://named")) == "http://named"
