@@ -9,7 +9,9 @@
     verdicts/ID.json         the guard's word on checkpoint ID
     outcomes/STAGE-KEY.json  what the stage ended with: the accepted checkpoint and why
     costs/STEP.json          wall, CPU, memory and time by kind of work
-    progress/STEP.json       how far a step is            logs/STEP.log
+    progress/STEP.json       how far a step is
+    logs/STEP.log, .state.json, .error.json      what a step's task wrote, how it stands, its own error
+    kfp/                     outputs and cache of the local runner
     tracking_id              what MLflow knows this run by
     mlflow.db, mlflow/       its database and artifacts, where no server is named
 
@@ -94,3 +96,14 @@ class RunLayout:
 
     def log(self, step: str) -> Path:
         return self.root / "logs" / f"{step}.log"
+
+    def task_state(self, step: str) -> Path:
+        return self.root / "logs" / f"{step}.state.json"
+
+    def task_error(self, step: str) -> Path:
+        return self.root / "logs" / f"{step}.error.json"
+
+    @property
+    def runner(self) -> Path:
+        """What the local runner keeps: outputs of tasks, its cache, its log, its lock."""
+        return self.root / "kfp"
