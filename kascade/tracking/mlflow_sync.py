@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from kascade.recipe.schema import Recipe
-from kascade.storage.checkpoint import CheckpointRef
 from kascade.storage.files import write_text
 from kascade.storage.layout import RunLayout
 from kascade.tracking.mlflow_metrics import (
@@ -66,12 +65,12 @@ class _Sync:
     def run_all(self) -> None:
         parent, stages = self._find_runs()
         parent = parent or self._open_parent()
-        models = {model.tags["digest"]: model for model in self._logged_models()}
+        models = {model.tags["id"]: model for model in self._logged_models()}
         for group in self.nodes.groups():
             first = group[0]
             known = parent if first.is_base else stages.get(first.manifest.id)
             run = known or self._open_stage(parent, first)
-            ids = {node.digest: self._model(run, node, models.get(node.digest)) for node in group}
+            ids = {node.manifest.id: self._model(run, node, models.get(node.manifest.id)) for node in group}
             self._log_group(run, group, ids)
         self._log_pipeline(parent)
 
@@ -145,11 +144,11 @@ class _Sync:
             RUN_TAG: self.id,
             "id": node.manifest.id,
             "uri": node.ref.uri,
-            "digest": node.digest,
+            "digest": node.ref.digest,
             "stage": node.manifest.stage,
             "attempt": node.manifest.attempt,
             "parent": node.manifest.parent or "",
-            "accepted": str(node.digest in self.nodes.accepted).lower(),
+            "accepted": str(node.reference in self.nodes.accepted).lower(),
         }
 
     # what a run shows
@@ -162,7 +161,7 @@ class _Sync:
         for attempt, node in enumerate(group):
             curve = self.nodes.reader.curve(node.manifest.id)
             self._log_metrics(run, curve_metrics(node.manifest.attempt, curve, node.time_ms))
-            model_id = model_ids[node.digest]
+            model_id = model_ids[node.manifest.id]
             self._log_metrics(run, score_metrics(self.layout, node, run.info.run_id, model_id, attempt))
         if inputs := dataset_inputs(group):
             self.client.log_inputs(run.info.run_id, inputs)
@@ -191,8 +190,8 @@ class _Sync:
         """What each stage of the main line ended with, in order."""
         newest = self.nodes.newest_outcomes()
         ended = (newest.get(part.name) for part in self.recipe.stages if not part.side_branch)
-        digests = [CheckpointRef.parse(o.accepted).digest for o in ended if o is not None and o.accepted]
-        return [self.nodes.by_digest[digest] for digest in digests if digest in self.nodes.by_digest]
+        accepted = [outcome.accepted for outcome in ended if outcome is not None and outcome.accepted]
+        return [self.nodes.by_reference[one] for one in accepted if one in self.nodes.by_reference]
 
     def _close_pipeline(self, parent: Any) -> None:
         """An adopted run is closed by the platform that opened it."""

@@ -24,8 +24,8 @@ class Node:
     scores: tuple[Score, ...]
 
     @property
-    def digest(self) -> str:
-        return self.ref.digest
+    def reference(self) -> str:
+        return str(self.ref)
 
     @property
     def is_base(self) -> bool:
@@ -38,7 +38,10 @@ class Node:
 
 
 class RunNodes:
-    """All complete checkpoints of a run by digest, oldest first, and the outcomes on them."""
+    """All complete checkpoints of a run by reference, oldest first, and the outcomes on them.
+
+    Not by digest: a stage that made no update has its parent's weights, and so its parent's digest.
+    """
 
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
@@ -47,16 +50,16 @@ class RunNodes:
         scores: dict[str, list[Score]] = {}
         for score in self.reader.scores():
             scores.setdefault(score.checkpoint, []).append(score)
-        self.by_digest = {
-            ref.digest: Node(ref, manifest, tuple(scores.get(ref.digest, ())))
+        self.by_reference = {
+            str(ref): Node(ref, manifest, tuple(scores.get(ref.digest, ())))
             for ref, manifest in self.reader.checkpoints()
         }
 
     @cached_property
     def accepted(self) -> frozenset[str]:
-        """Digests of what outcomes named as accepted, and of the base."""
-        named = {CheckpointRef.parse(o.accepted).digest for o in self.outcomes if o.accepted}
-        return frozenset(named | {node.digest for node in self.by_digest.values() if node.is_base})
+        """References that outcomes named as accepted, and the base's."""
+        named = {outcome.accepted for outcome in self.outcomes if outcome.accepted}
+        return frozenset(named | {node.reference for node in self.by_reference.values() if node.is_base})
 
     def newest_outcomes(self) -> dict[str, Outcome]:
         """By stage: the folder may hold outcomes of an earlier recipe, too."""
@@ -65,24 +68,24 @@ class RunNodes:
     def groups(self) -> list[list[Node]]:
         """Per stage's training result: that checkpoint first, then the recoveries that came of it."""
         groups: dict[str, list[Node]] = {}
-        for node in self.by_digest.values():
+        for node in self.by_reference.values():
             first = self._first_of_stage(node)
-            groups.setdefault(first.digest, [first])
+            groups.setdefault(first.reference, [first])
             if node is not first:
-                groups[first.digest].append(node)
+                groups[first.reference].append(node)
         return list(groups.values())
 
     def _first_of_stage(self, node: Node) -> Node:
         while node.manifest.parent is not None:
-            above = self.by_digest.get(CheckpointRef.parse(node.manifest.parent).digest)
+            above = self.by_reference.get(node.manifest.parent)
             if above is None or above.manifest.stage != node.manifest.stage:
                 break
             node = above
         return node
 
     def outcomes_of(self, group: Sequence[Node]) -> list[Outcome]:
-        digests = {node.digest for node in group}
-        return [o for o in self.outcomes if CheckpointRef.parse(o.candidate).digest in digests]
+        candidates = {node.reference for node in group}
+        return [outcome for outcome in self.outcomes if outcome.candidate in candidates]
 
     def words(self, group: Sequence[Node]) -> list[Path]:
         """Files of the verdicts and outcomes on these checkpoints."""
@@ -93,5 +96,5 @@ class RunNodes:
     def measurements(self, group: Sequence[Node]) -> list[Path]:
         """Files of the training curves and scores of these checkpoints."""
         curves = [self.layout.training(node.manifest.id) / "metrics.jsonl" for node in group]
-        scores = [path for node in group for path in self.layout.scores(node.digest).glob("*.json")]
+        scores = [path for node in group for path in self.layout.scores(node.ref.digest).glob("*.json")]
         return [path for path in curves + sorted(scores) if path.exists()]

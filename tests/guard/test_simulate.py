@@ -33,7 +33,7 @@ def test_without_the_rules_protection_it_would_cry_wolf() -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_error_rates_at_full_size(name: str) -> None:
     setting = SETTINGS[name]
-    alarms = simulate(setting, 1500, seed=3)
+    alarms = simulate(setting, 800, seed=3)
     count = round(alarms.alarmed * alarms.cascades)
     assert binomtest(count, alarms.cascades, 0.01, alternative="less").pvalue < 0.05
     dropped = Setting(

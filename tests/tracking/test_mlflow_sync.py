@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,21 @@ class Run:
         self.layout, self.made = RunLayout(root), 0
         write_text(self.layout.resolved_recipe, recipe().model_dump_json())
 
-    def checkpoint(self, stage: str, attempt: str, parent: str | None, mcqa: float, ifeval: float) -> str:
+    def checkpoint(
+        self,
+        stage: str,
+        attempt: str,
+        parent: str | None,
+        *,
+        mcqa: float,
+        ifeval: float,
+        weights: str | None = None,
+    ) -> str:
         """A checkpoint with curves and scores; the scores' means are exactly those given (in 1/100)."""
         self.made += 1
         staged = self.layout.root / "staged"
         staged.mkdir()
-        (staged / "weights.bin").write_text(f"{stage} {attempt}")
+        (staged / "weights.bin").write_text(weights or f"{stage} {attempt}")
         manifest = Manifest(
             id=f"{stage}/{attempt}-k",
             stage=stage,
@@ -124,9 +134,20 @@ def _own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes seconds to make its tables: once is enough."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with connect(f"sqlite:///{path}") as client:
+        client.search_experiments()
+    return path
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "run")
+def run(tmp_path: Path, empty_database: Path) -> Run:
+    made = Run(tmp_path / "run")
+    shutil.copy(empty_database, made.layout.mlflow_database)
+    return made
 
 
 def first_stage(run: Run) -> tuple[str, str]:
@@ -214,7 +235,7 @@ def test_best_checkpoint_of_a_domain_is_a_query(run: Run) -> None:
     assert best_checkpoints(tracking_uri(run.layout.root, recipe()), experiment="none") == {}
 
 
-def test_in_pieces_and_twice_is_the_same_as_at_once(run: Run, tmp_path: Path) -> None:
+def test_in_pieces_and_twice_is_the_same_as_at_once(run: Run, tmp_path: Path, empty_database: Path) -> None:
     _, sft = first_stage(run)
     sync(run.layout.root, recipe())
     assert contents(run.layout.root)["status"] == {"tiny": "RUNNING", "sft": "FINISHED"}
@@ -226,6 +247,7 @@ def test_in_pieces_and_twice_is_the_same_as_at_once(run: Run, tmp_path: Path) ->
     sync(run.layout.root, recipe())
 
     whole = Run(tmp_path / "whole")
+    shutil.copy(empty_database, whole.layout.mlflow_database)
     _, sft = first_stage(whole)
     second_stage(whole, sft)
     sync(whole.layout.root, recipe())
@@ -245,6 +267,17 @@ def test_a_stopped_cascade_is_a_failed_run(run: Run) -> None:
     assert contents(run.layout.root)["status"] == {"tiny": "FAILED", "sft": "FINISHED", "if_rl": "FAILED"}
 
 
+def test_a_stage_without_updates_has_its_parents_weights(run: Run) -> None:
+    base = run.checkpoint("base", "train", None, mcqa=0.2, ifeval=0.1)
+    same = run.checkpoint("sft", "train", base, mcqa=0.2, ifeval=0.1, weights="base train")
+    assert CheckpointRef.parse(base).digest == CheckpointRef.parse(same).digest
+    run.settle("accepted", same, base, same)
+    sync(run.layout.root, recipe())
+    found = contents(run.layout.root)
+    assert found["models"]["sft/train-k"][1] == "sft"
+    assert found["models"]["base/train-k"][1] == "tiny"
+
+
 def test_the_platforms_run_is_adopted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first_stage(run)
     with connect(tracking_uri(run.layout.root, recipe())) as client:
@@ -258,7 +291,8 @@ def test_the_platforms_run_is_adopted(run: Run, monkeypatch: pytest.MonkeyPatch)
         assert client.get_run(pipeline.info.run_id).info.status == "RUNNING"
 
 
-def test_it_says_nothing(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_says_nothing_when_it_makes_its_tables_either(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run.layout.mlflow_database.unlink()
     first_stage(run)
     sync(run.layout.root, recipe())
     assert capfd.readouterr() == ("", "")
