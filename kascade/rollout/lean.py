@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 4096  # padded prompt tokens of one forward: bounds the memory of activations
 ANY_TOKEN = 0  # fills the left of padded prompts; masked, so its value never matters
+ATTENTION_BLOCK = 32  # rows
 GROWTH = 64  # key-value slots are added in multiples of this
 
 
@@ -87,9 +89,8 @@ class LeanDecoder(ABC):
     def step(self, tokens: Tensor) -> Tensor:
         """See `Decoder.step`."""
         lengths = self._lengths[: self._count]
-        longest = int(lengths.max()) + 1
-        self._grow(longest)
-        attend = Attention(self._keys, self._values, lengths, longest)
+        self._grow(int(lengths.max()) + 1)
+        attend = Attention(self._keys, self._values, lengths)
         logits = self.head(self.forward(tokens, attend))
         lengths += 1
         return logits
@@ -149,30 +150,56 @@ def rms_norm(x: Tensor, norm: Any) -> Tensor:
 
 
 class Attention:
-    """Attention of one new token of each row over its slots."""
+    """Attention of one new token of each row over its slots.
 
-    def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor, longest: int) -> None:
-        self._keys, self._values = keys, values
-        self.lengths, self._longest = lengths, longest
+    Rows are taken in blocks, each as long as its longest row: prompts are admitted in order of length,
+    so neighbours are alike and short rows do not pay for long ones.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor) -> None:
+        """keys, values: per layer [rows, kv heads, slots, D]; lengths: tokens already stored, [n]."""
+        self._keys, self._values, self.lengths = keys, values, lengths
         self._index = torch.arange(len(lengths), device=lengths.device)
-        # Rows of one length need no mask: every slot up to it is filled.
-        even = bool((lengths == longest - 1).all())
-        beyond = torch.arange(longest, device=lengths.device) > lengths[:, None]
-        self._beyond = None if even else beyond[:, None, None]
+        known = lengths.tolist()
+        size = len(known) if min(known) == max(known) else ATTENTION_BLOCK
+        self._blocks = [_Block.of(lengths, known, slice(i, i + size)) for i in range(0, len(known), size)]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend, after storing key and value as the rows' newest: [n, heads * D].
 
         layer counts attention layers only; query: [n, heads, D]; key, value: [n, kv heads, D].
         """
+        keys, values = self._keys[layer], self._values[layer]
+        keys[self._index, :, self.lengths] = key
+        values[self._index, :, self.lengths] = value
+        query = query * query.shape[-1] ** -0.5
+        parts = [block.attend(query[block.rows], keys, values) for block in self._blocks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Neighbouring rows, how many slots the longest has, and which of them a row may not see."""
+
+    rows: slice
+    longest: int
+    beyond: Tensor | None
+
+    @classmethod
+    def of(cls, lengths: Tensor, known: Sequence[int], rows: slice) -> _Block:
+        longest = max(known[rows]) + 1
+        if min(known[rows]) + 1 == longest:  # every slot is filled: no mask
+            return cls(rows, longest, None)
+        slots = torch.arange(longest, device=lengths.device)
+        return cls(rows, longest, (slots > lengths[rows, None])[:, None, None])
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """query: [m, heads, D], scaled; returns [m, heads * D]. Query heads share their key-value head."""
         rows, _, width = query.shape
-        kv_heads = key.shape[1]
-        self._keys[layer][self._index, :, self.lengths] = key
-        self._values[layer][self._index, :, self.lengths] = value
-        keys = self._keys[layer][:rows, :, : self._longest].flatten(0, 1)
-        values = self._values[layer][:rows, :, : self._longest].flatten(0, 1)
-        grouped = query.reshape(rows * kv_heads, -1, width) * width**-0.5
-        scores = torch.bmm(grouped, keys.transpose(1, 2))
-        if self._beyond is not None:
-            scores.view(rows, kv_heads, -1, self._longest).masked_fill_(self._beyond, -torch.inf)
+        kv_heads = keys.shape[1]
+        keys = keys[self.rows, :, : self.longest][:rows].flatten(0, 1)
+        values = values[self.rows, :, : self.longest][:rows].flatten(0, 1)
+        scores = torch.bmm(query.reshape(rows * kv_heads, -1, width), keys.transpose(1, 2))
+        if self.beyond is not None:
+            scores.view(rows, kv_heads, -1, self.longest).masked_fill_(self.beyond, -torch.inf)
         return torch.bmm(scores.softmax(-1), values).view(rows, -1)
