@@ -73,7 +73,8 @@ def recovery(rows: Sequence[Recovered]) -> str:
     body = _rows(y, left, width - 6)
     for index, row in enumerate(rows):
         start = left + 14 + group * index
-        bars = [("before", row.before), ("regressed", row.low), ("recovered", row.after)]
+        end = "recovered" if not row.still_regressed else "not_recovered"
+        bars = [("before", row.before), ("regressed", row.low), (end, row.after)]
         for place, (kind, value) in enumerate(bars):
             body += _bar(start + 36 * place, y, kind, value, row.benchmark)
         body.append(text(start + 50, bottom + 18, shorten(row.benchmark, 19), class_="name", anchor="middle"))

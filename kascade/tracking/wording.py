@@ -96,7 +96,7 @@ def goal_sentence(stage: StageSummary) -> str | None:
     if not rises:
         return None
     parts = [
-        f"{name} {rise.before.mean:.3f} to {rise.after:.3f} ({'risen' if rise.met else 'not proven'})"
+        f"{name} {rise.before.mean:.3f} to {rise.after:.3f} ({'risen' if rise.met else 'no proven rise'})"
         for name, rise in rises.items()
     ]
     return "Goals: " + ", ".join(parts) + "."

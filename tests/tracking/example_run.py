@@ -1,4 +1,4 @@
-"""A whole run folder, written through the real types and judged by the real guard; only the rewards are drawn."""
+"""A run folder, written through the real types and judged by the real guard; only rewards are drawn."""
 
 from __future__ import annotations
 
