@@ -10,6 +10,7 @@ from typing import Any
 
 from kascade.environments.base import Environment, Grade, Task, final_answer
 from kascade.environments.programs import (
+    Expression,
     Program,
     behaviour,
     candidate_inputs,
@@ -20,7 +21,6 @@ from kascade.environments.programs import (
     slips,
     telling_inputs,
 )
-from kascade.environments.programs import Expression as E
 from kascade.environments.rows import row_messages, verifier_fields
 from kascade.environments.unit_tests import UnitTests, run_tests
 
@@ -31,6 +31,7 @@ PHRASINGS = (
     "Python {signature}: {intent}.",
 )
 NUM_TESTS = 5
+TIME_LIMIT_SECONDS = 1
 FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 
 
@@ -40,7 +41,7 @@ def _returning(name: str, params: tuple[str, ...], intent: str, expression: str)
 
 def _one_step(rng: random.Random, name: str) -> Program:
     x, step = rng.choice("xnk"), random_step(rng)
-    return _returning(name, (x,), step.words(x), step.apply(E(x)).text)
+    return _returning(name, (x,), step.words(x), step.apply(Expression(x)).text)
 
 
 def _pair(rng: random.Random, name: str) -> Program:
@@ -52,7 +53,7 @@ def _pair(rng: random.Random, name: str) -> Program:
 def _two_steps(rng: random.Random, name: str) -> Program:
     x, first, second = rng.choice("xnk"), random_step(rng), random_step(rng)
     return _returning(
-        name, (x,), f"{first.words(x)}, then {second.on_it}", second.apply(first.apply(E(x))).text
+        name, (x,), f"{first.words(x)}, then {second.on_it}", second.apply(first.apply(Expression(x))).text
     )
 
 
@@ -64,7 +65,9 @@ def _fold(rng: random.Random, name: str) -> Program:
 
 def _each(rng: random.Random, name: str) -> Program:
     xs, step = rng.choice(("xs", "ns")), random_step(rng)
-    return _returning(name, (xs,), step.words(f"each of {xs}"), f"[{step.apply(E('v')).text} for v in {xs}]")
+    return _returning(
+        name, (xs,), step.words(f"each of {xs}"), f"[{step.apply(Expression('v')).text} for v in {xs}]"
+    )
 
 
 def _keep(rng: random.Random, name: str) -> Program:
@@ -74,7 +77,7 @@ def _keep(rng: random.Random, name: str) -> Program:
         (
             (f"keep each of {xs} {condition.words}", f"[v {kept}]"),
             (f"sum each of {xs} {condition.words}", f"sum(v {kept})"),
-            (step.words(f"each of {xs} {condition.words}"), f"[{step.apply(E('v')).text} {kept}]"),
+            (step.words(f"each of {xs} {condition.words}"), f"[{step.apply(Expression('v')).text} {kept}]"),
         )
     )
     return _returning(name, (xs,), words, expression)
@@ -86,7 +89,7 @@ def _choose(rng: random.Random, name: str) -> Program:
         name,
         (x,),
         f"{yes.words(x)} if {x} is {condition.words}, else {no.on_it}",
-        f"{yes.apply(E(x)).text} if {condition.of(x)} else {no.apply(E(x)).text}",
+        f"{yes.apply(Expression(x)).text} if {condition.of(x)} else {no.apply(Expression(x)).text}",
     )
 
 
@@ -123,6 +126,7 @@ class CodeGeneration(Environment):
         chosen = telling_inputs(outputs, [behaviour(slip, pool) for slip in slips(program)], NUM_TESTS)
         unit_tests = {
             "fn_name": program.name,
+            "time_limit_secs": TIME_LIMIT_SECONDS,
             "inputs": ["\n".join(map(json.dumps, pool[i])) for i in chosen],
             "outputs": [json.dumps(outputs[i]) for i in chosen],
         }

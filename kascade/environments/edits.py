@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 EDIT = re.compile(
-    r"^(?:### *(?P<path>[^\n]+)\n)?<<<<<<< SEARCH\n(?P<search>.*?\n|)=======\n(?P<replace>.*?\n|)>>>>>>> REPLACE[ \t]*$",
+    r"^(?:### *(?P<path>[^\n]+)\n)?"
+    r"<<<<<<< SEARCH\n(?P<search>.*?\n|)=======\n(?P<replace>.*?\n|)>>>>>>> REPLACE[ \t]*$",
     re.DOTALL | re.MULTILINE,
 )
 

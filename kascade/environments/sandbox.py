@@ -26,7 +26,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from kascade.environments.sandbox_protocol import (
     EXITED,
@@ -35,69 +34,22 @@ from kascade.environments.sandbox_protocol import (
     RUN,
     STARTED,
     Isolation,
+    Job,
+    Limits,
+    Result,
+    memory_file,
     pack,
+    read_memory,
     unpack,
 )
 from kascade.errors import Fault, UserError
 
 log = logging.getLogger(__name__)
 
-BOOTSTRAP = "import sys; sys.path.append({root!r}); from kascade.environments import sandbox_worker as w; w.main({fd})"
+BOOTSTRAP = (
+    "import sys; sys.path.append({root!r}); from kascade.environments.sandbox_worker import main; main({fd})"
+)
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}  # a fixed seed: the same program, the same output
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one job may use. The times are those of NeMo-Gym's code executor (10 s a test).
-
-    cpu_seconds: whole seconds, enforced by the kernel. wall_seconds: against programs that sleep; ample,
-    because on a busy machine a sound program also waits. output_bytes: of stdout, of results and of each
-    file. private_tmp: a writable working folder, wiped afterwards; without it nothing can be written.
-    """
-
-    cpu_seconds: int = 10
-    wall_seconds: float = 30.0
-    memory_bytes: int = 512 * 1024**2
-    output_bytes: int = 1024**2
-    open_files: int = 32
-    private_tmp: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A program to run: on `stdin` as a script, or for what `function` returns for each of `calls`.
-
-    calls: per call its JSON arguments, one a line. `function` may also be a method of a class `Solution`.
-    """
-
-    source: str
-    stdin: str = ""
-    function: str | None = None
-    calls: tuple[str, ...] = ()
-    limits: Limits = Limits()
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of a job.
-
-    values: per call the returned value as JSON text, None where it raised; shorter when the program died.
-    exit_status: negative for a signal. exception: what the program raised, for people to read.
-    error: the sandbox failed, which says nothing about the program; all else is then meaningless.
-    """
-
-    stdout: str = ""
-    values: tuple[str | None, ...] = ()
-    exit_status: int = 0
-    timed_out: bool = False
-    cpu_seconds: float = 0.0
-    exception: str | None = None
-    error: str | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the program ran to its end without an exception, a signal or a timeout."""
-        return self.error is None and self.exit_status == 0 and not self.timed_out
 
 
 class Sandbox:
@@ -127,6 +79,10 @@ class Sandbox:
                 log.warning("the sandbox worker died and will be started anew: %s", error)
                 self._stop()
                 batch.abandon(f"the sandbox worker died: {error}")
+            except BaseException:  # Ctrl-C: what still runs must not be taken for the next batch's
+                self._stop()
+                batch.abandon("interrupted")
+                raise
             return batch.results()
 
     def close(self) -> None:
@@ -136,9 +92,7 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _ready(self) -> _Worker:
@@ -152,7 +106,7 @@ class Sandbox:
                 Fault(
                     "sandbox",
                     "; ".join(problems),
-                    remedy="use a kernel with seccomp, or allow unconfined programs on a machine you can lose",
+                    remedy="use a kernel with seccomp, or allow programs to run unconfined",
                 )
             )
         for problem in problems:
@@ -226,12 +180,12 @@ class _Running:
         if not self.started:
             return Result(error=f"the program could not be started (status {status}, killed: {self.killed})")
         out_of_cpu = status == -signal.SIGXCPU or (status < 0 and cpu_seconds > job.limits.cpu_seconds)
-        lines = _read(self.values, job.limits.output_bytes).split("\n")[:-1]
+        lines = read_memory(self.values, job.limits.output_bytes).split("\n")[:-1]
         answers = [line for line in lines if line.startswith(("V", "E"))]
         raised = next((line[1:] for line in answers if line.startswith("E")), None)
         values = tuple(line[1:] if line.startswith("V") else None for line in answers[: len(job.calls)])
         return Result(
-            stdout=_read(self.stdout, job.limits.output_bytes),
+            stdout=read_memory(self.stdout, job.limits.output_bytes),
             values=values,
             exit_status=status,
             timed_out=self.killed or out_of_cpu,
@@ -284,7 +238,7 @@ class _Batch:
             "limits": asdict(job.limits),
             "folder": folder,
         }
-        fds = [_memory_file(text) for text in (json.dumps(order), job.stdin, "", "")]
+        fds = [memory_file(text) for text in (json.dumps(order), job.stdin, "", "")]
         deadline = time.monotonic() + job.limits.wall_seconds
         self.running[index] = _Running(fds[2], fds[3], deadline, folder)
         try:
@@ -318,19 +272,6 @@ class _Batch:
                 self.worker.control.send(pack(KILL, index))
 
 
-def _memory_file(text: str) -> int:
-    fd = os.memfd_create("job")
-    rest = memoryview(text.encode("utf-8", "surrogatepass"))
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-def _read(fd: int, limit: int) -> str:
-    return os.pread(fd, limit, 0).decode("utf-8", "replace")
-
-
 _shared: list[Sandbox] = []
 
 
@@ -353,3 +294,6 @@ def configure_sandbox(*, parallel: int = 2, allow_unconfined: bool = False) -> S
 def _close_shared() -> None:
     while _shared:
         _shared.pop().close()
+
+
+__all__ = ["Isolation", "Job", "Limits", "Result", "Sandbox", "configure_sandbox", "shared_sandbox"]

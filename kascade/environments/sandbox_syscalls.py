@@ -67,7 +67,10 @@ class Machine:
     prlimit64: int
 
     def program(self, pid: int, *, opens: bool, writes: bool) -> bytes:
-        """The filter for process `pid`. opens: files may be opened (Landlock says which); writes: and changed."""
+        """The filter for process `pid`.
+
+        opens: files may be opened (Landlock says which ones); writes: and changed.
+        """
         to_itself = [*_when(self.kill, [(0, EQUAL, (pid,))]), *_when(self.tgkill, [(0, EQUAL, (pid,))])]
         return _common(self, opens, writes) + _packed([*to_itself, (RETURN, 0, 0, DENY)])
 

@@ -6,6 +6,7 @@ It holds no program and no result: both lie in memory files whose descriptors it
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import random
@@ -60,12 +61,12 @@ def _forget_our_own_path() -> None:
 
 def _serve(control: socket.socket, wakeup: int, kernel: confinement.Kernel, jobs: dict[int, int]) -> bool:
     """Handle what is there to handle. False when the control socket closed."""
-    ready, _, _ = select.select([control, wakeup], [], [])
+    ready, _, _ = select.select([control.fileno(), wakeup], [], [])
     if wakeup in ready:
         os.read(wakeup, 512)
         for pid, status, cpu_seconds in _ended():
             control.send(pack(EXITED, jobs.pop(pid), status, cpu_seconds))
-    if control in ready:
+    if control.fileno() in ready:
         packet, fds, _, _ = socket.recv_fds(control, 64, 4)
         if not packet:
             return False
@@ -139,12 +140,12 @@ def _become_job(control: int, number: int, fds: list[int], kernel: confinement.K
 def _close_all_but(kept: set[int]) -> None:
     """Close every descriptor but standard input, output and error and those kept."""
     edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         os.closerange(low + 1, high)
 
 
 def _run(order: dict[str, Any], values: int) -> None:
-    """Run the program and write one line a call to `values`: V and the JSON value, or E and what it raised."""
+    """Run the program; write one line a call to `values`: V and the JSON value, or E and what it raised."""
     status = 0
     try:
         namespace = {"__name__": "__main__" if order["function"] is None else "program"}

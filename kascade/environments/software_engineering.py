@@ -13,6 +13,7 @@ from kascade.environments.base import Environment, Grade, Task, final_answer
 from kascade.environments.edits import Edit, EditError, apply_edits, parse_edits
 from kascade.environments.programs import (
     Arguments,
+    Expression,
     Program,
     behaviour,
     candidate_inputs,
@@ -23,9 +24,9 @@ from kascade.environments.programs import (
     slips,
     telling_inputs,
 )
-from kascade.environments.programs import Expression as E
+from kascade.environments.repository import Repository, shown_files, test_names
 from kascade.environments.rows import row_messages
-from kascade.environments.unit_tests import UnitTests, run_tests
+from kascade.environments.unit_tests import run_tests
 
 PHRASINGS = (
     "Fix {name}. It should {intent}, but {call} gives {wrong}, not {right}.",
@@ -34,19 +35,20 @@ PHRASINGS = (
     "{call} should give {right}, not {wrong}. Fix {name} to {intent}.",
 )
 NUM_FAILING, NUM_PASSING = 4, 2
+TIME_LIMIT_SECONDS = 1
 MODES = ("eval", "repro-gen")
 
 
 def _two_steps(rng: random.Random, name: str) -> Program:
     first, second = random_step(rng), random_step(rng)
-    body = (f"y = {first.apply(E('x')).text}", f"return {second.apply(E('y')).text}")
+    body = (f"y = {first.apply(Expression('x')).text}", f"return {second.apply(Expression('y')).text}")
     return Program(name, ("x",), f"{first.words('x')}, then {second.on_it}", body)
 
 
 def _pair(rng: random.Random, name: str) -> Program:
     words, value = random_pair(rng, "a", "b")
     step = random_step(rng)
-    body = (f"c = {value.text}", f"return {step.apply(E('c')).text}")
+    body = (f"c = {value.text}", f"return {step.apply(Expression('c')).text}")
     return Program(name, ("a", "b"), f"{words}, then {step.on_it}", body)
 
 
@@ -55,8 +57,8 @@ def _branch(rng: random.Random, name: str) -> Program:
     negation = rng.choice(("", "not "))
     body = (
         f"if {negation}{condition.of('x')}:",
-        f"    return {yes.apply(E('x')).text}",
-        f"return {no.apply(E('x')).text}",
+        f"    return {yes.apply(Expression('x')).text}",
+        f"return {no.apply(Expression('x')).text}",
     )
     intent = f"{yes.words('x')} if x is {negation}{condition.words}, else {no.on_it}"
     return Program(name, ("x",), intent, body)
@@ -64,14 +66,14 @@ def _branch(rng: random.Random, name: str) -> Program:
 
 def _each_then_fold(rng: random.Random, name: str) -> Program:
     step, (_, words, value) = random_step(rng), random_fold(rng, "ys")
-    body = (f"ys = [{step.apply(E('v')).text} for v in xs]", f"return {value.text}")
+    body = (f"ys = [{step.apply(Expression('v')).text} for v in xs]", f"return {value.text}")
     return Program(name, ("xs",), f"{step.words('each of xs')}, then {words}", body)
 
 
 def _keep_then_fold(rng: random.Random, name: str) -> Program:
     condition, (words, total) = random_condition(rng), rng.choice((("sum", "sum(ys)"), ("count", "len(ys)")))
     step = random_step(rng)
-    body = (f"ys = [v for v in xs if {condition.of('v')}]", f"return {step.apply(E(total)).text}")
+    body = (f"ys = [v for v in xs if {condition.of('v')}]", f"return {step.apply(Expression(total)).text}")
     return Program(name, ("xs",), f"{words} each of xs {condition.words}, then {step.on_it}", body)
 
 
@@ -84,17 +86,61 @@ KINDS: tuple[Callable[[random.Random, str], Program], ...] = (
 )
 
 
-def _break(
-    rng: random.Random, program: Program, pool: list[Arguments], outputs: list[object]
-) -> tuple[Program, list[object]] | None:
-    """A program one slip away that still runs but is wrong on some inputs, with its outputs."""
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A sound program, a broken one, and what each returns for a pool of inputs."""
+
+    program: Program
+    broken: Program
+    pool: list[Arguments]
+    right: list[Any]
+    wrong: list[Any]
+
+    @property
+    def failing(self) -> list[int]:
+        return [i for i in range(len(self.pool)) if self.right[i] != self.wrong[i]]
+
+    @property
+    def passing(self) -> list[int]:
+        return [i for i in range(len(self.pool)) if self.right[i] == self.wrong[i]]
+
+    def statement(self, rng: random.Random) -> str:
+        """The issue: what the function should do, and the shortest input on which it does not."""
+        shown = min(self.failing, key=lambda i: len(repr((self.pool[i], self.wrong[i], self.right[i]))))
+        return rng.choice(PHRASINGS).format(
+            name=self.program.name,
+            intent=self.program.intent,
+            call=f"{self.program.name}({', '.join(map(repr, self.pool[shown]))})",
+            wrong=self.wrong[shown],
+            right=self.right[shown],
+        )
+
+    def patch(self) -> str:
+        lines = zip(self.broken.body, self.program.body, strict=True)
+        search, replace = next((ours, theirs) for ours, theirs in lines if ours != theirs)
+        return str(Edit(f"    {search}\n", f"    {replace}\n"))
+
+    def tests(self) -> tuple[list[int], list[int]]:
+        """Inputs of the FAIL_TO_PASS tests, which also tell wrong repairs apart, and of PASS_TO_PASS."""
+        failing = self.failing
+        rivals = [behaviour(slip, self.pool) for slip in slips(self.program)]
+        told = telling_inputs(
+            [self.right[i] for i in failing], [[rival[i] for i in failing] for rival in rivals], NUM_FAILING
+        )
+        return [failing[i] for i in told], self.passing[:NUM_PASSING]
+
+
+def _specimen(rng: random.Random, program: Program) -> Specimen | None:
+    """The program with a slip that still runs but is wrong on some inputs; None when no slip does that."""
+    pool = candidate_inputs(rng, program)
+    right = behaviour(program, pool)
     candidates = slips(program)
     rng.shuffle(candidates)
     for broken in candidates:
-        theirs = behaviour(broken, pool)
-        runs = not any(isinstance(output, type) for output in theirs)
-        if runs and sum(a != b for a, b in zip(outputs, theirs, strict=True)) >= NUM_FAILING:
-            return broken, theirs
+        specimen = Specimen(program, broken, pool, right, behaviour(broken, pool))
+        runs = not any(isinstance(output, type) for output in specimen.wrong)
+        if runs and len(specimen.failing) >= NUM_FAILING:
+            return specimen
     return None
 
 
@@ -108,72 +154,50 @@ class AgentlessRepair(Environment):
         """A function of two or three lines with one slip in it; `level` widens the kinds of functions."""
         kinds = KINDS[: 2 + round(level * (len(KINDS) - 2))]
         while True:
-            program = rng.choice(kinds)(rng, rng.choice("fgh"))
-            pool = candidate_inputs(rng, program)
-            outputs = behaviour(program, pool)
-            broken = _break(rng, program, pool, outputs)
-            if broken is not None:
-                return self._task(rng, program, *broken, pool, outputs)
+            specimen = _specimen(rng, rng.choice(kinds)(rng, rng.choice("fgh")))
+            if specimen is not None:
+                return self._task(rng, specimen)
 
-    def _task(
-        self,
-        rng: random.Random,
-        program: Program,
-        broken: Program,
-        wrong: list[object],
-        pool: list[Arguments],
-        outputs: list[object],
-    ) -> Task:
-        failing = [i for i in range(len(pool)) if outputs[i] != wrong[i]]
-        passing = [i for i in range(len(pool)) if outputs[i] == wrong[i]]
-        rivals = [behaviour(slip, pool) for slip in slips(program)]
-        told = telling_inputs(
-            [outputs[i] for i in failing], [[rival[i] for i in failing] for rival in rivals], NUM_FAILING
-        )
-        chosen = [failing[i] for i in told] + passing[:NUM_PASSING]
+    def _task(self, rng: random.Random, specimen: Specimen) -> Task:
+        name, source, statement = specimen.program.name, specimen.broken.source, specimen.statement(rng)
+        failing, passing = specimen.tests()
         tests = {
-            f"test_{n}": {"input": "\n".join(map(json.dumps, pool[i])), "output": json.dumps(outputs[i])}
-            for n, i in enumerate(chosen)
+            f"test_{number}": {
+                "input": "\n".join(map(json.dumps, specimen.pool[i])),
+                "output": json.dumps(specimen.right[i]),
+            }
+            for number, i in enumerate([*failing, *passing])
         }
         names = list(tests)
-        shown = min(failing, key=lambda i: len(repr((pool[i], wrong[i], outputs[i]))))
-        statement = rng.choice(PHRASINGS).format(
-            name=program.name,
-            intent=program.intent,
-            call=f"{program.name}({', '.join(map(repr, pool[shown]))})",
-            wrong=wrong[shown],
-            right=outputs[shown],
-        )
-        search, replace = next(
-            (ours, right) for ours, right in zip(broken.body, program.body, strict=True) if ours != right
-        )
-        patch = str(Edit(f"    {search}\n", f"    {replace}\n"))
         instance = {
-            "instance_id": hashlib.sha256(f"{statement}\n{broken.source}".encode()).hexdigest()[:16],
+            "instance_id": hashlib.sha256(f"{statement}\n{source}".encode()).hexdigest()[:16],
             "problem_statement": statement,
-            "patch": patch,
-            "FAIL_TO_PASS": json.dumps(names[: len(told)]),
-            "PASS_TO_PASS": json.dumps(names[len(told) :]),
-            "unit_tests": {"fn_name": program.name, "tests": tests},
+            "patch": specimen.patch(),
+            "FAIL_TO_PASS": json.dumps(names[: len(failing)]),
+            "PASS_TO_PASS": json.dumps(names[len(failing) :]),
+            "unit_tests": {"fn_name": name, "time_limit_secs": TIME_LIMIT_SECONDS, "tests": tests},
         }
-        files = {f"{program.name}.py": broken.source + "\n"}
+        files = {f"{name}.py": source + "\n"}
         return Task(
             environment=self.name,
             domain=self.domain,
-            messages=({"role": "user", "content": f"{statement}\n{broken.source}"},),
+            messages=({"role": "user", "content": f"{statement}\n{source}"},),
             fields={
                 "instance": instance,
                 "metadata": {"relevant_file_contents": json.dumps(files)},
                 "mode": "eval",
             },
-            reference=patch,
+            reference=specimen.patch(),
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
         return self.grade_all([(task, answers)])[0]
 
     def grade_all(self, groups: Sequence[tuple[Task, Sequence[str]]]) -> list[list[Grade]]:
-        """1 when all FAIL_TO_PASS and PASS_TO_PASS tests pass after the edits, else 0; shares as components."""
+        """1 when all FAIL_TO_PASS and PASS_TO_PASS tests pass after the edits, else 0.
+
+        Components: whether the edits applied, and the shares of tests that pass.
+        """
         repairs = [
             [_repair(repository, answer) for answer in answers] for repository, answers in _opened(groups)
         ]
@@ -192,37 +216,11 @@ class AgentlessRepair(Environment):
                 raise ValueError(f"{field}: missing; a swerl_gen row carries an object there")
         if row.get("mode") not in MODES:
             raise ValueError(f"mode: {row.get('mode')!r} is not one of {', '.join(MODES)}")
-        _files(row["metadata"])
+        shown_files(row["metadata"])
         for field in ("FAIL_TO_PASS", "PASS_TO_PASS"):
-            _names(row["instance"], field)
+            test_names(row["instance"], field)
         fields = {field: row[field] for field in ("instance", "metadata", "mode")}
         return Task(self.name, self.domain, row_messages(row), fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """What a repair is applied to and judged by; the first `num_failing` tests are FAIL_TO_PASS."""
-
-    files: Mapping[str, str]
-    tests: UnitTests
-    num_failing: int
-
-    @classmethod
-    def open(cls, task: Task) -> Repository:
-        """Raises ValueError when the task cannot be graded on this machine."""
-        instance, metadata = task.fields["instance"], task.fields["metadata"]
-        files = _files(metadata)
-        if "unit_tests" not in instance:
-            image = metadata.get("image", "its container image")
-            raise ValueError(
-                f"instance {instance.get('instance_id')} runs its tests in {image}, not available here"
-            )
-        if len(files) != 1:
-            raise ValueError(f"unit tests judge a single file, but there are {len(files)}")
-        failing, passing = _names(instance, "FAIL_TO_PASS"), _names(instance, "PASS_TO_PASS")
-        cases = [instance["unit_tests"]["tests"][name] for name in (*failing, *passing)]
-        inputs, outputs = (tuple(case[key] for case in cases) for key in ("input", "output"))
-        return cls(files, UnitTests(inputs, outputs, instance["unit_tests"]["fn_name"]), len(failing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,27 +266,3 @@ def _judge(repair: Repair, passed: list[bool] | str) -> Grade:
 
 def _share(passed: Sequence[bool]) -> float:
     return sum(passed) / len(passed) if passed else 1.0
-
-
-def _files(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The files shown to the model. Raises ValueError when the field does not hold them."""
-    try:
-        files = json.loads(metadata["relevant_file_contents"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"metadata.relevant_file_contents: JSON text of an object is needed ({error})"
-        ) from error
-    if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
-        raise ValueError("metadata.relevant_file_contents: must map each path to its text")
-    return files
-
-
-def _names(instance: Mapping[str, Any], field: str) -> list[str]:
-    """Names of tests. Raises ValueError when the field is not the JSON text of a list."""
-    try:
-        names = json.loads(instance[field])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"instance.{field}: JSON text of a list of tests is needed ({error})") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"instance.{field}: must be a list of names of tests")
-    return names

@@ -1,0 +1,66 @@
+"""What a repair is applied to and judged by: the fields of a `swerl_gen` row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kascade.environments.base import Task
+from kascade.environments.unit_tests import UnitTests
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """What a repair is applied to and judged by; the first `num_failing` tests are FAIL_TO_PASS."""
+
+    files: Mapping[str, str]
+    tests: UnitTests
+    num_failing: int
+
+    @classmethod
+    def open(cls, task: Task) -> Repository:
+        """Raises ValueError when the task cannot be graded on this machine."""
+        instance, metadata = task.fields["instance"], task.fields["metadata"]
+        files = shown_files(metadata)
+        if "unit_tests" not in instance:
+            image = metadata.get("image", "its container image")
+            raise ValueError(
+                f"instance {instance.get('instance_id')} runs its tests in {image}, not available here"
+            )
+        if len(files) != 1:
+            raise ValueError(f"unit tests judge a single file, but there are {len(files)}")
+        failing, passing = test_names(instance, "FAIL_TO_PASS"), test_names(instance, "PASS_TO_PASS")
+        cases = [instance["unit_tests"]["tests"][name] for name in (*failing, *passing)]
+        suite = {
+            "fn_name": instance["unit_tests"]["fn_name"],
+            "time_limit_secs": instance["unit_tests"].get("time_limit_secs"),
+            "inputs": [case["input"] for case in cases],
+            "outputs": [case["output"] for case in cases],
+        }
+        return cls(files, UnitTests.parse(suite), len(failing))
+
+
+def shown_files(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The files shown to the model. Raises ValueError when the field does not hold them."""
+    try:
+        files = json.loads(metadata["relevant_file_contents"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"metadata.relevant_file_contents: JSON text of an object is needed ({error})"
+        ) from error
+    if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
+        raise ValueError("metadata.relevant_file_contents: must map each path to its text")
+    return files
+
+
+def test_names(instance: Mapping[str, Any], field: str) -> list[str]:
+    """Names of tests. Raises ValueError when the field is not the JSON text of a list."""
+    try:
+        names = json.loads(instance[field])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"instance.{field}: JSON text of a list of tests is needed ({error})") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"instance.{field}: must be a list of names of tests")
+    return names
