@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from example_run import short_run
+from example_run import BENCHMARKS, short_run
 
 from kascade.tracking.card import write_model_card
 from kascade.tracking.report import LONGEST_ANSWER, clipped, write_report
