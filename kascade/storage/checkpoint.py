@@ -88,7 +88,9 @@ def publish(staged: Path, target: Path, manifest: Manifest) -> CheckpointRef:
 
     `manifest.files` is filled in here. Idempotent: an intact checkpoint already there is kept.
     """
-    files = {p.relative_to(staged).as_posix(): file_digest(p) for p in sorted(staged.rglob("*")) if p.is_file()}
+    files = {
+        p.relative_to(staged).as_posix(): file_digest(p) for p in sorted(staged.rglob("*")) if p.is_file()
+    }
     manifest = manifest.model_copy(update={"files": files})
     if (target / MANIFEST).exists():
         return open_checkpoint(target)[0]

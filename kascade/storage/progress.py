@@ -27,5 +27,12 @@ class Progress:
         eta_s = (now - self._started) / done * (total - done) if done else None
         write_json(
             self.path,
-            {"step": self.step, "done": done, "total": total, "unit": unit, "eta_s": eta_s, "metrics": metrics},
+            {
+                "step": self.step,
+                "done": done,
+                "total": total,
+                "unit": unit,
+                "eta_s": eta_s,
+                "metrics": metrics,
+            },
         )
