@@ -9,7 +9,7 @@ from kascade.storage.checkpoint import CheckpointRef
 from kascade.tracking.summary import Attempt, RunSummary
 from kascade.tracking.svg import element, figure, line, shorten, text, title
 
-COLUMN, LANE, BOX, HEIGHT = 128.0, 74.0, 112.0, 48.0
+COLUMN, LANE, BOX, HEIGHT, TOP = 132.0, 66.0, 112.0, 48.0, 46.0
 Place = tuple[float, float]
 
 
@@ -17,7 +17,7 @@ def lineage(summary: RunSummary) -> str:
     """Columns are the base and the stages, rows their attempts; solid: trained from, dashed: teacher."""
     places = _places(summary)
     columns = 1 + len(summary.stages)
-    lanes = 1 + max([len(stage.attempts) for stage in summary.stages], default=0)
+    lanes = max([1, *(len(stage.attempts) for stage in summary.stages)])
     body = [text(8, 16, "base", class_="name")]
     for stage in summary.stages:
         label = f"{stage.number} · {shorten(stage.title, 15)}"
@@ -27,15 +27,15 @@ def lineage(summary: RunSummary) -> str:
     for attempt in summary.current:
         kept = attempt is summary.base or attempt.digest in accepted
         body.append(_box(attempt, places[attempt.digest], kept, attempt is summary.final))
-    height = 34 + LANE * max(lanes - 1, 1)
+    height = TOP + LANE * lanes
     return figure("Lineage of the checkpoints", 16 + COLUMN * columns, height, body)
 
 
 def _places(summary: RunSummary) -> Mapping[str, Place]:
-    places: dict[str, Place] = {summary.base.digest: (8.0, 28.0)} if summary.base else {}
+    places: dict[str, Place] = {summary.base.digest: (8.0, TOP)} if summary.base else {}
     for stage in summary.stages:
         for lane, attempt in enumerate(stage.attempts):
-            places.setdefault(attempt.digest, (8 + COLUMN * stage.number, 28 + LANE * lane))
+            places.setdefault(attempt.digest, (8 + COLUMN * stage.number, TOP + LANE * lane))
     return places
 
 
@@ -63,8 +63,11 @@ def _edge(start: Place, end: Place, kind: str) -> str:
         x = start[0] + BOX / 2
         return line(x, min(start[1], end[1]) + HEIGHT, x, max(start[1], end[1]), kind)
     x1, y1, x2, y2 = start[0] + BOX, start[1] + HEIGHT / 2, end[0], end[1] + HEIGHT / 2
-    bend = 10.0 if kind == "edge" else 26.0
-    path = f"M{x1:.1f},{y1:.1f}C{x1 + bend:.1f},{y1:.1f} {x2 - bend:.1f},{y2:.1f} {x2:.1f},{y2:.1f}"
+    gutter, over = (5.0, TOP - 7) if kind == "edge" else (10.0, TOP - 13)
+    if end[0] - start[0] > COLUMN:  # over the boxes between, which it has nothing to do with
+        path = f"M{x1:.1f},{y1:.1f}h{gutter:.1f}V{over:.1f}H{x2 - gutter:.1f}V{y2:.1f}H{x2:.1f}"
+    else:
+        path = f"M{x1:.1f},{y1:.1f}h{gutter:.1f}V{y2:.1f}H{x2:.1f}"
     return element("path", d=path, class_=kind)
 
 
