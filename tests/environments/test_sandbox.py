@@ -372,3 +372,14 @@ def test_says_what_isolates(sandbox: Sandbox) -> None:
     assert "seccomp" in str(sandbox.describe())
     assert Isolation("x86_64", landlock=0, seccomp=1).problems() != []
     assert Isolation("x86_64", landlock=7, seccomp=1).problems() == []
+
+
+def test_interrupted_batch_leaves_nothing_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(batch: sandbox_module._Batch) -> None:
+        raise KeyboardInterrupt
+
+    with Sandbox() as own:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sandbox_module._Batch, "_wait", interrupted)
+            own.run_many([Job("print('old')", limits=QUICK)])
+        assert run(own, "print('new')").stdout == "new\n"
