@@ -42,17 +42,24 @@ class Steps:
         return cls(*(getattr(importlib.import_module(f"components.{name}"), name) for name in names))
 
 
+def _pipeline(name: str, description: str | None = None) -> Callable[[Component], Component]:
+    """`dsl.pipeline`, typed."""
+    decorate: Callable[[Component], Component] = dsl.pipeline(name=name, description=description)
+    return decorate
+
+
 def build_cascade(recipe: Recipe, steps: Steps) -> Any:
     """The pipeline of a recipe; its run-time parameter is `run`, its output the final checkpoint."""
     stages = {
         stage.name: _Stage(recipe, number, steps).pipeline() for number, stage in enumerate(recipe.stages)
     }
 
-    @dsl.pipeline(name=recipe.name, description=recipe.description)
+    @_pipeline(name=recipe.name, description=recipe.description)
     def cascade(run: str = f"/kascade/runs/{recipe.name}") -> str:
         whole = fingerprint(recipe)
         base = steps.preflight(run=run, fingerprint=whole).set_display_name("Preflight")
         base.set_caching_options(False)  # what it checks is not a function of its arguments
+        accepted: str
         accepted, ends = _wire_stages(recipe, stages, run, _examine_base(recipe, steps, run, base.output))
         report = steps.report(run=run, fingerprint=whole).set_display_name("Report").after(*ends)
         report.set_caching_options(False)
@@ -109,7 +116,7 @@ class _Stage:
         for round_ in range(self.rounds, 0, -1):  # kfp wants the inner pipelines to be built first
             recovery = self._recovery(round_, following=recovery)
 
-        @dsl.pipeline(name=f"stage-{self.label}")
+        @_pipeline(name=f"stage-{self.label}")
         def stage(run: str, parent: str) -> str:
             trained = self.steps.train(run=run, stage=self.name, parent=parent, fingerprint=self.fingerprint)
             trained.set_display_name("Train")
@@ -118,9 +125,10 @@ class _Stage:
             settled = self.steps.settle(
                 run=run, stage=self.name, candidate=candidate, parent=parent, fingerprint=self.fingerprint
             )
-            return settled.set_display_name("Settle").after(regressed).output
+            accepted: str = settled.set_display_name("Settle").after(regressed).output
+            return accepted
 
-        return stage  # type: ignore[no-any-return]
+        return stage
 
     def _judge(self, run: Value, attempt: str, checkpoint: Value, parent: Value) -> Task:
         """The exams of one attempt, then the verdict, whose output says whether it regressed."""
@@ -149,7 +157,7 @@ class _Stage:
         return dsl.OneOf(recovered.output, kept.output)
 
     def _recovery(self, round_: int, following: Component | None) -> Component:
-        @dsl.pipeline(name=f"recovery-{round_}-{self.label}")
+        @_pipeline(name=f"recovery-{round_}-{self.label}")
         def recovery(run: str, checkpoint: str, parent: str) -> str:
             recovered = self.steps.recover(
                 run=run,
@@ -160,6 +168,7 @@ class _Stage:
                 fingerprint=self.fingerprint,
             ).set_display_name(f"Recover, round {round_}")
             regressed = self._judge(run, f"recover-{round_}", recovered.output, parent)
-            return self._recovered_or_kept(following, run, regressed, recovered.output, parent)
+            candidate: str = self._recovered_or_kept(following, run, regressed, recovered.output, parent)
+            return candidate
 
-        return recovery  # type: ignore[no-any-return]
+        return recovery

@@ -8,6 +8,7 @@ from pathlib import Path
 from kfp import compiler
 
 from kascade.recipe.schema import Recipe
+from pipelines.canonical import canonicalise
 from pipelines.cascade import Steps, build_cascade
 
 
@@ -19,5 +20,7 @@ def compile_recipe(recipe: Recipe, path: Path, *, steps: Steps | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        compiler.Compiler().compile(build_cascade(recipe, steps or Steps.shipped()), str(path))
+        cascade = build_cascade(recipe, steps or Steps.shipped())
+        canonicalise(cascade.pipeline_spec)
+        compiler.Compiler().compile(cascade, str(path))
     return path

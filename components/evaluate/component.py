@@ -4,7 +4,7 @@ from components.image import step_component
 
 
 @step_component
-def evaluate(run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str) -> None:
+def evaluate(*, run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str) -> None:
     """Scores go to the run's folder; `fingerprint` only tells cached results apart."""
     from kascade.stages.task import pipeline_task
 

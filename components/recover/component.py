@@ -4,7 +4,7 @@ from components.image import step_component
 
 
 @step_component
-def recover(run: str, stage: str, round: int, checkpoint: str, parent: str, fingerprint: str) -> str:
+def recover(*, run: str, stage: str, round: int, checkpoint: str, parent: str, fingerprint: str) -> str:
     """Return the recovered checkpoint's reference; `fingerprint` only tells cached results apart."""
     from kascade.stages.task import pipeline_task
 

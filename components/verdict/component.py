@@ -4,7 +4,7 @@ from components.image import step_component
 
 
 @step_component
-def verdict(run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str) -> bool:
+def verdict(*, run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str) -> bool:
     """Return whether it regressed; `fingerprint` only tells cached results apart."""
     from kascade.stages.task import pipeline_task
 
