@@ -15,7 +15,8 @@ ROWS = (
     ("kascade.cli", "pipelines"),
     ("components",),
     ("kascade.stages",),
-    ("kascade.tracking", "kascade.guard"),
+    ("kascade.tracking",),  # makes MLflow and the report from what the guard wrote
+    ("kascade.guard",),
     ("kascade.learning",),
     ("kascade.rollout",),
     ("kascade.environments", "kascade.models"),
@@ -23,7 +24,13 @@ ROWS = (
     ("kascade.storage", "kascade.recipe"),
 )
 # Words and types that every row may use.
-FOUNDATION = ("kascade.errors", "kascade.clock", "kascade.environments.base", "kascade.version")
+FOUNDATION = (
+    "kascade.errors",
+    "kascade.clock",
+    "kascade.environments.base",
+    "kascade.environments.registry",
+    "kascade.version",
+)
 WITHOUT_TORCH = (
     "kascade.cli",
     "kascade.recipe",

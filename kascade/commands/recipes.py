@@ -115,10 +115,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show stages, exams, worst case and cost; with --run also what would be done again and why."""
+    from kascade.commands.run_folder import read_earlier_run
     from kascade.recipe.plan import make_plan
 
     loaded = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings).load()
-    made = make_plan(loaded.recipe, run)
+    made = make_plan(loaded.recipe, read_earlier_run(run) if run else None)
     emit(made.model_dump(mode="json")) if as_json else _show_plan(made)
 
 
@@ -191,8 +192,9 @@ def compile_(
     emit({"written": str(written)}) if as_json else typer.echo(f"{written} written")
 
 
-def schema() -> None:
+def schema(as_json: AsJson = True) -> None:
     """Print the JSON Schema of recipe files, for editors."""
+    del as_json  # a schema is JSON anyway
     from kascade.recipe.file import file_schema
 
     emit(file_schema())

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def report(run: RunFolder, as_json: AsJson = False) -> None:
     """Write the run's HTML report again and print where it is."""
-    from kascade.recipe.plan import read_run_recipe
+    from kascade.commands.run_folder import read_run_recipe
     from kascade.tracking.report import write_report
 
     read_run_recipe(run)
@@ -39,7 +39,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Tell on one screen where a checkpoint, stage or benchmark stands, and why."""
-    from kascade.recipe.plan import read_run_recipe
+    from kascade.commands.run_folder import read_run_recipe
     from kascade.tracking import explain as tracking
 
     read_run_recipe(run)
@@ -53,15 +53,19 @@ def ui(
     run: RunFolder,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option()] = "127.0.0.1",
+    as_json: AsJson = False,
 ) -> None:
     """Open the run's MLflow server; Ctrl-C ends it."""
     import subprocess
 
-    from kascade.recipe.plan import read_run_recipe
+    from kascade.commands.run_folder import read_run_recipe
     from kascade.tracking.mlflow_server import ui_command
 
     command = ui_command(run, read_run_recipe(run), host=host, port=port)
-    console().print(f"MLflow on {command.address} (Ctrl-C ends it)", markup=False)
+    if as_json:
+        emit({"address": command.address})
+    else:
+        console().print(f"MLflow on {command.address} (Ctrl-C ends it)", markup=False)
     ended = subprocess.run(command.arguments, env={**os.environ, **command.environment}, check=False)
     raise typer.Exit(ended.returncode)
 
@@ -69,8 +73,10 @@ def ui(
 def grade(
     rows: Annotated[Path, typer.Argument(help="JSONL of NeMo-Gym rows that carry a `response`.")],
     environment: Annotated[str | None, typer.Option(help="For rows that do not name theirs.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Faults as JSON too.")] = False,
 ) -> None:
     """Grade rows that carry a response: one JSON line each with reward, components and error."""
+    del as_json  # grades are JSON lines anyway; faults are told by the group of verbs
     from kascade.data.rows import read_rows
 
     faults: list[Fault] = []

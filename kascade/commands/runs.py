@@ -19,7 +19,7 @@ from kascade.commands.arguments import (
     Threads,
 )
 from kascade.commands.output import AsJson, console, emit
-from kascade.errors import Fault, UserError
+from kascade.errors import UserError
 
 if TYPE_CHECKING:
     from kascade.recipe.schema import Recipe
@@ -48,14 +48,16 @@ def run(
 ) -> None:
     """Run a cascade on this machine; the same command again continues where it stopped."""
     from kascade.commands.preflight import preflight_faults
+    from kascade.commands.run_folder import open_run_folder
 
     arguments = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings)
     loaded = arguments.load()
     folder = (out or Path("runs") / loaded.recipe.name).absolute()
     if faults := preflight_faults(loaded, folder):
         raise UserError(faults)
-    _announce(folder, loaded.recipe)
-    _write_recipe(folder, loaded.recipe, arguments.remark() + loaded.text)
+    changed = open_run_folder(folder, loaded.recipe, arguments.remark() + loaded.text)
+    if changed is not None:
+        _announce(folder, changed)
     _run(folder, loaded.recipe, quiet, as_json)
 
 
@@ -65,36 +67,15 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Continue an interrupted run with its own recipe; finished stages are left as they are."""
-    from kascade.recipe.plan import read_run_recipe
+    from kascade.commands.run_folder import read_run_recipe
 
     _run(folder.absolute(), read_run_recipe(folder), quiet, as_json)
 
 
-def _announce(folder: Path, recipe: Recipe) -> None:
-    """Say what an earlier run in this folder makes unnecessary, and what is done again."""
-    from kascade.recipe.identity import changed_stages
-    from kascade.recipe.plan import read_run_recipe
-    from kascade.storage.layout import RunLayout
-
-    if not RunLayout(folder).resolved_recipe.is_file():
-        return
-    changed = changed_stages(read_run_recipe(folder), recipe)
+def _announce(folder: Path, changed: dict[str, tuple[str, ...]]) -> None:
     lines = [f"continuing {folder}" + ("; earlier results are kept, done again:" if changed else "")]
     lines += [f"  {stage}: {'; '.join(reasons)}" for stage, reasons in changed.items()]
     console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-
-def _write_recipe(folder: Path, recipe: Recipe, text: str) -> None:
-    from kascade.storage.files import write_text
-    from kascade.storage.layout import RunLayout
-
-    layout = RunLayout(folder)
-    try:
-        write_text(layout.recipe, text)
-        write_text(layout.resolved_recipe, recipe.model_dump_json(indent=1) + "\n")
-    except OSError as error:
-        remedy = "name another folder with --out"
-        raise UserError(Fault(str(folder), f"cannot be written: {error.strerror}", remedy=remedy)) from error
 
 
 def _run(folder: Path, recipe: Recipe, quiet: bool, as_json: bool) -> None:

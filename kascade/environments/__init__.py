@@ -4,28 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from kascade.environments.base import DOMAINS, SPLITS, Domain, Environment, Grade, Message, Split, Task
+from kascade.environments.registry import BUILTIN, known_environments
 from kascade.errors import Fault, UserError
-
-BUILTIN = {
-    "math_with_judge": "kascade.environments.math:MathEnvironment",
-    "instruction_following": "kascade.environments.instruction_following:InstructionFollowing",
-    "mcqa": "kascade.environments.knowledge:MultipleChoice",
-    "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
-    "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",
-    "genrm_compare": "kascade.environments.chat:PairwiseChat",
-    "lc_niah": "kascade.environments.long_context:Retrieval",
-    "code_gen": "kascade.environments.code:CodeGeneration",
-    "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
-}
-
-
-def known_environments() -> dict[str, str]:
-    """Name of each environment → "module:Class", the user's own entry points included."""
-    plugins = {point.name: point.value for point in entry_points(group="kascade.environments")}
-    return {**BUILTIN, **plugins}
 
 
 @cache

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from kascade.environments.registry import known_environments
+
 BASE = "base"
 RESERVED_NAMES = frozenset(
     {BASE, "best", "benchmarks", "guard", "threads", "tracking", "preflight", "report"}
@@ -142,8 +144,6 @@ def _uses(stage: _Entry, branch: str) -> bool:
 
 
 def _environments_are_registered(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
-    from kascade.environments import known_environments
-
     known = sorted(known_environments())
     for where, name in _environments(value, path):
         if name not in known:

@@ -14,7 +14,7 @@ import kascade
 from kascade.errors import Fault, UserError
 from kascade.recipe.checks import cross_problems, nearest
 from kascade.recipe.document import Node, from_value, parse_yaml
-from kascade.recipe.faults import place_of, problem_faults, validation_faults
+from kascade.recipe.faults import place_of, problem_faults, show, validation_faults
 from kascade.recipe.file import Dials, FullDials, PresetFile, model_schema
 from kascade.recipe.layers import apply_layer, apply_overrides, merged, with_resolved_paths
 from kascade.recipe.schema import Part, Recipe
@@ -111,15 +111,16 @@ def _read(path: Path) -> str:
 def _chain(root: Node, faults: list[Fault]) -> list[Node]:
     """The file and the presets behind it, the one that spells everything out last."""
     chain, names = [root], preset_names()
-    seen: set[str] = set()
+    seen: set[Any] = set()
     while "preset" in chain[-1].mapping:
         named = chain[-1].mapping["preset"]
-        if named.value not in names or named.value in seen:
-            what = "goes round in circles" if named.value in seen else "there is no such preset"
+        known = named.value in names
+        if not known or named.value in seen:
+            what = "the presets go round in circles" if known else f"there is no preset {show(named.plain())}"
             fault = Fault(named.place, what, ", ".join(names), nearest(named.value, names))
             _checked(PresetFile, chain[-1], faults)
             raise UserError([fault, *faults])
-        seen.add(str(named.value))
+        seen.add(named.value)
         preset = PRESETS / f"{named.value}.yaml"
         chain.append(parse_yaml(_read(preset), preset.name))
     return chain

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from kascade.errors import Fault, UserError
 from kascade.recipe.checks import BASE
-from kascade.recipe.identity import changed_stages, parent_of, teachers_of
+from kascade.recipe.identity import changed_stages, find_stage, parent_of, teachers_of
 from kascade.recipe.schema import Recipe, RLHFStage, RLStage, SFTStage, Stage
 from kascade.recipe.titles import stage_title
-from kascade.storage.files import read_json
-from kascade.storage.layout import RunLayout
 
 
 class _Planned(BaseModel):
@@ -87,12 +84,17 @@ class Plan(_Planned):
     redo: dict[str, tuple[str, ...]] | None = None
 
 
-def make_plan(recipe: Recipe, run: Path | None = None) -> Plan:
-    """The plan of `recipe`; with the folder of an earlier run, also what changes and what it may cost.
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """A run that was measured: its name, its recipe, and CPU seconds by step ("if_rl.train")."""
 
-    Raises UserError when `run` is not the folder of a run.
-    """
-    earlier = read_run_recipe(run) if run else None
+    name: str
+    recipe: Recipe
+    cpu_seconds: Mapping[str, float]
+
+
+def make_plan(recipe: Recipe, earlier: EarlierRun | None = None) -> Plan:
+    """The plan of `recipe`; with an earlier run, also what changes and what it may cost."""
     return Plan(
         recipe=recipe.name,
         model=recipe.model.source,
@@ -104,24 +106,9 @@ def make_plan(recipe: Recipe, run: Path | None = None) -> Plan:
         ),
         answers_per_checkpoint=_screen_answers(recipe),
         worst_case=_worst_case(recipe),
-        estimate=_estimate(recipe, run, earlier),
-        redo=changed_stages(earlier, recipe) if earlier else None,
+        estimate=_estimate(recipe, earlier),
+        redo=changed_stages(earlier.recipe, recipe) if earlier else None,
     )
-
-
-def read_run_recipe(run: Path) -> Recipe:
-    """The completed recipe that a run folder was last started with. Raises UserError."""
-    path = RunLayout(run).resolved_recipe
-    if not path.is_file():
-        remedy = "give the folder that `kascade run` wrote"
-        raise UserError(Fault(str(run), f"is not the folder of a run: no {path.name}", remedy=remedy))
-    try:
-        return Recipe.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
-    except ValueError as error:
-        remedy = "start a new run in another folder"
-        raise UserError(
-            Fault(str(path), f"is not a recipe of this version: {error}", remedy=remedy)
-        ) from error
 
 
 def samples_per_step(stage: Stage) -> int:
@@ -177,23 +164,22 @@ def _worst_case(recipe: Recipe) -> WorstCase:
     return WorstCase(recoveries=recoveries, steps=steps, samples=steps * rollouts, exam_answers=answers)
 
 
-def _estimate(recipe: Recipe, run: Path | None, earlier: Recipe | None) -> Estimate:
-    if run is None or earlier is None:
+def _estimate(recipe: Recipe, earlier: EarlierRun | None) -> Estimate:
+    if earlier is None:
         return _nothing("no measurements yet: name a finished run of the same model with --run")
-    if earlier.model.source != recipe.model.source:
-        return _nothing(f"no measurements: {run} trained another model, {earlier.model.source}")
-    main, recovery = _measured(run, earlier)
+    if earlier.recipe.model.source != recipe.model.source:
+        return _nothing(f"no measurements: {earlier.name} trained {earlier.recipe.model.source}")
+    main, rounds = _by_stage(earlier)
     unmeasured = [stage.name for stage in recipe.stages if stage.name not in main]
     if unmeasured:
-        return _nothing(f"no measurements in {run} of {', '.join(unmeasured)}")
-    low = main[BASE] + sum(main[s.name] * _work_ratio(earlier, recipe, s) for s in recipe.stages)
-    rounds = [seconds for per_round in recovery.values() for seconds in per_round]
+        return _nothing(f"no measurements in {earlier.name} of {', '.join(unmeasured)}")
+    low = main[BASE] + sum(main[s.name] * _work_ratio(earlier.recipe, recipe, s) for s in recipe.stages)
     worst = len(recipe.stages) * recipe.guard.recovery.rounds
     return Estimate(
         low=low,
-        expected=low + sum(rounds),
-        high=low + worst * max(rounds) if rounds else None,
-        basis=f"CPU seconds of {run}, {len(rounds)} recoveries among them; a changed stage by its samples",
+        expected=low + sum(rounds.values()),
+        high=low + worst * max(rounds.values()) if rounds else None,
+        basis=f"measured in {earlier.name} with {len(rounds)} recoveries; changed stages by samples",
     )
 
 
@@ -202,23 +188,25 @@ def _nothing(basis: str) -> Estimate:
 
 
 def _work_ratio(old: Recipe, new: Recipe, stage: Stage) -> float:
-    before = next(other for other in old.stages if other.name == stage.name)
+    before = find_stage(old, stage.name)
     return stage.steps * samples_per_step(stage) / (before.steps * samples_per_step(before))
 
 
-def _measured(run: Path, recipe: Recipe) -> tuple[Mapping[str, float], Mapping[str, list[float]]]:
-    """CPU seconds of each stage's own steps, and of each of its recovery rounds, from `costs/`."""
-    names = sorted((BASE, *(stage.name for stage in recipe.stages)), key=len, reverse=True)
+def _by_stage(earlier: EarlierRun) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """CPU seconds of each stage without its recoveries, and of each recovery round with its exams.
+
+    Steps that belong to no stage (preflight, the base's exams, the report) count for the base.
+    """
+    names = {stage.name for stage in earlier.recipe.stages}
     main: dict[str, float] = defaultdict(float)
-    rounds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    folder = RunLayout(run).root / "costs"
-    for path in sorted(folder.rglob("*.json")):
-        step = path.relative_to(folder).with_suffix("").as_posix()
-        stage = next((name for name in names if step.startswith(name)), BASE)
-        seconds = float(read_json(path)["cpu_s"])
-        number = next((n for n in ("1", "2") if f"recover-{n}" in step), None)
-        if number is None:
-            main[stage] += seconds
+    rounds: dict[str, float] = defaultdict(float)
+    for step, seconds in earlier.cpu_seconds.items():
+        stage, _, rest = step.partition(".")
+        attempt = rest.partition(".")[0]
+        if stage not in names:
+            main[BASE] += seconds
+        elif attempt.startswith("recover-"):
+            rounds[f"{stage}.{attempt}"] += seconds
         else:
-            rounds[stage][number] += seconds
-    return main, {stage: list(found.values()) for stage, found in rounds.items()}
+            main[stage] += seconds
+    return main, rounds

@@ -1,0 +1,23 @@
+"""Which environments there are: names and places only, so that recipes are checked without loading any."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+BUILTIN = {
+    "math_with_judge": "kascade.environments.math:MathEnvironment",
+    "instruction_following": "kascade.environments.instruction_following:InstructionFollowing",
+    "mcqa": "kascade.environments.knowledge:MultipleChoice",
+    "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
+    "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",
+    "genrm_compare": "kascade.environments.chat:PairwiseChat",
+    "lc_niah": "kascade.environments.long_context:Retrieval",
+    "code_gen": "kascade.environments.code:CodeGeneration",
+    "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
+}
+
+
+def known_environments() -> dict[str, str]:
+    """Name of each environment → "module:Class", the user's own entry points included."""
+    plugins = {point.name: point.value for point in entry_points(group="kascade.environments")}
+    return {**BUILTIN, **plugins}

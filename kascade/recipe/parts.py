@@ -1,0 +1,167 @@
+"""Parts of stages: optimiser, limits, data, sampling, and the rules of each way to learn.
+
+Every number of a loss or a rule is a field, with its source. Sources: [C2] Nemotron-Cascade 2 (arXiv
+2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from kascade.recipe.checks import CrossCheckError, Problem
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Part(BaseModel):
+    """Base of all recipe parts: unknown keys are errors, values do not change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Optimizer(Part):
+    """AdamW with warm-up. Defaults: [C2 App. B]."""
+
+    learning_rate: PositiveFloat = 3e-6
+    final_learning_rate: float | None = Field(
+        None, ge=0, description="where the schedule ends; None: constant"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    warmup_start: float = Field(0.0, ge=0, description="learning rate at step 0 of the warm-up")
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    weight_decay: float = Field(0.1, ge=0)
+    max_grad_norm: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _schedule_has_an_end(self) -> Optimizer:
+        if (self.schedule == "constant") != (self.final_learning_rate is None):
+            what = f"a {self.schedule} schedule goes with final_learning_rate {self.final_learning_rate}"
+            remedy = "give both a schedule (linear, cosine) and final_learning_rate, or neither"
+            raise CrossCheckError([Problem(("final_learning_rate",), what, remedy=remedy)])
+        return self
+
+
+def check_warmup(optimizer: Optimizer, steps: int) -> None:
+    if optimizer.warmup_steps > steps:
+        what = f"the warm-up of {optimizer.warmup_steps} steps is longer than the {steps} steps in all"
+        raise CrossCheckError([Problem(("optimizer", "warmup_steps"), what, allowed=f"0 to {steps}")])
+
+
+class Limits(Part):
+    """Training stops when one of these is passed; None switches that check off."""
+
+    max_logprob_gap: PositiveFloat | None = Field(
+        0.05, description="mean |log p(trainer) - log p(sampler)| over a step's tokens, nats"
+    )
+    max_dropped_tokens: Share | None = Field(0.2, description="share of tokens outside the importance range")
+    min_entropy: float | None = Field(None, description="mean entropy of sampled tokens, nats")
+    max_truncated: Share | None = Field(None, description="share of rollouts cut at the length limit")
+    max_grader_errors: Share | None = Field(0.1, description="share of grades that are errors")
+
+
+class DataSource(Part):
+    """Where an environment's tasks come from: generated here, or NeMo-Gym rows of a JSONL file."""
+
+    environment: str
+    path: str | None = Field(None, description="JSONL of NeMo-Gym rows; None: generated tasks")
+    count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
+    levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
+
+    @model_validator(mode="after")
+    def _tasks_come_from_somewhere(self) -> DataSource:
+        problems = []
+        if self.path is None and self.count is None:
+            problems.append(Problem(("count",), "neither a path to read nor a count to generate"))
+        if self.levels[0] > self.levels[1]:
+            problems.append(Problem(("levels",), f"{list(self.levels)} is not a range", "[low, high]"))
+        if problems:
+            raise CrossCheckError(problems)
+        return self
+
+
+class Mix(Part):
+    """One data source with its share of each batch."""
+
+    source: DataSource
+    weight: PositiveFloat = 1.0
+
+
+class Sampling(Part):
+    """How rollouts are drawn. [C2 App. B: temperature 1, top-p 1]"""
+
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: PositiveInt | None = None
+    max_new_tokens: PositiveInt = 49_152
+
+
+class GRPO(Part):
+    """Strictly on-policy GRPO without KL, group-normalised, token-level. [C2 §4.1.2 Eq. 1]"""
+
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    normalize_std: bool = True
+    kl_coefficient: float = Field(0.0, ge=0, description="0 everywhere but RLHF [C2 §4.1.2]")
+    dynamic_filtering: bool = Field(True, description="drop groups whose rewards are all equal [C2 §4.2]")
+    max_generation_batches: PositiveInt = Field(
+        1, description="how often to draw more prompts when filtering leaves too few groups"
+    )
+    min_usable_groups: PositiveInt = Field(
+        4, description="fewer usable groups than this: skip the update, say so"
+    )
+    overlong: Literal["keep", "filter", "penalty"] = Field(
+        "keep", description="truncated rollouts: filter = masked from the loss, penalty = reward 0 [C2 §4.2]"
+    )
+    drop_below_best: float | None = Field(
+        None, description="mask prompts where no rollout has a higher reward than this (SWE: 0.5) [C2 §4.8]"
+    )
+
+
+def check_usable_groups(grpo: GRPO, prompts_per_step: int) -> None:
+    if grpo.min_usable_groups > prompts_per_step:
+        what = f"{grpo.min_usable_groups} usable groups can never come from {prompts_per_step} prompts"
+        allowed = f"1 to {prompts_per_step}"
+        raise CrossCheckError([Problem(("grpo", "min_usable_groups"), what, allowed)])
+
+
+class ImportanceRange(Part):
+    """Tokens whose trainer/sampler ratio lies outside are dropped, not clamped. [C2 §4.4 Eq. 3]"""
+
+    low: PositiveFloat = 0.5
+    high: PositiveFloat = 2.0
+
+    @model_validator(mode="after")
+    def _keeps_on_policy_tokens(self) -> ImportanceRange:
+        if not self.low < 1 < self.high:
+            what = f"[{self.low}, {self.high}] does not hold the ratio 1 of on-policy tokens"
+            raise CrossCheckError([Problem(("low",), what, allowed="low < 1 < high")])
+        return self
+
+
+class Judge(Part):
+    """Who compares two answers. `rule`: the environment's own preference; `reward_model`: learned here."""
+
+    kind: Literal["rule", "reward_model"] = "rule"
+    min_agreement: Share = Field(0.85, description="held-out agreement under which a reward model is refused")
+    pairs: PositiveInt = Field(
+        512, description="preference pairs the reward model is trained and measured on"
+    )
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of the pairs it is measured on")
+    epochs: PositiveInt = Field(1, description="[C1 §4.2]")
+    batch_size: PositiveInt = Field(256, description="pairs an update [C1 §4.2]")
+    optimizer: Optimizer = Field(Optimizer(learning_rate=2e-6), description="[C1 §4.2]")
+
+
+class Pairwise(Part):
+    """Aggregation of pairwise comparisons. [N3 §3.3; C2 §4.5 compares all pairs]"""
+
+    pairs: Literal["all", "circular"] = "all"
+    length_coefficient: float = Field(0.5, ge=0, description="lambda of the group-relative length term")
+    conciseness_bonus: float = Field(0.5, ge=0, description="beta, for the shortest answer among the best")
+    conciseness_percentile: Share = Field(
+        0.8, description="only answers with at least this reward percentile"
+    )

@@ -1,0 +1,205 @@
+"""The command line as a user meets it: messages, exit codes, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from kascade.cli import app
+from kascade.commands.run_folder import open_run_folder
+from kascade.recipe.load import load_recipe
+from kascade.storage.layout import RunLayout
+
+ROOT = Path(__file__).parents[2]
+MCQA_ROW = {
+    "responses_create_params": {
+        "input": [{"role": "user", "content": "Which letter comes first?\nA: a\nB: b"}]
+    },
+    "options": [{"A": "a"}, {"B": "b"}],
+    "expected_answer": "A",
+    "grading_mode": "strict_single_letter_boxed",
+}
+
+
+def kascade(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """What is looked at before weights are loaded."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen3"}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def write_rows(path: Path, *rows: dict[str, object] | str) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_check_accepts_a_preset_with_a_model_and_rows(tmp_path: Path, model: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", MCQA_ROW)
+    result = kascade(
+        "check", "quickstart", "--model", model, "--data", f"mcqa={rows}", "--out", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.output
+    assert "no faults" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["check", "plan", "compile"])
+def test_faulty_recipes_exit_2_and_name_place_and_remedy(tmp_path: Path, verb: str) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("preset: quickstart\noverrides: {if_rl: {stpes: 3}}\n")
+    result = kascade(verb, recipe)
+    assert result.exit_code == 2
+    assert f"{recipe}:2 overrides.if_rl.stpes: unknown key 'stpes'" in result.stderr
+    assert "did you mean 'steps'?" in result.stderr
+    assert result.stdout == ""
+
+
+def test_faults_as_json(tmp_path: Path) -> None:
+    result = kascade("check", tmp_path / "none.yaml", "--json")
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert found["error"] == "UserError"
+    assert found["faults"][0]["what"] == "no such file"
+
+
+def test_plan_as_text_and_json() -> None:
+    text = kascade("plan", "nemotron-cascade-2")
+    assert text.exit_code == 0
+    assert "rlhf_teacher (side)" in text.stdout
+    plan = json.loads(kascade("plan", "quickstart", "--json").stdout)
+    assert [stage["name"] for stage in plan["stages"]][:2] == ["sft", "if_rl"]
+
+
+def test_init_writes_a_recipe_that_loads_and_never_overwrites(tmp_path: Path) -> None:
+    out = tmp_path / "recipe.yaml"
+    assert kascade("init", "quickstart", "--out", out).exit_code == 0
+    assert load_recipe(out).stages == load_recipe("quickstart").stages
+    out.write_text("mine")
+    result = kascade("init", "quikstart", "--out", out)
+    assert result.exit_code == 2
+    assert "2 faults" in result.stderr
+    assert out.read_text() == "mine"
+
+
+def test_schema_and_version() -> None:
+    assert "PresetFile" in json.loads(kascade("schema").stdout)["$defs"]
+    assert json.loads(kascade("version", "--json").stdout)["version"]
+
+
+@pytest.mark.parametrize("verb", [("nope",), ("run",), ("plan", "quickstart", "--sed", "3")])
+def test_unknown_verbs_and_options_exit_2(verb: tuple[str, ...]) -> None:
+    assert kascade(*verb).exit_code == 2
+
+
+def test_rows_at_fault_are_named_by_file_and_line(tmp_path: Path, model: Path) -> None:
+    bad = {**MCQA_ROW, "responses_create_params": {"input": []}}
+    rows = write_rows(tmp_path / "rows.jsonl", MCQA_ROW, "{not json", bad)
+    result = kascade("check", "quickstart", "--model", model, "--data", f"mcqa={rows}")
+    assert result.exit_code == 2
+    assert f"{rows}:2" in result.stderr
+    assert f"{rows}:3" in result.stderr
+
+
+def test_missing_rows_and_a_model_without_tokenizer_are_told_together(tmp_path: Path, model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    result = kascade("check", "quickstart", "--model", model, "--data", f"mcqa={tmp_path / 'none.jsonl'}")
+    assert result.exit_code == 2
+    assert "has no tokenizer" in result.stderr
+    assert "none.jsonl does not exist" in result.stderr
+
+
+def test_run_refuses_a_folder_of_other_things(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter.tex").write_text("years of work")
+    before = snapshot(tmp_path)
+    result = kascade("run", "quickstart", "--model", model, "--out", out)
+    assert result.exit_code == 2
+    assert "not a Kascade run" in result.stderr
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["file", "below_a_file", "unwritable"])
+def test_run_refuses_an_output_that_cannot_be_written(tmp_path: Path, model: Path, place: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    out = {"file": file, "below_a_file": file / "run", "unwritable": Path("/proc/kascade/run")}[place]
+    result = kascade("run", "quickstart", "--model", model, "--out", out)
+    assert result.exit_code == 2
+    assert str(out) in result.stderr
+    assert file.read_text() == "mine"
+
+
+def test_a_run_folder_remembers_its_recipe_and_what_a_change_redoes(tmp_path: Path) -> None:
+    first = load_recipe("quickstart")
+    assert open_run_folder(tmp_path, first, "preset: quickstart\n") is None
+    assert load_recipe(RunLayout(tmp_path).resolved_recipe) == first
+    assert open_run_folder(tmp_path, first, "preset: quickstart\n") == {}
+    changed = open_run_folder(tmp_path, load_recipe("quickstart", ["swe_rl.steps=1"]), "changed\n")
+    assert changed == {"swe_rl": (f"steps: {first.stages[-1].steps} → 1",)}
+    assert RunLayout(tmp_path).recipe.read_text() == "changed\n"
+
+
+@pytest.mark.parametrize("verb", [("resume",), ("report",), ("ui",), ("explain", "sft")])
+def test_verbs_about_runs_refuse_other_folders(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    result = kascade(verb[0], tmp_path, *verb[1:])
+    assert result.exit_code == 2
+    assert "is not the folder of a run" in result.stderr
+
+
+def response(text: str) -> dict[str, object]:
+    return {"output": [{"type": "message", "content": [{"type": "output_text", "text": text}]}]}
+
+
+def test_grade_prints_one_line_a_row_and_names_faulty_rows(tmp_path: Path) -> None:
+    rows = write_rows(
+        tmp_path / "rows.jsonl",
+        {**MCQA_ROW, "agent_ref": {"name": "mcqa_simple_agent"}, "response": response("\\boxed{A}")},
+        {**MCQA_ROW, "agent_ref": {"name": "mcqa"}, "response": "\\boxed{B}"},
+        {**MCQA_ROW, "agent_ref": {"name": "mcqa"}},
+        {**MCQA_ROW, "agent_ref": {"name": "chess"}, "response": "e4"},
+        {**MCQA_ROW, "response": "\\boxed{A}"},
+    )
+    result = kascade("grade", rows)
+    assert result.exit_code == 2
+    assert [json.loads(line)["reward"] for line in result.stdout.splitlines()] == [1.0, 0.0]
+    assert [f"{rows}:{number}" in result.stderr for number in (3, 4, 5)] == [True, True, True]
+    named = kascade(
+        "grade", write_rows(rows, {**MCQA_ROW, "response": "\\boxed{A}"}), "--environment", "mcqa"
+    )
+    assert (named.exit_code, json.loads(named.stdout)["reward"]) == (0, 1.0)
+
+
+@pytest.mark.parametrize("verb", ["check", "plan", "schema"])
+def test_light_verbs_import_nothing_heavy(verb: str, model: Path) -> None:
+    arguments = {"check": ["quickstart", "--model", str(model)], "plan": ["quickstart"], "schema": []}[verb]
+    program = (
+        "import sys\nfrom kascade.cli import app\n"
+        f"try: app({[verb, *arguments]!r})\n"
+        "except SystemExit as error: assert error.code == 0, error.code\n"
+        "heavy = {'torch', 'kfp', 'mlflow', 'transformers', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
