@@ -44,7 +44,7 @@ def explain(
 
     read_run_recipe(run)
     if as_json:
-        emit(tracking.explain_json(run, subject))
+        emit(tracking.explain_data(run, subject))
     else:
         typer.echo(tracking.explain(run, subject))
 

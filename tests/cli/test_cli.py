@@ -15,6 +15,7 @@ from kascade.cli import app
 from kascade.commands.run_folder import open_run_folder
 from kascade.recipe.load import load_recipe
 from kascade.storage.layout import RunLayout
+from pipelines.process import folder_lock
 
 ROOT = Path(__file__).parents[2]
 MCQA_ROW = {
@@ -156,6 +157,17 @@ def test_a_run_folder_remembers_its_recipe_and_what_a_change_redoes(tmp_path: Pa
     changed = open_run_folder(tmp_path, load_recipe("quickstart", ["swe_rl.steps=1"]), "changed\n")
     assert changed == {"swe_rl": (f"steps: {first.stages[-1].steps} → 1",)}
     assert RunLayout(tmp_path).recipe.read_text() == "changed\n"
+
+
+def test_a_run_under_way_keeps_its_recipe(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "run"
+    open_run_folder(out, load_recipe("quickstart"), "preset: quickstart\n")
+    with folder_lock(RunLayout(out).runner / "lock"):
+        before = RunLayout(out).resolved_recipe.read_bytes()
+        result = kascade("run", "quickstart", "--model", model, "--out", out, "--seed", "5")
+    assert result.exit_code == 2
+    assert "is using this folder" in result.stderr
+    assert RunLayout(out).resolved_recipe.read_bytes() == before
 
 
 @pytest.mark.parametrize("verb", [("resume",), ("report",), ("ui",), ("explain", "sft")])
