@@ -10,20 +10,24 @@ from kascade.recipe.plan import EarlierRun
 from kascade.recipe.schema import Recipe
 from kascade.storage.files import read_json, write_text
 from kascade.storage.layout import RunLayout
+from pipelines.process import folder_lock
 
 
 def open_run_folder(folder: Path, recipe: Recipe, text: str) -> dict[str, tuple[str, ...]] | None:
     """Write the recipe as given (`text`) and completed into the run's folder.
 
     Returns None for a new run; for one that was there before, the stages that are trained again with
-    the reasons. Results stay: they are found by keys. Raises UserError when the folder cannot be written
-    or holds a recipe of another version.
+    the reasons. Results stay: they are found by keys. Raises UserError when the folder cannot be written,
+    is in use, or holds a recipe of another version.
     """
     layout = RunLayout(folder)
-    changed = changed_stages(read_run_recipe(folder), recipe) if layout.resolved_recipe.is_file() else None
+    changed = None
     try:
-        write_text(layout.recipe, text)
-        write_text(layout.resolved_recipe, recipe.model_dump_json(indent=1) + "\n")
+        with folder_lock(layout.runner / "lock"):  # a run under way keeps its recipe
+            if layout.resolved_recipe.is_file():
+                changed = changed_stages(read_run_recipe(folder), recipe)
+            write_text(layout.recipe, text)
+            write_text(layout.resolved_recipe, recipe.model_dump_json(indent=1) + "\n")
     except OSError as error:
         remedy = "name another folder with --out"
         raise UserError(Fault(str(folder), f"cannot be written: {error.strerror}", remedy=remedy)) from error

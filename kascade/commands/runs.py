@@ -49,16 +49,13 @@ def run(
     """Run a cascade on this machine; the same command again continues where it stopped."""
     from kascade.commands.preflight import preflight_faults
     from kascade.commands.run_folder import open_run_folder
-    from kascade.storage.layout import RunLayout
-    from pipelines.process import folder_lock
 
     arguments = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings)
     loaded = arguments.load()
     folder = (out or Path("runs") / loaded.recipe.name).absolute()
     if faults := preflight_faults(loaded, folder):
         raise UserError(faults)
-    with folder_lock(RunLayout(folder).runner / "lock"):  # a run under way keeps its recipe
-        changed = open_run_folder(folder, loaded.recipe, arguments.remark() + loaded.text)
+    changed = open_run_folder(folder, loaded.recipe, arguments.remark() + loaded.text)
     if changed is not None:
         _announce(folder, changed)
     _run(folder, loaded.recipe, quiet, as_json)
