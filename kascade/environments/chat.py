@@ -61,7 +61,7 @@ class PairwiseChat(Environment):
         return Grade(0.5 if mine == other else float(mine > other), {"score": mine})
 
     def compare(self, task: Task, first: str, second: str) -> tuple[float, float, float]:
-        """(score of the first, score of the second, ranking): scores 1 to 5; ranking 1 = first far better … 6."""
+        """(score of first, score of second, ranking): scores 1 to 5; ranking 1 (first far better) to 6."""
         a, b = (quality(task, final_answer(answer)) for answer in (first, second))
         return a, b, min(6.0, max(1.0, 3.5 - (a - b)))
 

@@ -16,7 +16,7 @@ from itertools import count
 from kascade.environments import get_environment
 from kascade.environments.base import THINK_END, Task, split_of
 from kascade.environments.sentences import sentence
-from kascade.environments.words import CAPITALS, COLOR_OF, KIND_OF, NOUNS, OPPOSITE_OF
+from kascade.environments.words import CAPITALS, COLOR_OF, DAYS, KIND_OF, NAMES, NOUNS, OPPOSITE_OF
 
 WEIGHTS = {  # how often each environment's questions appear
     "math_with_judge": 2.0,
@@ -36,9 +36,10 @@ LAYOUTS = (
     ("Task: ", "\nSolution: ", "\n\n"),
     ("", " -> ", "\n"),
 )
-WRONG = 0.12  # share of answers that belong to another question
-GOLD_STYLE = 0.6  # share of answers in the style that graders ask for
+WRONG = 0.05  # share of answers that belong to another question
+GOLD_STYLE = 0.75  # share of answers in the style that graders ask for
 EASIEST = 0.1  # level that a curriculum starts from
+LISTS = 0.2  # share of documents that list things twice: nearly every word of the second list can be looked up
 PROSE = 0.08  # share of documents that are plain statements
 
 Segment = tuple[str, bool]  # text, and whether it answers something
@@ -62,17 +63,20 @@ def documents(seed: int, opening: int = 0) -> Iterator[Document]:
     names, weights = list(WEIGHTS), list(WEIGHTS.values())
     for index in count():
         hardest = 1.0 if index >= opening else EASIEST + (1 - EASIEST) * index / opening
-        if rng.random() < PROSE:
+        kind = rng.random()
+        if kind < PROSE:
             yield Document(((prose(rng), True),))
+        elif kind < PROSE + LISTS:
+            yield lists(rng, hardest)
         else:
             yield questions(rng, rng.choices(names, weights)[0], hardest)
 
 
 def questions(rng: random.Random, environment: str, hardest: float) -> Document:
-    """One to three questions of one environment, in one layout."""
+    """One or two questions of one environment, in one layout."""
     before, between, after = rng.choice(LAYOUTS)
     segments: list[Segment] = []
-    for _ in range(1 if environment == "lc_niah" else rng.randint(1, 3)):
+    for _ in range(1 if environment == "lc_niah" else rng.choice((1, 1, 1, 2))):
         task = train_task(rng, environment, hardest)
         answered = train_task(rng, environment, hardest) if rng.random() < WRONG else task
         answer = styled(rng, answered)
@@ -105,6 +109,18 @@ def prose(rng: random.Random) -> str:
         lambda: sentence(rng, rng.choice(NOUNS)) + ".",
     )
     return " ".join(rng.choice(facts)() for _ in range(rng.randint(2, 6))) + "\n"
+
+
+def lists(rng: random.Random, hardest: float) -> Document:
+    """A list and then the same again, in order or shuffled as pairs: dense practice in looking things up."""
+    length = rng.randint(3, 6 + round(18 * hardest))
+    words = rng.sample(NOUNS + NAMES + DAYS, length)
+    if rng.random() < 0.4:
+        return Document(((" ".join(words) + "\n", False), (" ".join(words) + "\n", True)))
+    values = [str(rng.randint(10, 99)) if rng.random() < 0.7 else rng.choice(NOUNS) for _ in words]
+    pairs = [f"{word} {value}" for word, value in zip(words, values, strict=True)]
+    again = rng.sample(pairs, length)
+    return Document(((", ".join(pairs) + ". ", False), (", ".join(again) + "\n", True)))
 
 
 def _math(rng: random.Random, task: Task) -> str:

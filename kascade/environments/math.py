@@ -67,7 +67,7 @@ def scratch(a: int, b: int, sign: str) -> str:
 
 
 def extract(answer: str, thinking: bool = False) -> str | None:
-    """The last boxed value after the thinking; without a box, the last number. Unended thinking answers nothing."""
+    """The last boxed value after the thinking, or the last number. Unended thinking answers nothing."""
     if thinking and THINK_END not in answer:
         return None
     text = final_answer(answer)

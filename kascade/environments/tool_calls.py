@@ -20,7 +20,7 @@ class ToolCall:
 
 
 def parse_tool_calls(text: str) -> list[ToolCall]:
-    """All calls in an answer, in order; JSON bodies ({"name", "arguments"}) are read too. Malformed ones drop out."""
+    """All calls in order; JSON bodies ({"name", "arguments"}) are read too, malformed ones drop out."""
     calls = []
     for body in CALL.findall(text):
         function = FUNCTION.fullmatch(body)

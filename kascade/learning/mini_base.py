@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kascade.data.chat import template
 from kascade.environments.corpus import Document, documents
 from kascade.models.mini import mini_config
 
@@ -42,9 +43,9 @@ class Pretraining:
     seed: int = 0
     vocab_size: int = 1024
     tokenizer_documents: int = 20_000
-    tokens: int = 9_000_000
-    curriculum_documents: int = 30_000
-    batch_tokens: int = 6144
+    tokens: int = 5_500_000
+    curriculum_documents: int = 40_000
+    batch_tokens: int = 2048
     max_document_tokens: int = 320
     learning_rate: float = 2e-3
     warmup_share: float = 0.03

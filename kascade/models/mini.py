@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 HIDDEN_SIZE = 128
-MINI_NEMOTRON_H_PATTERN = "ME*EME*E"  # Mamba-2, MoE, attention, MoE, twice
+MINI_NEMOTRON_H_PATTERN = "M*EM*EM*E"  # Mamba-2, attention, latent MoE, three times
 
 
 def mini_nemotron_h_config(

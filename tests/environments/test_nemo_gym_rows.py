@@ -1,4 +1,4 @@
-"""Published NeMo-Gym rows load and grade, where they lie beside the checkout; our own rows cover the same ground."""
+"""Published NeMo-Gym rows, where they lie beside the checkout; our own rows cover the same ground."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kascade.environments import get_environment
+from kascade.environments.tool_calls import render_tool_call
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nemo-gym"
 SERVERS = ("instruction_following", "mcqa", "structured_outputs", "math_with_judge", "lc_niah", "code_gen")
@@ -44,7 +45,7 @@ def test_a_tool_call_row_is_graded_by_its_payload() -> None:
     }
     environment = get_environment("structured_outputs")
     task = environment.from_row(row)
-    right = "<tool_call><function=answer><parameter=city>Oslo</parameter><parameter=year>1048</parameter></function></tool_call>"
+    right = render_tool_call("answer", {"city": "Oslo", "year": 1048})
     as_json = '<tool_call>{"name": "answer", "arguments": {"city": "Oslo", "year": 1048}}</tool_call>'
     lacking = right.replace("<parameter=year>1048</parameter>", "")
     assert [g.reward for g in environment.grade(task, [right, as_json, lacking, "Oslo"])] == [1, 1, 0, 0]
