@@ -20,7 +20,7 @@ from kascade.guard.lineage import Ancestor
 from kascade.recipe.identity import fingerprint
 from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish, verify
-from kascade.storage.files import write_json
+from kascade.storage.files import read_json, write_json
 from kascade.storage.layout import RunLayout
 from kascade.storage.progress import Progress
 
@@ -50,7 +50,7 @@ class Run:
 
 @contextmanager
 def open_run(run: str, step: str) -> Iterator[Run]:
-    """Open a run for the step called `step`; what it cost is written when the step is left, however."""
+    """Open a run for the step called `step`; what it cost is added up when the step is left, however."""
     layout = RunLayout(Path(run))
     if not layout.resolved_recipe.exists():
         remedy = "start it with `kascade run RECIPE --out FOLDER`"
@@ -62,7 +62,16 @@ def open_run(run: str, step: str) -> Iterator[Run]:
     try:
         yield opened
     finally:
-        write_json(layout.cost(step), opened.clock.summary())
+        add_cost(layout.cost(step), opened.clock.summary())
+
+
+def add_cost(path: Path, summary: Mapping[str, float]) -> None:
+    """Add a try's cost to that of earlier ones: an interrupted step has been paid for, too."""
+    before = read_json(path) if path.exists() else {}
+    names = {**before, **summary}
+    total = {name: round(before.get(name, 0.0) + summary.get(name, 0.0), 3) for name in names}
+    peak = "peak_memory_bytes"
+    write_json(path, {**total, peak: max(before.get(peak, 0), summary[peak])})
 
 
 def publish_checkpoint(

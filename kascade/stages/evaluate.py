@@ -5,7 +5,7 @@ from __future__ import annotations
 from kascade.guard.judge import open_case
 from kascade.guard.scores import Phase
 from kascade.stages.context import Run, digest_of
-from kascade.stages.exams import score_benchmark
+from kascade.stages.exams import known_score, score_benchmark
 from kascade.stages.job import Policy
 
 
@@ -29,12 +29,13 @@ def confirm_suspicious(run: Run, reference: str, parent: str) -> None:
 
 def _score(run: Run, reference: str, names: list[str], phase: Phase, draw: int) -> None:
     digest = digest_of(reference)
-    if not names:
+    benchmarks = [one for one in run.recipe.benchmarks if one.name in names]
+    pending = [one for one in benchmarks if known_score(run, one, digest, phase, draw) is None]
+    if not pending:
         return
     folder = run.open_verified(reference)
     with run.clock.section("loading"):
         policy = Policy.load(folder, run.recipe.model)
-    for done, name in enumerate(names, start=1):
-        benchmark = next(one for one in run.recipe.benchmarks if one.name == name)
+    for done, benchmark in enumerate(pending, start=1):
         score = score_benchmark(run, policy, benchmark, digest, phase=phase, draw=draw)
-        run.progress.update(done, len(names), unit="benchmarks", reward=score.mean)
+        run.progress.update(done, len(pending), "benchmarks", reward=score.mean)

@@ -42,23 +42,33 @@ def sit_exam(
     return grade(answered, grade_by_environment, clock)
 
 
+def known_score(run: Run, benchmark: Benchmark, digest: str, phase: Phase, draw: int) -> Score | None:
+    """The score on disk, if it is of the tasks and the number of samples that the recipe asks for."""
+    score = read_score(run.layout, digest, benchmark.name, phase, draw)
+    if score is None:
+        return None
+    wanted = {task.id for task in benchmark_tasks(benchmark, run.recipe.seed)}
+    enough = all(len(rewards) == num_samples(run, phase) for rewards in score.rewards.values())
+    return score if score.rewards.keys() == wanted and enough else None
+
+
+def num_samples(run: Run, phase: Phase) -> int:
+    return run.recipe.guard.screen_samples if phase == "screen" else run.recipe.guard.confirm_samples
+
+
 def score_benchmark(
     run: Run, policy: Policy, benchmark: Benchmark, digest: str, *, phase: Phase, draw: int = 0
 ) -> Score:
-    """The score of the checkpoint in `policy` (identified by digest); one on disk is not drawn again.
+    """Draw and write the score of the checkpoint in `policy`, identified by digest.
 
     The draws differ by checkpoint, phase and round, so that no two scores share their luck.
     """
-    known = read_score(run.layout, digest, benchmark.name, phase, draw)
     tasks = benchmark_tasks(benchmark, run.recipe.seed)
-    if known is not None and known.rewards.keys() == {task.id for task in tasks}:
-        return known
-    guard = run.recipe.guard
     groups = sit_exam(
         policy,
         tasks,
         sampling_params(benchmark.sampling),
-        num_samples=guard.screen_samples if phase == "screen" else guard.confirm_samples,
+        num_samples=num_samples(run, phase),
         seed=derive_seed(run.recipe.seed, "exam", benchmark.name, digest, phase, draw),
         clock=run.clock,
     )

@@ -93,7 +93,7 @@ def test_a_check_can_forbid_the_update():
 def test_a_student_that_is_its_teacher_learns_nothing(full: bool, make: Callable[[], PreTrainedModel]):
     model, teacher = make(), make()
     examples = make_examples(0)
-    score = (lambda m, b: scored_hidden(m, b)) if full else (lambda m, b: token_logprobs(m, b).logprobs)
+    score = scored_hidden if full else (lambda m, b: token_logprobs(m, b).logprobs)
     taught = score_examples(teacher, examples, score, micro_batch_tokens=64, pad_id=0)
     own = score_examples(
         model, examples, lambda m, b: token_logprobs(m, b).logprobs, micro_batch_tokens=64, pad_id=0
