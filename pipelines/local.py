@@ -83,7 +83,7 @@ def run_local(recipe: Recipe, run: Path, *, quiet: bool = False, steps: Steps | 
             choose_view(console, watcher, quiet=quiet) as view,
             process_group(
                 [sys.executable, "-m", "pipelines.orchestrate", str(layout.root), scratch],
-                environment=_environment(recipe, Path(scratch)),
+                environment=task_environment(recipe, Path(scratch)),
                 log=layout.log("pipeline"),
                 inherit=(lock,),
             ) as process,
@@ -116,7 +116,7 @@ def _refuse_unusable_names(recipe: Recipe, run: Path) -> None:
         raise UserError(faults)
 
 
-def _environment(recipe: Recipe, scratch: Path) -> Mapping[str, str]:
+def task_environment(recipe: Recipe, scratch: Path) -> Mapping[str, str]:
     """What the tasks inherit; what the user has set is left as it is."""
     source = recipe.model.source
     temporary = scratch / "tmp"

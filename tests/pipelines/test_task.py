@@ -1,0 +1,69 @@
+"""A task's files: what it wrote, how it stands, what went wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kascade.stages.task import describe
+from kascade.storage.files import read_json
+from kascade.storage.layout import RunLayout
+
+BODY = """
+import os, subprocess, sys
+from kascade.stages.task import pipeline_task
+with pipeline_task(sys.argv[1], "sft.train"):
+    print("from python"); print("from stderr", file=sys.stderr)
+    subprocess.run(["echo", "from a child"])
+    os.write(1, b"from native code\\n")
+    {last}
+"""
+
+
+def run_task(folder: Path, last: str) -> tuple[subprocess.CompletedProcess[str], RunLayout, dict[str, Any]]:
+    command = [sys.executable, "-c", BODY.format(last=last), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    layout = RunLayout(folder)
+    return done, layout, read_json(layout.task_state("sft.train"))
+
+
+def test_everything_is_logged_and_still_seen(tmp_path: Path) -> None:
+    done, layout, state = run_task(tmp_path, "pass")
+    log = layout.log("sft.train").read_text()
+    for words in ("from python", "from stderr", "from a child", "from native code"):
+        assert words in log and words in done.stdout
+    assert done.returncode == 0 and state["state"] == "succeeded" and state["seconds"] >= 0
+    assert not layout.task_error("sft.train").exists()
+
+
+def test_the_last_words_of_a_crash_are_kept(tmp_path: Path) -> None:
+    done, layout, state = run_task(tmp_path, "os.abort()")
+    assert done.returncode != 0 and state["state"] == "running"
+    assert "from native code" in layout.log("sft.train").read_text()
+
+
+def test_an_error_is_written_and_raised_again(tmp_path: Path) -> None:
+    done, layout, state = run_task(tmp_path, "{}['key']")
+    assert done.returncode == 1 and "KeyError" in done.stderr and state["state"] == "failed"
+    error = {"type": "KeyError", "message": "'key'", "exit_code": 1, "faults": []}
+    assert read_json(layout.task_error("sft.train")) == error
+    assert "Traceback" in layout.log("sft.train").read_text()
+
+
+@pytest.mark.parametrize("step", ["preflight", "sft.recover-1.evaluate"])
+def test_step_names_are_file_names(step: str) -> None:
+    layout = RunLayout(Path("run"))
+    assert layout.task_error(step).name == f"{step}.error.json"
+    assert layout.log(step).name == f"{step}.log"
+
+
+def test_exit_codes_of_our_own_errors() -> None:
+    from kascade.errors import Fault, GuardStop, UserError
+
+    assert describe(GuardStop("stop"))["exit_code"] == 3
+    faulty = describe(UserError([Fault("a", "b"), Fault("c", "d")]))
+    assert faulty["exit_code"] == 2 and [fault["where"] for fault in faulty["faults"]] == ["a", "c"]

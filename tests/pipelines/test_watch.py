@@ -1,0 +1,99 @@
+"""What the terminal shows, from files of a run half done."""
+
+from __future__ import annotations
+
+import os
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from toy_recipe import toy_recipe
+
+from kascade.storage.files import write_json
+from kascade.storage.layout import RunLayout
+from kascade.storage.progress import Progress
+from pipelines.show import Lines, clock, render
+from pipelines.watch import Watcher, label
+
+RECIPE = toy_recipe({"name": "a"}, {"name": "b"}, {"name": "c"})
+
+
+def state(layout: RunLayout, step: str, started: float, how: str = "succeeded") -> None:
+    seconds = None if how == "running" else 2.0
+    write_json(layout.task_state(step), {"step": step, "state": how, "started": started, "seconds": seconds})
+
+
+@pytest.fixture
+def half_done(tmp_path: Path) -> Watcher:
+    """Stage a was settled by an earlier run, b recovers now, c is still to come."""
+    layout = RunLayout(tmp_path)
+    state(layout, "a.settle", 50)
+    state(layout, "c.settle", 60)  # of an earlier recipe
+    write_json(layout.outcome("a", "key"), {"stage": "a", "decision": "rolled_back"})
+    for index, step in enumerate(["preflight", "b.train", "b.train.evaluate", "b.train.verdict"]):
+        state(layout, step, 100 + index)
+    state(layout, "b.recover-1", 110, "running")
+    Progress(layout.progress("b.recover-1"), "b.recover-1").update(3, 8, reward=0.625)
+    return Watcher(layout, RECIPE, since=100)
+
+
+def test_rows_tell_what_is_done_running_and_waiting(half_done: Watcher) -> None:
+    rows = {row.title: row for row in half_done.rows()}
+    marks = [(title, row.mark) for title, row in rows.items()]
+    assert marks == [
+        ("Preflight", "done"),
+        ("Exams of the base model", "earlier"),
+        ("1 · SFT", "earlier"),
+        ("2 · SFT", "running"),
+        ("3 · SFT", "waiting"),
+        ("Report", "waiting"),
+    ]
+    assert rows["1 · SFT"].outcome == "rolled back"
+    running = rows["2 · SFT"]
+    assert (running.step, running.seconds, running.started) == ("recovery 1: training", 6.0, 110)
+    assert running.progress is not None and running.progress["done"] == 3
+
+
+def test_progress_of_an_earlier_attempt_is_not_shown(half_done: Watcher) -> None:
+    path = half_done.layout.progress("b.recover-1")
+    os.utime(path, (90, 90))
+    assert next(row for row in half_done.rows() if row.mark == "running").progress is None
+
+
+def test_the_table_shows_bar_reward_and_time(half_done: Watcher) -> None:
+    console = Console(width=140, record=True, file=StringIO())
+    console.print(render(half_done.rows(), "toy", elapsed_s=75))
+    text = console.export_text()
+    for words in ("1:15", "3/8 steps", "reward 0.625", "left", "recovery 1: training", "rolled back"):
+        assert words in text
+
+
+def test_lines_tell_each_step_once(half_done: Watcher) -> None:
+    console = Console(width=100, record=True, file=StringIO())
+    with Lines(console, half_done) as lines:
+        lines.update()
+        state(half_done.layout, "b.recover-1", 110, "failed")
+    text = console.export_text()
+    assert text.count("2 · SFT  training  2.0 s") == 1
+    assert "2 · SFT  recovery 1: training  2.0 s  failed" in text
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("preflight", "preflight"),
+        ("sft.train", "training"),
+        ("sft.train.evaluate", "exams"),
+        ("sft.recover-2", "recovery 2: training"),
+        ("sft.recover-2.verdict", "recovery 2: verdict"),
+        ("sft.settle", "settling"),
+    ],
+)
+def test_labels(step: str, words: str) -> None:
+    assert label(step) == words
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (65.9, "1:05"), (3723, "1:02:03")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -1,0 +1,46 @@
+"""Small files, whole or not at all, and the progress that watchers read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kascade.storage.files import read_json, write_json, write_text
+from kascade.storage.progress import Progress
+
+
+def test_values_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "value.json"
+    write_json(path, {"text": "é·", "none": None, "list": [1, 2.5]})
+    assert read_json(path) == {"text": "é·", "none": None, "list": [1, 2.5]}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "value.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["value.txt"]
+
+
+def test_progress_tells_how_far_and_how_long(tmp_path: Path) -> None:
+    path = tmp_path / "progress" / "sft.train.json"
+    progress = Progress(path, "sft.train", every_s=0)
+    progress.update(0, 4)
+    assert read_json(path)["eta_s"] is None
+    progress.update(3, 4, "steps", reward=0.5)
+    stored = read_json(path)
+    assert (stored["done"], stored["total"], stored["metrics"]) == (3, 4, {"reward": 0.5})
+    assert 0 <= stored["eta_s"] < 1
+
+
+def test_progress_is_written_rarely_but_the_end_always(tmp_path: Path) -> None:
+    path = tmp_path / "sft.train.json"
+    progress = Progress(path, "sft.train", every_s=3600)
+    progress._written = progress._started
+    progress.update(1, 3)
+    assert not path.exists()
+    progress.update(3, 3)
+    assert read_json(path)["done"] == 3
