@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from kascade.errors import GuardStop
-from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
+from kascade.guard.lineage import Outcome, OutcomeDecision, read_outcomes, write_outcome
 from kascade.guard.verdict import Verdict, recovered_share
 from kascade.stages.context import Run
 from kascade.stages.recover import attempts_of, verdicts_of
@@ -37,7 +37,9 @@ def settle_stage(run: Run, stage: str, candidate: str, parent: str) -> str:
         reasons=reasons(verdicts, decision),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_outcome(run.layout, outcome)
+    known = [one for one in read_outcomes(run.layout) if (one.stage, one.key) == (outcome.stage, outcome.key)]
+    if [one.model_copy(update={"created": outcome.created}) for one in known] != [outcome]:
+        write_outcome(run.layout, outcome)
     if outcome.accepted is None:
         raise GuardStop(
             f"stage {stage} is stopped, as guard.unrecovered says:\n" + "\n".join(outcome.reasons)

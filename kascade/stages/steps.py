@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kascade.guard.judge import judge, open_case
 from kascade.guard.lineage import open_reference
-from kascade.guard.verdict import write_verdict
+from kascade.guard.verdict import read_verdict, write_verdict
 from kascade.recipe.checks import BASE
 from kascade.stages.context import Run, open_run
 from kascade.stages.evaluate import confirm_suspicious, screen_all
@@ -44,7 +44,9 @@ def verdict(run: str, stage: str, checkpoint: str, parent: str) -> bool:
     """Judge an evaluated checkpoint against the best accepted ones. Returns whether it regressed."""
     with open_run(run, f"{stage}.{_attempt(checkpoint)}.verdict") as opened:
         found = judge(open_case(opened.layout.root, opened.recipe, checkpoint, parent))
-        write_verdict(opened.layout, found)
+        known = read_verdict(opened.layout, found.id)
+        if known is None or known.model_copy(update={"created": found.created}) != found:
+            write_verdict(opened.layout, found)
         return found.regressed
 
 
