@@ -9,11 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import psutil
+
 
 def cpu_seconds() -> float:
-    """CPU seconds (user + system) of this process and its waited-for children."""
+    """CPU seconds (user + system) of this process and all its descendants, ended or running.
+
+    Running ones count because the sandbox's worker, in which answers are tried, lives as long as we do.
+    """
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    ended = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return ended + sum(map(_cpu_seconds_of, psutil.Process().children(recursive=True)))
+
+
+def _cpu_seconds_of(process: psutil.Process) -> float:
+    """Of a running process and its ended children; 0 for one that has just ended."""
+    try:
+        return float(sum(process.cpu_times()[:4]))  # user, system, and both of ended children
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def peak_memory_bytes() -> int:

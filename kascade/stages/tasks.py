@@ -47,8 +47,9 @@ def recovery_mixes(
     kept: Collection[Domain],
     keep_weight: float,
 ) -> tuple[Mix, ...]:
-    """Prompts of a recovery: the lost domains together weigh 1, the kept ones together keep_weight."""
-    shares = {domain: 1 / len(lost) for domain in lost} | {domain: keep_weight / len(kept) for domain in kept}
+    """Prompts of a recovery: the lost domains together weigh 1, the kept ones (if any) keep_weight."""
+    shares = {domain: 1 / len(lost) for domain in lost}
+    shares |= {domain: keep_weight / len(kept) for domain in kept}
     return tuple(
         Mix(source=source, weight=share / len(sources[domain]))
         for domain, share in shares.items()
