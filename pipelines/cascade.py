@@ -24,7 +24,10 @@ Value = Any  # a kfp channel: the value it stands for is known when the pipeline
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The components that the DAG is made of, one a step (see `components/`)."""
+    """The components that the DAG is made of, one a step (see `components/`).
+
+    library: modules that their bodies import; whoever runs many tasks may load them beforehand.
+    """
 
     preflight: Component
     train: Component
@@ -34,12 +37,14 @@ class Steps:
     keep: Component
     settle: Component
     report: Component
+    library: tuple[str, ...] = ()
 
     @classmethod
     def shipped(cls) -> Self:
         """Those of `components/`."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(getattr(importlib.import_module(f"components.{name}"), name) for name in names))
+        names = [field.name for field in fields(cls) if field.name != "library"]
+        components = {name: getattr(importlib.import_module(f"components.{name}"), name) for name in names}
+        return cls(**components, library=("kascade.stages.steps", "mlflow"))
 
 
 def _pipeline(name: str, description: str | None = None) -> Callable[[Component], Component]:

@@ -33,12 +33,13 @@ from pipelines.watch import Watcher
 
 LOOK_EVERY_S = 0.5
 TAIL_LINES = 15
-# Threads that wait must not spin: several libraries share the cores.
+# Threads that wait must not spin: several libraries share the cores. And nothing is told to anyone.
 TASK_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "KMP_BLOCKTIME": "0",
     "GOMP_SPINCOUNT": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "PYTHONUNBUFFERED": "1",
 }
 
@@ -72,6 +73,7 @@ def run_local(recipe: Recipe, run: Path, *, quiet: bool = False, steps: Steps | 
 
     layout = RunLayout(run.absolute())
     _refuse_unusable_names(recipe, layout.root)
+    steps = steps or Steps.shipped()
     console = Console(stderr=True)
     with folder_lock(layout.runner / "lock") as lock, termination_as_exit():
         write_text(layout.resolved_recipe, recipe.model_dump_json(indent=1) + "\n")
@@ -82,7 +84,14 @@ def run_local(recipe: Recipe, run: Path, *, quiet: bool = False, steps: Steps | 
             tempfile.TemporaryDirectory(prefix="kascade-", ignore_cleanup_errors=True) as scratch,
             choose_view(console, watcher, quiet=quiet) as view,
             process_group(
-                [sys.executable, "-m", "pipelines.orchestrate", str(layout.root), scratch],
+                [
+                    sys.executable,
+                    "-m",
+                    "pipelines.orchestrate",
+                    str(layout.root),
+                    scratch,
+                    ",".join(steps.library),
+                ],
                 environment=task_environment(recipe, Path(scratch)),
                 log=layout.log("pipeline"),
                 inherit=(lock,),

@@ -171,6 +171,13 @@ def test_no_process_outlives_the_run(toy_run: ToyRun, number: int, code: int | N
         assert returned != 0 and (code is None or returned == code)
 
 
+def test_a_killed_runner_takes_its_tasks_along_and_is_reported(toy_run: ToyRun) -> None:
+    with hanging_in("preflight", toy_run, "ONE") as (starter, family):
+        family[0].kill()  # kfp.local's process; the one that started it lives
+        assert starter.wait(15) == 1
+        assert_all_gone(family)
+
+
 def test_killed_as_a_tree_the_same_command_resumes(toy_run: ToyRun) -> None:
     with hanging_in("b.train", toy_run, "TWO") as (starter, family):
         for process in [psutil.Process(starter.pid), *family]:
