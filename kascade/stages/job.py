@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from kascade.rollout.types import RolloutEngine
 from kascade.storage.progress import Progress
 
 StepMetrics = dict[str, float | str]
+log = logging.getLogger(__name__)
 SHOWN = ("reward", "loss", "reverse_kl")  # what a watcher of the progress file sees
 
 
@@ -104,6 +106,13 @@ class Job:
                 with self.clock.section("saving"):
                     save_state(self.training / "state", step + 1, trainer.model, trainer.optimizer)
             self.after_step(step + 1)
+
+    def skip(self, note: str) -> None:
+        """Say in the curves why the stage took no step; the weights stay as they are."""
+        log.warning("%s: %s", self.name, note)
+        if self.training is not None:
+            truncate_metrics(self.training / "metrics.jsonl", 0)
+            append_metrics(self.training / "metrics.jsonl", 0, {"note": note})
 
     def _resume(self, policy: Policy, trainer: Trainer) -> int:
         if self.training is None:

@@ -79,6 +79,9 @@ def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Dom
     if isinstance(part, MOPDStage):
         models = load_teachers(run, teachers)
         data = leading_domains(policy, models, part, job)
+        if not data:
+            job.skip(f"no update: no teacher leads by min_teacher_gap {part.min_teacher_gap}")
+            return
         train_mopd(policy, training_pool(data, job.seed, job.name), part, job, models)
         return
     tasks = training_pool(part.data, job.seed, job.name)

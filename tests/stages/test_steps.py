@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from toy_cascade import make_run, mix, stage
 
-from kascade.errors import CheckpointError, GuardStop, TrainingStopped, UserError
+from kascade.errors import CheckpointError, GuardStop, UserError
 from kascade.guard.lineage import open_reference, read_outcomes
 from kascade.guard.scores import read_scores
 from kascade.guard.verdict import read_verdict
@@ -123,12 +123,15 @@ def test_mopd_is_taught_by_the_best_accepted_checkpoint_of_each_domain(tmp_path:
     assert open_reference(distilled).manifest.teachers == {"math": first, "knowledge": first}
 
 
-def test_domains_whose_teacher_does_not_lead_are_left_out(tmp_path: Path):
+def test_where_no_teacher_leads_mopd_leaves_the_weights_and_says_so(tmp_path: Path):
     mopd = stage("mopd", "mopd", "say_a", steps=2, min_teacher_gap=0.5, validation_tasks=10)
     layout = make_run(tmp_path, BOTH, mopd)
     first = guarded(layout, "sft", start(layout))
-    with pytest.raises(TrainingStopped, match="no teacher leads by min_teacher_gap"):
-        steps.train(str(layout.root), "mopd", first)
+    distilled = steps.train(str(layout.root), "mopd", first)
+    weights = [verify(reference)[1].files["model.safetensors"] for reference in (first, distilled)]
+    assert weights[0] == weights[1]
+    (line,) = read_metrics(next(layout.root.glob("training/mopd/*/metrics.jsonl")))
+    assert line["note"] == "no update: no teacher leads by min_teacher_gap 0.5"
 
 
 def test_preflight_names_all_faults_at_once(tmp_path: Path):
