@@ -1,0 +1,122 @@
+"""Experiments on a run: lab recovery."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kascade.commands.output import AsJson, console, emit
+from kascade.commands.results import RunFolder
+from kascade.errors import Fault, UserError
+from kascade.stages.lab.settings import ARMS, Arm, Settings
+
+DEFAULTS = Settings()
+ARM_NAMES = ", ".join(ARMS)
+
+
+def register(app: typer.Typer) -> None:
+    lab = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    lab.callback()(_lab)
+    lab.command("recovery")(recovery)
+    app.add_typer(lab, name="lab")
+
+
+def _lab() -> None:
+    """Experiments on the folder of a finished run."""
+
+
+def recovery(
+    run: RunFolder,
+    *,
+    stage: Annotated[str | None, typer.Option(help="A stage that regressed; else the worst.")] = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(map(str, DEFAULTS.seeds)),
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each arm.")] = DEFAULTS.steps,
+    score_every: Annotated[int, typer.Option(min=1, help="Updates between scores.")] = DEFAULTS.score_every,
+    arms: Annotated[str, typer.Option(help=f"Of {ARM_NAMES}.")] = ",".join(DEFAULTS.arms),
+    rates: Annotated[
+        list[str] | None, typer.Option("--rate", help="ARM=LEARNING_RATE (repeatable); else the recipe's.")
+    ] = None,
+    tasks: Annotated[
+        int, typer.Option(min=1, help="Tasks a benchmark in a score.")
+    ] = DEFAULTS.validation_tasks,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a task.")] = DEFAULTS.validation_samples,
+    prompts: Annotated[int | None, typer.Option(min=1, help="A step; else as the recovery.")] = None,
+    rollouts: Annotated[int | None, typer.Option(min=2, help="A prompt; else as the recovery.")] = None,
+    keep_weight: Annotated[
+        float, typer.Option(min=0, help="Prompts of kept domains to each one of the lost domains.")
+    ] = DEFAULTS.keep_weight,
+    out: Annotated[Path | None, typer.Option(help="Folder; RUN/lab/recovery by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Race MOPD, GRPO and SFT from a regressed checkpoint; the same command continues an interrupted race."""
+    from kascade.commands.run_folder import read_run_recipe
+
+    faults: list[Fault] = []
+    settings = Settings(
+        arms=_arms(arms, faults),
+        seeds=_seeds(seeds, faults),
+        learning_rates=_rates(rates or [], faults),
+        steps=steps,
+        score_every=score_every,
+        validation_tasks=tasks,
+        validation_samples=samples,
+        prompts_per_step=prompts,
+        rollouts_per_prompt=rollouts,
+        keep_weight=keep_weight,
+    )
+    if faults:
+        raise UserError(faults)
+    read_run_recipe(run)
+    from kascade.stages.lab.page import markdown
+    from kascade.stages.lab.race import run_recovery_race
+
+    folder = out or run / "lab" / "recovery"
+    race = run_recovery_race(run, folder, settings, stage=stage, announce=_silent if as_json else _announce)
+    if as_json:
+        emit(race.model_dump(mode="json"))
+    else:
+        typer.echo(f"{markdown(race)}\n{folder / 'recovery.html'}")
+
+
+def _announce(line: str) -> None:
+    console().print(line, markup=False, highlight=False)
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def _arms(given: str, faults: list[Fault]) -> tuple[Arm, ...]:
+    named = [name.strip() for name in given.split(",")]
+    if unknown := [name for name in named if name not in ARMS]:
+        faults.append(Fault("--arms", f"no such arm: {', '.join(unknown)}", ARM_NAMES))
+    return tuple(arm for arm in ARMS if arm in named)
+
+
+def _seeds(given: str, faults: list[Fault]) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(seed) for seed in given.split(",")))
+    except ValueError:
+        faults.append(Fault("--seeds", f"{given!r} is not a list of whole numbers", "0,1,2"))
+        return ()
+
+
+def _rates(given: list[str], faults: list[Fault]) -> dict[Arm, float]:
+    rates: dict[Arm, float] = {}
+    for pair in given:
+        name, _, number = pair.partition("=")
+        arm = next((arm for arm in ARMS if arm == name), None)
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = math.nan
+        if arm is None or not 0 < rate < math.inf:
+            faults.append(
+                Fault(f"--rate {pair}", "not a learning rate of an arm", f"ARM=RATE of {ARM_NAMES}")
+            )
+        else:
+            rates[arm] = rate
+    return rates
