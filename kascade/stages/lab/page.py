@@ -84,7 +84,7 @@ def headline(race: RaceResult) -> str:
         return f"{told} No arm won back {share}."
     by_step = _first(recovered, lambda arm: arm.recovered.step if arm.recovered else 0)
     by_cpu = _first(recovered, lambda arm: arm.recovered.cpu_s if arm.recovered else 0)
-    return f"{told} First to win back {share}: {by_step} in updates, {by_cpu} in CPU seconds."
+    return f"{told} First to win back {share}: {by_step} updates; {by_cpu} CPU seconds."
 
 
 def explanations(race: RaceResult) -> list[str]:
@@ -126,7 +126,7 @@ def _written(spread: Spread) -> str:
 
 def _first(arms: Sequence[ArmSummary], value: Callable[[ArmSummary], float]) -> str:
     best = min(map(value, arms))
-    return f"{_names([arm for arm in arms if value(arm) == best])} ({best:.3g})"
+    return f"{_names([arm for arm in arms if value(arm) == best])} in {best:.3g}"
 
 
 def _names(arms: Sequence[ArmSummary]) -> str:
