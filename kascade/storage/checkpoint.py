@@ -43,8 +43,12 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Identity of the contents: a hash over the files' hashes."""
-        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
+        """Identity of the checkpoint: a hash over its id and its files' hashes.
+
+        The id is part of it because a stage that made no update has its parent's weights, and is
+        another checkpoint all the same.
+        """
+        lines = f"{self.id}\n" + "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
