@@ -38,10 +38,7 @@ class Node:
 
 
 class RunNodes:
-    """All complete checkpoints of a run by reference, oldest first, and the outcomes on them.
-
-    Not by digest: a stage that made no update has its parent's weights, and so its parent's digest.
-    """
+    """All complete checkpoints of a run by reference, oldest first, and the outcomes on them."""
 
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
