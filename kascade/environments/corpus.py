@@ -39,7 +39,7 @@ LAYOUTS = (
 WRONG = 0.05  # share of answers that belong to another question
 GOLD_STYLE = 0.75  # share of answers in the style that graders ask for
 EASIEST = 0.1  # level that a curriculum starts from
-LISTS = 0.2  # share of documents that list things twice: nearly every word of the second list can be looked up
+LISTS = 0.2  # share of documents that list things twice: most of the second list can be looked up
 PROSE = 0.08  # share of documents that are plain statements
 
 Segment = tuple[str, bool]  # text, and whether it answers something

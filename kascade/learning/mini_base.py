@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,9 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kascade.clock import cpu_seconds
 from kascade.data.chat import template
 from kascade.environments.corpus import Document, documents
+from kascade.models.load import save_model
 from kascade.models.mini import mini_config
+from kascade.storage.checkpoint import file_digest
 
 log = logging.getLogger("kascade.mini_base")
 
@@ -33,6 +36,7 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 ROLE_WORDS = "system user assistant "  # so that the chat template's words are whole tokens
 LOG_EVERY = 50  # steps
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Pretraining:
     seed: int = 0
     vocab_size: int = 1024
     tokenizer_documents: int = 20_000
-    tokens: int = 5_500_000
+    tokens: int = 6_000_000
     curriculum_documents: int = 40_000
     batch_tokens: int = 2048
     max_document_tokens: int = 320
@@ -51,7 +55,7 @@ class Pretraining:
     warmup_share: float = 0.03
     weight_decay: float = 0.1
     question_weight: float = 0.15
-    threads: int = 1
+    threads: int = 2
 
 
 def train_tokenizer(part: Pretraining) -> Any:
@@ -127,58 +131,74 @@ def learning_rate(part: Pretraining, seen: int) -> float:
     return part.learning_rate * min(1.0, progress / part.warmup_share, max(0.0, 1 - progress) * 1.05)
 
 
-def pretrain(
-    part: Pretraining, folder: Path, on_log: Callable[[int, Any, Any], None] | None = None
-) -> dict[str, Any]:
-    """Train tokenizer and model, save both and a model card into `folder`; returns what the card states."""
+def build_model(part: Pretraining, tokenizer: Any) -> Any:
+    """The miniature with random weights, the same for the same seed."""
     from transformers import AutoModelForCausalLM
 
-    from kascade.clock import cpu_seconds
-    from kascade.models.load import save_model
-
     torch.manual_seed(part.seed)
-    torch.set_num_threads(part.threads)
-    tokenizer = train_tokenizer(part)
     config = mini_config(part.model, len(tokenizer), tokenizer.pad_token_id, None, tokenizer.eos_token_id)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+
+
+def build_optimizer(part: Pretraining, model: Any) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
+    return torch.optim.AdamW(
         [{"params": matrices, "weight_decay": part.weight_decay}, {"params": others, "weight_decay": 0.0}],
         betas=(0.9, 0.95),
     )
-    started, start_cpu, seen, step, smooth = time.time(), cpu_seconds(), 0, 0, math.nan
+
+
+def weighted_loss(model: Any, ids: Tensor, weights: Tensor) -> Tensor:
+    """Mean cross-entropy of the next token, weighted. ids, weights: [B, T]."""
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    return (losses * weights[:, 1:]).sum() / weights[:, 1:].sum()
+
+
+def train(part: Pretraining, model: Any, tokenizer: Any) -> tuple[int, int, float]:
+    """Pretrain in place. Returns (steps, tokens seen, smoothed loss at the end)."""
+    optimizer = build_optimizer(part, model)
+    started, seen, step, smooth = cpu_seconds(), 0, 0, math.nan
     model.train()
     for ids, weights in batches(tokenizer, part):
         if seen >= part.tokens:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(part, seen)
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        loss = (losses * weights[:, 1:]).sum() / weights[:, 1:].sum()
+        loss = weighted_loss(model, ids, weights)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
         optimizer.step()
         seen += int((weights > 0).sum())
         step += 1
         smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
         if step % LOG_EVERY == 0:
-            if on_log is not None:
-                on_log(step, model, tokenizer)
-            log.info("step %d tokens %d loss %.3f cpu %.0fs", step, seen, smooth, cpu_seconds() - start_cpu)
+            log.info("step %d tokens %d loss %.3f cpu %.0fs", step, seen, smooth, cpu_seconds() - started)
+    return step, seen, smooth
+
+
+def pretrain(part: Pretraining, folder: Path) -> dict[str, Any]:
+    """Train tokenizer and model, save both and the facts of the training into `folder`; returns the facts."""
+    torch.set_num_threads(part.threads)
+    tokenizer = train_tokenizer(part)
+    model = build_model(part, tokenizer)
+    started, start_cpu = time.time(), cpu_seconds()
+    steps, tokens, loss = train(part, model, tokenizer)
+    tokenizer.chat_template = template("nemotron-cascade-2")
+    save_model(model.eval(), tokenizer, folder)
     facts = {
         "settings": asdict(part),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": step,
-        "tokens": seen,
-        "final_loss": round(smooth, 4),
+        "steps": steps,
+        "tokens": tokens,
+        "final_loss": round(loss, 4),
         "cpu_hours": round((cpu_seconds() - start_cpu) / 3600, 3),
         "wall_hours": round((time.time() - started) / 3600, 3),
+        "sha256": file_digest(folder / WEIGHTS),
     }
-    tokenizer.chat_template = template("nemotron-cascade-2")
-    save_model(model.eval(), tokenizer, folder)
     (folder / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -140,7 +139,7 @@ def contamination(
 
 
 def import_base(run: Run, folder: Path) -> str:
-    """The base model as a checkpoint of the run: linked where the file system allows, else copied."""
+    """The base model as a checkpoint of the run: a copy, so that what is done to the original stays there."""
     files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
     key = short_hash([[path.name, file_digest(path)] for path in files])
     if found := run.existing(f"{BASE}/train-{key}"):
@@ -148,10 +147,7 @@ def import_base(run: Run, folder: Path) -> str:
 
     def write(target: Path) -> None:
         for path in files:
-            try:
-                os.link(path.resolve(), target / path.name)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(path, target / path.name)
+            shutil.copyfile(path, target / path.name)
 
     return publish_checkpoint(
         run, stage=BASE, attempt="train", key=key, parent=None, teachers={}, write=write

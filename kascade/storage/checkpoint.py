@@ -6,7 +6,6 @@ A checkpoint exists only when its manifest does, and the manifest is written las
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,7 @@ def publish(staged: Path, target: Path, manifest: Manifest) -> CheckpointRef:
     shutil.rmtree(target, ignore_errors=True)  # no manifest: an interrupted copy, never a checkpoint
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(staged, target)
+        staged.rename(target)
     except OSError:  # another file system
         shutil.copytree(staged, target)
         shutil.rmtree(staged)

@@ -270,7 +270,7 @@ def test_a_stopped_cascade_is_a_failed_run(run: Run) -> None:
 def test_a_stage_without_updates_is_a_checkpoint_of_its_own(run: Run) -> None:
     base = run.checkpoint("base", "train", None, mcqa=0.2, ifeval=0.1)
     same = run.checkpoint("sft", "train", base, mcqa=0.2, ifeval=0.1, weights="base train")
-    assert CheckpointRef.parse(base).digest != CheckpointRef.parse(same).digest  # another checkpoint all the same
+    assert CheckpointRef.parse(base).digest != CheckpointRef.parse(same).digest
     run.settle("accepted", same, base, same)
     sync(run.layout.root, recipe())
     found = contents(run.layout.root)
