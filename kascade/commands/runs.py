@@ -82,15 +82,25 @@ def _run(folder: Path, recipe: Recipe, quiet: bool, as_json: bool) -> None:
     from pipelines.local import run_local
 
     result = run_local(recipe, folder, quiet=quiet or as_json)
+    report = result.report or _report_so_far(folder)
     if as_json:
         emit(
             {
                 "run": str(folder),
                 "status": result.status,
-                "report": str(result.report) if result.report else None,
+                "report": str(report),
                 "final_checkpoint": result.final_checkpoint,
                 "failed_step": result.failed_step,
                 "error": result.error,
             }
         )
     raise typer.Exit(result.exit_code)
+
+
+def _report_so_far(folder: Path) -> Path:
+    """The report of a run that failed: what there is, and what went wrong."""
+    from kascade.tracking.report import write_report
+
+    report = write_report(folder)
+    console().print(f"report so far: {report}", markup=False, highlight=False, soft_wrap=True)
+    return report

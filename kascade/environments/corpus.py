@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -18,7 +18,8 @@ from kascade.environments.base import THINK_END, Task, split_of
 from kascade.environments.sentences import sentence
 from kascade.environments.words import CAPITALS, COLOR_OF, DAYS, KIND_OF, NAMES, NOUNS, OPPOSITE_OF
 
-WEIGHTS = {  # how often each environment's questions appear
+Weights = Mapping[str, float]
+BROAD: Weights = {  # how often each environment's questions appear
     "math_with_judge": 2.0,
     "instruction_following": 1.5,
     "mcqa": 1.0,
@@ -28,6 +29,17 @@ WEIGHTS = {  # how often each environment's questions appear
     "lc_niah": 2.5,
     "code_gen": 2.0,
     "swerl_gen": 2.5,
+}
+HARD: Weights = {  # more of what is learnt last: facts, names and words looked up in context
+    "math_with_judge": 1.5,
+    "instruction_following": 1.5,
+    "mcqa": 3.0,
+    "workplace_assistant": 3.0,
+    "structured_outputs": 1.0,
+    "genrm_compare": 1.5,
+    "lc_niah": 2.5,
+    "code_gen": 0.7,
+    "swerl_gen": 1.0,
 }
 LAYOUTS = (
     ("Question: ", "\nAnswer: ", "\n\n"),
@@ -54,13 +66,14 @@ class Document:
         return "".join(text for text, _ in self.segments)
 
 
-def documents(seed: int, opening: int = 0) -> Iterator[Document]:
+def documents(seed: int, opening: int = 0, weights: Weights = BROAD) -> Iterator[Document]:
     """Endless documents, the same for the same arguments.
 
-    opening: over how many documents the hardest level rises from EASIEST to 1 (a curriculum; 0: at once).
+    weights: how often each environment's questions appear. opening: over how many documents the hardest
+    level rises from EASIEST to 1 (a curriculum; 0: at once).
     """
     rng = random.Random(f"corpus/{seed}")
-    names, weights = list(WEIGHTS), list(WEIGHTS.values())
+    names, shares = list(weights), list(weights.values())
     for index in count():
         hardest = 1.0 if index >= opening else EASIEST + (1 - EASIEST) * index / opening
         kind = rng.random()
@@ -69,7 +82,7 @@ def documents(seed: int, opening: int = 0) -> Iterator[Document]:
         elif kind < PROSE + LISTS:
             yield lists(rng, hardest)
         else:
-            yield questions(rng, rng.choices(names, weights)[0], hardest)
+            yield questions(rng, rng.choices(names, shares)[0], hardest)
 
 
 def questions(rng: random.Random, environment: str, hardest: float) -> Document:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kascade.clock import cpu_seconds
 from kascade.data.chat import template
-from kascade.environments.corpus import Document, documents
+from kascade.environments.corpus import BROAD, HARD, Document, Weights, documents
 from kascade.models.load import save_model
 from kascade.models.mini import mini_config
 from kascade.storage.checkpoint import file_digest
@@ -40,18 +40,32 @@ WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """One warm-up and decay. tokens: how many are seen; weights: the mixture of the corpus."""
+
+    tokens: int
+    learning_rate: float
+    weights: Weights
+    curriculum_documents: int = 0
+
+
+PHASES = (
+    Phase(6_000_000, 2e-3, BROAD, curriculum_documents=40_000),
+    Phase(4_000_000, 1.5e-3, HARD),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Pretraining:
-    """How a miniature is pretrained. tokens: how many are seen; question_weight: loss weight of questions."""
+    """How a miniature is pretrained. question_weight: loss weight of questions' tokens."""
 
     model: str = "mini-nemotron-h"
     seed: int = 0
     vocab_size: int = 1024
     tokenizer_documents: int = 20_000
-    tokens: int = 6_000_000
-    curriculum_documents: int = 40_000
+    phases: tuple[Phase, ...] = PHASES
     batch_tokens: int = 2048
     max_document_tokens: int = 320
-    learning_rate: float = 2e-3
     warmup_share: float = 0.03
     weight_decay: float = 0.1
     question_weight: float = 0.15
@@ -103,10 +117,11 @@ def encode(tokenizer: Any, document: Document, part: Pretraining) -> tuple[list[
     return [*ids[:kept], end], [*weights[:kept], 1.0]
 
 
-def batches(tokenizer: Any, part: Pretraining) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (token ids [B, T], loss weights [B, T]), documents of like length together, padded right."""
-    stream = documents(part.seed + 1, opening=part.curriculum_documents)
-    rng = random.Random(part.seed)
+def batches(tokenizer: Any, part: Pretraining, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For phase `number`, endless (token ids [B, T], loss weights [B, T]), documents of like length together, padded right."""
+    phase = part.phases[number]
+    stream = documents(part.seed + 1 + number, phase.curriculum_documents, phase.weights)
+    rng = random.Random(part.seed + number)
     while True:
         encoded = sorted(
             (encode(tokenizer, doc, part) for doc in islice(stream, 1024)), key=lambda e: len(e[0])
@@ -125,10 +140,10 @@ def batches(tokenizer: Any, part: Pretraining) -> Iterator[tuple[Tensor, Tensor]
             )
 
 
-def learning_rate(part: Pretraining, seen: int) -> float:
-    """Warm-up over the first share of tokens, then linear to zero."""
-    progress = seen / part.tokens
-    return part.learning_rate * min(1.0, progress / part.warmup_share, max(0.0, 1 - progress) * 1.05)
+def learning_rate(part: Pretraining, phase: Phase, seen: int) -> float:
+    """Warm-up over the first share of a phase's tokens, then linear to zero."""
+    progress = seen / phase.tokens
+    return phase.learning_rate * min(1.0, progress / part.warmup_share, max(0.0, 1 - progress) * 1.05)
 
 
 def build_model(part: Pretraining, tokenizer: Any) -> Any:
@@ -157,16 +172,17 @@ def weighted_loss(model: Any, ids: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights[:, 1:]).sum() / weights[:, 1:].sum()
 
 
-def train(part: Pretraining, model: Any, tokenizer: Any) -> tuple[int, int, float]:
-    """Pretrain in place. Returns (steps, tokens seen, smoothed loss at the end)."""
+def train_phase(part: Pretraining, number: int, model: Any, tokenizer: Any) -> tuple[int, int, float]:
+    """Pretrain in place through one phase. Returns (steps, tokens seen, smoothed loss at the end)."""
+    phase = part.phases[number]
     optimizer = build_optimizer(part, model)
     started, seen, step, smooth = cpu_seconds(), 0, 0, math.nan
     model.train()
-    for ids, weights in batches(tokenizer, part):
-        if seen >= part.tokens:
+    for ids, weights in batches(tokenizer, part, number):
+        if seen >= phase.tokens:
             break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(part, seen)
+            group["lr"] = learning_rate(part, phase, seen)
         loss = weighted_loss(model, ids, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -176,7 +192,14 @@ def train(part: Pretraining, model: Any, tokenizer: Any) -> tuple[int, int, floa
         step += 1
         smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
         if step % LOG_EVERY == 0:
-            log.info("step %d tokens %d loss %.3f cpu %.0fs", step, seen, smooth, cpu_seconds() - started)
+            log.info(
+                "phase %d step %d tokens %d loss %.3f cpu %.0fs",
+                number,
+                step,
+                seen,
+                smooth,
+                cpu_seconds() - started,
+            )
     return step, seen, smooth
 
 
@@ -186,15 +209,15 @@ def pretrain(part: Pretraining, folder: Path) -> dict[str, Any]:
     tokenizer = train_tokenizer(part)
     model = build_model(part, tokenizer)
     started, start_cpu = time.time(), cpu_seconds()
-    steps, tokens, loss = train(part, model, tokenizer)
+    ends = [train_phase(part, number, model, tokenizer) for number in range(len(part.phases))]
     tokenizer.chat_template = template("nemotron-cascade-2")
     save_model(model.eval(), tokenizer, folder)
     facts = {
         "settings": asdict(part),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": steps,
-        "tokens": tokens,
-        "final_loss": round(loss, 4),
+        "steps": sum(steps for steps, _, _ in ends),
+        "tokens": sum(tokens for _, tokens, _ in ends),
+        "final_loss": round(ends[-1][2], 4),
         "cpu_hours": round((cpu_seconds() - start_cpu) / 3600, 3),
         "wall_hours": round((time.time() - started) / 3600, 3),
         "sha256": file_digest(folder / WEIGHTS),
@@ -207,13 +230,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=Pretraining.model)
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the model")
-    parser.add_argument("--tokens", type=int, default=Pretraining.tokens)
     parser.add_argument("--threads", type=int, default=Pretraining.threads)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.out.exists():
         parser.error(f"{arguments.out} exists; give a new folder")
-    part = Pretraining(model=arguments.model, tokens=arguments.tokens, threads=arguments.threads)
+    part = Pretraining(model=arguments.model, threads=arguments.threads)
     log.info("%s", pretrain(part, arguments.out))
 
 
