@@ -228,9 +228,10 @@ def pretrain(part: Pretraining, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=Pretraining.model)
+    defaults = Pretraining()
+    parser.add_argument("--model", default=defaults.model)
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the model")
-    parser.add_argument("--threads", type=int, default=Pretraining.threads)
+    parser.add_argument("--threads", type=int, default=defaults.threads)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.out.exists():

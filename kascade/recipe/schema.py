@@ -143,6 +143,9 @@ class Recipe(Part):
     model: ModelPart
     seed: int = Field(0, ge=0, lt=2**32)
     threads: PositiveInt | None = Field(None, description="CPU threads of torch; None: all cores")
+    exam_processes: PositiveInt = Field(
+        1, description="processes that share an exam's benchmarks, one thread and one copy of the model each"
+    )
     budget_cpu_hours: PositiveFloat | None = Field(
         None, description="stop before a stage that would exceed it"
     )

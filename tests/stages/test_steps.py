@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,3 +197,15 @@ def test_killed_with_9_and_run_again_it_ends_with_the_same_checkpoint(tmp_path: 
     assert CheckpointRef.parse(resumed).digest == CheckpointRef.parse(expected).digest
     curves = [next(layout.root.glob("training/rl/*/metrics.jsonl")) for layout in (whole, cut)]
     assert read_metrics(curves[0]) == read_metrics(curves[1])
+
+
+def test_scores_do_not_depend_on_how_many_processes_share_an_exam(tmp_path: Path):
+    layout = make_run(tmp_path, BOTH, FORGET)
+    base = start(layout)
+    digest = CheckpointRef.parse(base).digest
+    alone = read_scores(layout, digest, "screen")
+    shutil.rmtree(layout.scores(digest))
+    recipe = json.loads(layout.resolved_recipe.read_text())
+    layout.resolved_recipe.write_text(json.dumps({**recipe, "exam_processes": 2}))
+    steps.evaluate(str(layout.root), "base", base, base)
+    assert read_scores(layout, digest, "screen") == alone
