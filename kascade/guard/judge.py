@@ -198,5 +198,5 @@ def _verdict(case: Case, judged: dict[str, BenchmarkVerdict]) -> Verdict:
         regressed=bool(lost),
         lost_domains=tuple(dict.fromkeys(found.domain for found in lost)),
         goals_met=all(rise.met for rise in rises) if rises else None,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
     )

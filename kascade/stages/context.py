@@ -98,7 +98,7 @@ def publish_checkpoint(
         teachers={domain: teacher.reference for domain, teacher in teachers.items()},
         fingerprint=fingerprint(run.recipe, stage),
         code_version=kascade.__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
         files={},
     )
     target = run.layout.checkpoint(checkpoint_id)

@@ -35,7 +35,7 @@ def settle_stage(run: Run, stage: str, candidate: str, parent: str) -> str:
         verdicts=tuple(verdict.id for verdict in verdicts),
         recovered=recovered_share(verdicts),
         reasons=reasons(verdicts, decision),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
     known = [one for one in read_outcomes(run.layout) if (one.stage, one.key) == (outcome.stage, outcome.key)]
     if [one.model_copy(update={"created": outcome.created}) for one in known] != [outcome]:
