@@ -118,7 +118,7 @@ def encode(tokenizer: Any, document: Document, part: Pretraining) -> tuple[list[
 
 
 def batches(tokenizer: Any, part: Pretraining, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For phase `number`, endless (token ids [B, T], loss weights [B, T]), documents of like length together, padded right."""
+    """For phase `number`, endless (ids [B, T], loss weights [B, T]): like lengths together, right-padded."""
     phase = part.phases[number]
     stream = documents(part.seed + 1 + number, phase.curriculum_documents, phase.weights)
     rng = random.Random(part.seed + number)
