@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from kascade.environments import get_environment
 from kascade.environments.base import Domain, Task
+from kascade.errors import Fault, UserError
 from kascade.recipe.schema import Benchmark, DataSource, Mix, Recipe, Stage
 from kascade.rollout.pools import TaskPool, source_tasks
 from kascade.stages.job import derive_seed
@@ -47,7 +48,14 @@ def recovery_mixes(
     kept: Collection[Domain],
     keep_weight: float,
 ) -> tuple[Mix, ...]:
-    """Prompts of a recovery: the lost domains together weigh 1, the kept ones (if any) keep_weight."""
+    """Prompts of a recovery: the lost domains together weigh 1, the kept ones (if any) keep_weight.
+
+    Raises UserError naming the lost domains that there is nothing to train on for.
+    """
+    remedy = "give a stage data of that domain, or generate the benchmark's tasks instead of reading them"
+    if missing := [domain for domain in lost if domain not in sources]:
+        what = "was lost, and the recipe has no tasks to recover it with"
+        raise UserError([Fault(domain, what, remedy=remedy) for domain in missing])
     shares = {domain: 1 / len(lost) for domain in lost}
     shares |= {domain: keep_weight / len(kept) for domain in kept}
     return tuple(

@@ -24,7 +24,7 @@ from kascade.stages.mopd import train_mopd
 from kascade.stages.rlhf import train_rlhf
 from kascade.stages.rollouts import sampling_params
 from kascade.stages.sft import demonstrations, train_sft
-from kascade.stages.tasks import training_pool
+from kascade.stages.tasks import recovery_mixes, training_pool
 
 PARTS: TypeAdapter[Any] = TypeAdapter(Stage)
 
@@ -191,3 +191,8 @@ def test_a_killed_stage_ends_with_the_same_weights(kind: str, environment: str, 
     expected = weights(whole)
     assert all(torch.equal(expected[name], value) for name, value in weights(again).items())
     assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
+
+
+def test_a_lost_domain_without_tasks_is_a_fault_and_not_a_crash():
+    with pytest.raises(UserError, match="code: was lost"):
+        recovery_mixes({}, ["code"], [], keep_weight=1.0)
