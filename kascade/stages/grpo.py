@@ -17,10 +17,10 @@ from kascade.learning.advantages import GroupSignal, group_signal
 from kascade.learning.losses import per_token_weights
 from kascade.learning.objectives import PolicyGradient
 from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example, Trainer
+from kascade.learning.trainer import Example
 from kascade.models.logprobs import token_logprobs
 from kascade.recipe.schema import RLHFStage, RLStage
-from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge
+from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
 from kascade.stages.rollouts import (
     Grader,
     Group,
@@ -59,13 +59,7 @@ def train_grpo(
     """
     if part.grpo.kl_coefficient > 0 and reference is None:
         raise ValueError("a KL coefficient needs a reference model")
-    trainer = Trainer(
-        policy.model,
-        part.optimizer,
-        total_steps=part.steps,
-        micro_batch_tokens=part.micro_batch_tokens,
-        pad_id=policy.pad_id,
-    )
+    trainer = stage_trainer(policy, part)
     objective = PolicyGradient(part.sampling.temperature, part.grpo.kl_coefficient)
 
     def take_step(step: int) -> StepMetrics:

@@ -18,7 +18,7 @@ from kascade.learning.metrics import append_metrics, truncate_metrics
 from kascade.learning.state import load_state, save_state
 from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, load_tokenizer
-from kascade.recipe.schema import ModelPart
+from kascade.recipe.schema import ModelPart, StagePart
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.types import RolloutEngine
 from kascade.storage.progress import Progress
@@ -128,6 +128,17 @@ class Job:
         if self.progress is not None:
             shown = {name: value for name in SHOWN if isinstance(value := metrics.get(name), float)}
             self.progress.update(step + 1, steps, "steps", **shown)
+
+
+def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
+    """The trainer of a stage's policy, as its part of the recipe says."""
+    return Trainer(
+        policy.model,
+        part.optimizer,
+        total_steps=part.steps,
+        micro_batch_tokens=part.micro_batch_tokens,
+        pad_id=policy.pad_id,
+    )
 
 
 def derive_seed(*parts: object) -> int:

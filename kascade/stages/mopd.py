@@ -18,10 +18,10 @@ from kascade.errors import Fault, UserError
 from kascade.learning.losses import per_sample_weights
 from kascade.learning.objectives import FullDistillation, SampledDistillation
 from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example, Objective, Trainer
+from kascade.learning.trainer import Example, Objective
 from kascade.models.logprobs import TokenBatch, scored_hidden, token_logprobs
 from kascade.recipe.schema import MOPDStage
-from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge
+from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
 from kascade.stages.rollouts import Answered, answer, limit_check, rollout_seed, sampling_params
 
 Teachers = Mapping[Domain, PreTrainedModel]
@@ -32,13 +32,7 @@ def train_mopd(policy: Policy, tasks: TaskSource, part: MOPDStage, job: Job, tea
 
     Raises UserError for a domain without a teacher, TrainingStopped when a limit of the recipe is passed.
     """
-    trainer = Trainer(
-        policy.model,
-        part.optimizer,
-        total_steps=part.steps,
-        micro_batch_tokens=part.micro_batch_tokens,
-        pad_id=policy.pad_id,
-    )
+    trainer = stage_trainer(policy, part)
     objective = make_objective(part, distinct(teachers))
 
     def take_step(step: int) -> StepMetrics:

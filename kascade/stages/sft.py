@@ -10,9 +10,9 @@ import torch
 from kascade.environments.base import Task
 from kascade.learning.losses import per_sample_weights, per_token_weights
 from kascade.learning.objectives import Supervised
-from kascade.learning.trainer import Example, Trainer
+from kascade.learning.trainer import Example
 from kascade.recipe.schema import SFTStage
-from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge
+from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
 
 WEIGHTS = {"per_token": per_token_weights, "per_sample": per_sample_weights}
 
@@ -22,13 +22,7 @@ def train_sft(policy: Policy, tasks: TaskSource, part: SFTStage, job: Job) -> No
 
     Tasks without a reference answer and sequences longer than max_tokens are left out and counted.
     """
-    trainer = Trainer(
-        policy.model,
-        part.optimizer,
-        total_steps=part.steps,
-        micro_batch_tokens=part.micro_batch_tokens,
-        pad_id=policy.pad_id,
-    )
+    trainer = stage_trainer(policy, part)
 
     def take_step(step: int) -> StepMetrics:
         with job.clock.section("training"):
