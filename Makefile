@@ -49,7 +49,7 @@ mini-base: $(STAMP) ## pretrain the built-in miniature anew (MODEL=mini-nemotron
 	$(BIN)/python -m kascade.learning.mini_base --model $(or $(MODEL),mini-nemotron-h) --out $(or $(OUT),build/$(or $(MODEL),mini-nemotron-h))
 
 lock: $(STAMP) ## write down the versions that are installed
-	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed "s/+cpu$$//" > requirements.lock
 
 clean: ## remove what was made here (runs are kept)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
