@@ -23,8 +23,9 @@ from torch import Tensor
 
 from kascade.clock import cpu_seconds
 from kascade.data.chat import template
-from kascade.environments.corpus import BROAD, HARD, Document, Weights, documents
+from kascade.environments.corpus import MIXTURE, Document, Weights, documents
 from kascade.models.load import save_model
+from kascade.models.mamba_scan import use_quadratic_scan
 from kascade.models.mini import mini_config
 from kascade.storage.checkpoint import file_digest
 
@@ -49,10 +50,7 @@ class Phase:
     curriculum_documents: int = 0
 
 
-PHASES = (
-    Phase(6_000_000, 2e-3, BROAD, curriculum_documents=40_000),
-    Phase(4_000_000, 1.5e-3, HARD),
-)
+PHASES = (Phase(9_000_000, 2e-3, MIXTURE, curriculum_documents=30_000),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class Pretraining:
     warmup_share: float = 0.03
     weight_decay: float = 0.1
     question_weight: float = 0.15
-    threads: int = 2
+    threads: int = 1
 
 
 def train_tokenizer(part: Pretraining) -> Any:
@@ -150,6 +148,7 @@ def build_model(part: Pretraining, tokenizer: Any) -> Any:
     """The miniature with random weights, the same for the same seed."""
     from transformers import AutoModelForCausalLM
 
+    use_quadratic_scan()
     torch.manual_seed(part.seed)
     config = mini_config(part.model, len(tokenizer), tokenizer.pad_token_id, None, tokenizer.eos_token_id)
     return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
