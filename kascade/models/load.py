@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kascade.errors import Fault, UserError
-from kascade.models.mamba_scan import use_quadratic_scan
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +122,6 @@ def load_model(
         raise UserError(faults)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _silence_missing_kernels(target)
-    use_quadratic_scan()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16),
