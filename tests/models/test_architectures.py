@@ -40,9 +40,7 @@ def counting_examples(count: int = 8, length: int = 10) -> list[Example]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_train_sample_save_reload(name: str, tmp_path: Path) -> None:
     model = tiny_model(name)
-    trainer = Trainer(
-        model, Optimizer(learning_rate=5e-3), total_steps=12, micro_batch_tokens=64, pad_id=PAD
-    )
+    trainer = Trainer(model, Optimizer(learning_rate=5e-3), total_steps=12, micro_batch_tokens=64, pad_id=PAD)
     losses = [trainer.update(step, counting_examples(), Supervised())["loss"] for step in range(12)]
     assert losses[-1] < 0.6 * losses[0]
 
