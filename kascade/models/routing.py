@@ -188,7 +188,7 @@ class ExpertLoads:
 
 @torch.no_grad()
 def update_expert_bias(model: PreTrainedModel, loads: ExpertLoads, rate: float) -> None:
-    """Auxiliary-loss-free balancing: raise the bias of experts with less than the mean load, lower the others.
+    """Balance without an auxiliary loss: raise the bias of experts below the mean load, lower the others'.
 
     b_e += rate * sign(mean load - load_e); the bias takes part in the choice of experts, not in their weights
     (arXiv 2408.15664 §3; kept up in RL while the router is frozen: arXiv 2512.20848 §3.2.5). Raises

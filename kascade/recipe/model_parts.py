@@ -64,7 +64,7 @@ class MoE(Part):
     expert_bias_rate: float = Field(
         1e-3,
         ge=0,
-        description="step of the auxiliary-loss-free load balancing, an update; 0: the bias stays [N3 §3.2.5]",
+        description="step of load balancing without an auxiliary loss, an update; 0: none [N3 §3.2.5]",
     )
     routing_replay: bool = Field(
         False, description="trainer forwards use the experts the sampler used (R3, arXiv 2510.11370)"
