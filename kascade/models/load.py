@@ -129,6 +129,10 @@ def load_model(
         trust_remote_code=False,
         local_files_only=True,
     )
+    if getattr(model.config, "num_nextn_predict_layers", 0):
+        from kascade.models.mtp import load_mtp_head
+
+        load_mtp_head(model, folder)
     return model.to(target).eval()
 
 

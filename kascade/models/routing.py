@@ -3,7 +3,7 @@
 A mixture-of-experts layer that routes a token elsewhere in the trainer than in the sampler computes another
 policy than the one that was sampled. Replaying the sampler's choice removes that mismatch: the trainer takes
 the recorded experts and weighs them by its own scores, so that gradients still reach the router (routing
-replay, R3: arXiv 2510.11370 §3).
+replay, R3: arXiv 2510.11370).
 
 N: tokens of a forward, row-major; L: sparse layers; K: experts a token; E: experts a layer.
 """
