@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from kascade.models.load import load_model, save_model
 from kascade.models.mtp import MTPHead, add_mtp_head, mtp_head, mtp_scores
+from kascade.recipe.schema import PrecisionName
 
 
 def model_with_head(seed: int = 0, **changes: object) -> PreTrainedModel:
@@ -48,19 +49,19 @@ def test_saved_under_the_names_of_nvidias_checkpoints(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_load_save_and_load_again_keep_every_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_load_save_and_load_again_keep_every_bit(tmp_path: Path, precision: PrecisionName) -> None:
     model = model_with_head()
     save_model(model, tiny_tokenizer(), tmp_path / "first")
-    once = load_model(tmp_path / "first", device="cpu", dtype=dtype)
+    once = load_model(tmp_path / "first", device="cpu", precision=precision)
     save_model(once, tiny_tokenizer(), tmp_path / "second")
-    twice = load_model(tmp_path / "second", device="cpu", dtype=dtype)
+    twice = load_model(tmp_path / "second", device="cpu", precision=precision)
     for (name, tensor), again in zip(once.state_dict().items(), twice.state_dict().values(), strict=True):
         assert torch.equal(tensor, again), name
     assert any(name.startswith("mtp.") for name in once.state_dict())
     gate = mtp_head(once).layers[1].mixer.gate
     assert gate.e_score_correction_bias.dtype == torch.float32
-    if dtype == torch.float32:
+    if precision == "fp32":
         embeddings, hidden = head_inputs(model)
         assert torch.equal(mtp_head(once)(embeddings, hidden), mtp_head(model)(embeddings, hidden))
 

@@ -46,7 +46,7 @@ def nemotron_h_config(**changes: Any) -> NemotronHConfig:
     defaults: dict[str, Any] = {"moe_latent_size": 16, "initializer_range": 0.2}
     if "layers_block_type" not in changes:
         defaults["hybrid_override_pattern"] = "ME*-"
-    return NemotronHConfig(**TOKENS, **ATTENTION, **MAMBA, **EXPERTS, **{**defaults, **changes})
+    return NemotronHConfig(**{**TOKENS, **ATTENTION, **MAMBA, **EXPERTS, **defaults, **changes})
 
 
 def nemotron_h_by_names() -> PreTrainedConfig:
