@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import cross_check
+from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
 from kascade.recipe.parts import (
     GRPO,
     DataSource,
@@ -44,13 +45,18 @@ __all__ = [
     "ImportanceRange",
     "Judge",
     "Limits",
+    "LongContext",
+    "LowPrecision",
     "MOPDStage",
+    "MTP",
     "Mix",
+    "MoE",
     "ModelPart",
     "Name",
     "Optimizer",
     "Pairwise",
     "Part",
+    "PrecisionName",
     "RLHFStage",
     "RLStage",
     "Recipe",
@@ -124,6 +130,16 @@ class ModelPart(Part):
     source: str = Field(description="builtin://NAME, a folder, or a hub id")
     chat_template: Literal["own", "nemotron-cascade-1", "nemotron-cascade-2"] = Field(
         "own", description="own: the tokenizer's"
+    )
+    precision: PrecisionName | None = Field(
+        None, description="of training and sampling; None: fp32 on a CPU, bf16 on a GPU"
+    )
+    low_precision: LowPrecision = LowPrecision()
+    long_context: LongContext | None = Field(None, description="stretch the context; None: the model's own")
+    draft_tokens: PositiveInt | None = Field(
+        None,
+        description="tokens that the model's multi-token-prediction head drafts a step of sampling "
+        "(speculative decoding, lossless: arXiv 2302.01318); None: no drafts",
     )
 
 
