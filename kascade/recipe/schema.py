@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from kascade.recipe.checks import cross_check
 from kascade.recipe.parts import (
     GRPO,
+    Conversation,
     DataSource,
     ImportanceRange,
     Judge,
@@ -39,6 +40,7 @@ from kascade.recipe.stages import (
 __all__ = [
     "GRPO",
     "Benchmark",
+    "Conversation",
     "DataSource",
     "Guard",
     "ImportanceRange",
