@@ -97,10 +97,7 @@ def demonstration(chat: ChatFormat, task: Task, turns: Sequence[Message]) -> Con
             between.append(turn)
             continue
         if answered != bool(between):
-            what = (
-                "two assistant turns follow each other" if answered else "an assistant turn must come first"
-            )
-            raise ValueError(what)
+            raise ValueError("an assistant turn comes first, and never right after another one")
         if between:
             conversation.add_context(chat, between, thinking=task.thinking)
             between = []

@@ -40,7 +40,8 @@ class Task:
     """One prompt with what is needed to grade an answer.
 
     environment: the registered name, spelt as the NeMo-Gym resource server where one exists.
-    messages: the conversation, ending with a user turn or a tool's result. tools: OpenAI function definitions.
+    messages: the conversation, ending with a user turn or a tool's result.
+    tools: OpenAI function definitions.
     thinking: whether the answer starts inside an open think block.
     reference: a full gold completion (what SFT imitates and preflight grades), where one is known.
     fields: what the grader needs (NeMo-Gym's environment fields).
@@ -95,7 +96,7 @@ class Session(ABC):
     def stop(self) -> Grade:
         """The grade of a conversation that a limit (turns, tokens, time) ended."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the session holds (a process, a folder). May be called more than once."""
 
 

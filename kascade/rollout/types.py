@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kascade.recipe.schema import Conversation
@@ -22,7 +22,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int | None = None
-    conversation: Conversation = Conversation()
+    conversation: Conversation = field(default_factory=Conversation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,9 +157,7 @@ def test_tokens_only_grow_and_only_answers_are_drawn() -> None:
     assert CHAT.text(drawn) == "1<|im_end|>2<|im_end|>3<|im_end|>"
     assert len(sample.logprobs) == len(drawn) == sum(sample.scored)
     prompts = [next(p for p in call) for call in engine.calls]
-    assert all(
-        b.token_ids[: len(a.token_ids)] == a.token_ids for a, b in zip(prompts, prompts[1:], strict=False)
-    )
+    assert all(b.token_ids[: len(a.token_ids)] == a.token_ids for a, b in itertools.pairwise(prompts))
     assert "heard 1" in one.text and sample.finish_reason == "stop" and sample.weights_version == 7
 
 

@@ -1,4 +1,4 @@
-"""RL on conversations: what the environment says is read, never learnt from; the reward rises all the same."""
+"""RL on conversations: what the environment says is read, never learnt from, and the reward rises."""
 
 from __future__ import annotations
 
