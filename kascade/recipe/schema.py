@@ -13,6 +13,7 @@ from kascade.recipe.checks import cross_check
 from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
 from kascade.recipe.parts import (
     GRPO,
+    Conversation,
     DataSource,
     ImportanceRange,
     Judge,
@@ -40,6 +41,7 @@ from kascade.recipe.stages import (
 __all__ = [
     "GRPO",
     "Benchmark",
+    "Conversation",
     "DataSource",
     "Guard",
     "ImportanceRange",
