@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import cross_check
+from kascade.recipe.cluster import Cluster, Placement
 from kascade.recipe.parts import (
     GRPO,
     DataSource,
@@ -39,6 +40,7 @@ from kascade.recipe.stages import (
 __all__ = [
     "GRPO",
     "Benchmark",
+    "Cluster",
     "DataSource",
     "Guard",
     "ImportanceRange",
@@ -51,6 +53,7 @@ __all__ = [
     "Optimizer",
     "Pairwise",
     "Part",
+    "Placement",
     "RLHFStage",
     "RLStage",
     "Recipe",
@@ -153,6 +156,7 @@ class Recipe(Part):
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
     tracking: Tracking = Tracking()
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:
