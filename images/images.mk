@@ -10,9 +10,9 @@ BASE_GPU ?= nvidia/cuda:13.0.1-runtime-ubuntu24.04
 IMAGE_ARGUMENTS = --build-arg VERSION=$(IMAGE_VERSION) --build-arg REVISION=$(IMAGE_REVISION)
 build_image = DOCKER_BUILDKIT=1 $(DOCKER) build --network none $(IMAGE_ARGUMENTS)
 
-.PHONY: images image-cpu image-sandbox image-train wheels wheels-gpu sbom
+.PHONY: images image-cpu image-sandbox image-mlflow image-train wheels wheels-gpu wheels-mlflow sbom
 
-images: image-cpu image-sandbox ## container images for a cluster, without GPUs (image-train: with)
+images: image-cpu image-sandbox image-mlflow ## container images for a cluster, without GPUs (image-train: with)
 
 wheels: $(STAMP) ## what the CPU image is made of, by the lock file
 	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels $(PIP_OPTIONS) .
@@ -20,6 +20,12 @@ wheels: $(STAMP) ## what the CPU image is made of, by the lock file
 wheels-gpu: $(STAMP) ## what the GPU image is made of
 	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) ".[fp8,distributed]"
 	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) vllm
+
+wheels-mlflow: $(STAMP) ## what the tracking server's image is made of
+	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-mlflow $(PIP_OPTIONS) "mlflow[auth]" psycopg2-binary boto3
+
+image-mlflow: wheels-mlflow ## the image of the tracking server
+	$(build_image) --build-arg BASE=$(BASE) --tag $(IMAGE)-mlflow:$(IMAGE_VERSION) --file images/mlflow/Dockerfile .
 
 image-cpu: wheels ## the image of steps on CPU
 	$(build_image) --build-arg BASE=$(BASE) --tag $(IMAGE):$(IMAGE_VERSION) --file images/cpu/Dockerfile .
@@ -32,7 +38,7 @@ image-train: wheels-gpu ## the image of steps on GPUs
 
 sbom: ## bills of materials of the images that are here, into build/
 	@mkdir -p build
-	@for kind in "" -sandbox -train; do \
+	@for kind in "" -sandbox -mlflow -train; do \
 	  image=$(IMAGE)$$kind:$(IMAGE_VERSION); \
 	  $(DOCKER) image inspect $$image >/dev/null 2>&1 || continue; \
 	  $(DOCKER) run --rm --network none --entrypoint cat $$image /usr/share/sbom/kascade.cdx.json > build/$(IMAGE)$$kind.cdx.json; \

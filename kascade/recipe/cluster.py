@@ -123,7 +123,7 @@ class Cluster(Part):
     image: str | None = Field(None, description="image of every step; None: that of this version of Kascade")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[ObjectName, ...] = ()
-    service_account: ObjectName = Field("kascade-runner", description="of jobs' pods and of submitted runs")
+    service_account: ObjectName = Field("kascade-runner", description="of jobs' pods, which need no right in the API")
     storage: Volume = Field(
         Volume(claim="kascade-runs", path="/kascade"), description="shared by all pods; runs lie in PATH/runs"
     )
