@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import cross_check
+from kascade.recipe.cluster import Cluster, Placement
 from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
 from kascade.recipe.parts import (
     GRPO,
@@ -42,6 +43,7 @@ __all__ = [
     "GRPO",
     "Benchmark",
     "Conversation",
+    "Cluster",
     "DataSource",
     "Guard",
     "ImportanceRange",
@@ -59,6 +61,7 @@ __all__ = [
     "Pairwise",
     "Part",
     "PrecisionName",
+    "Placement",
     "RLHFStage",
     "RLStage",
     "Recipe",
@@ -171,6 +174,7 @@ class Recipe(Part):
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
     tracking: Tracking = Tracking()
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:
