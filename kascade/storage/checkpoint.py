@@ -230,8 +230,8 @@ def point_to(ref: CheckpointRef, folder: Path) -> None:
 
 def is_there(reference: str) -> bool:
     """Whether a checkpoint and all its files are where the reference says; contents are not looked at."""
-    ref = CheckpointRef.parse(reference)
     try:
+        ref = CheckpointRef.parse(reference)
         found, manifest = open_checkpoint(ref.uri)
     except CheckpointError:
         return False

@@ -136,13 +136,14 @@ class S3Store:
                 for one in answer.uploads
             ]
 
-        return iter(self.ask(prefix, request))
+        try:
+            return iter(self.ask(prefix, request))
+        except FileNotFoundError:  # rclone's answer when there are none
+            return iter(())
 
     def give_up(self, upload: Unfinished) -> None:
         def request() -> None:
-            self.client._abort_multipart_upload(
-                self.address.bucket, self.key(upload.name), upload.upload_id
-            )
+            self.client._abort_multipart_upload(self.address.bucket, self.key(upload.name), upload.upload_id)
 
         try:
             self.ask(upload.name, request)

@@ -128,7 +128,10 @@ def _parts(store: S3Store, name: str, upload: Any) -> Iterator[Any]:
         answer = store.ask(
             name,
             lambda: store.client._list_parts(
-                store.address.bucket, store.key(name), upload.upload_id, part_number_marker=marker  # noqa: B023
+                store.address.bucket,
+                store.key(name),
+                upload.upload_id,
+                part_number_marker=marker,  # noqa: B023
             ),
         )
         yield from answer.parts

@@ -101,7 +101,7 @@ def rclone(folder: Path) -> Iterator[Server]:
     server = Server(free_port(), "key", "a-secret-of-rclone")
     command = [str(binary), "serve", "s3", "--auth-key", f"{server.access_key},{server.secret_key}"]
     command += ["--addr", f"127.0.0.1:{server.port}", "--vfs-cache-mode", "full"]
-    command += ["--cache-dir", str(folder / "cache"), "--config", str(folder / "none.conf")]
+    command += ["--cache-dir", str(folder / "rclone cache"), "--config", str(folder / "none.conf")]
     with running([*command, str(folder / "served")], server.port, {}):
         yield server
 
@@ -134,30 +134,30 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
                 self.connections += 1
                 server = socket.create_connection(("127.0.0.1", self.target))
-                ends = (client, server)
-                passed = [0]
-                for source, sink, up in ((client, server, True), (server, client, False)):
-                    arguments = (source, sink, up, passed, self.connections, ends)
-                    threading.Thread(target=self._pass, args=arguments, daemon=True).start()
+                wire = _Wire(self, self.connections, (client, server))
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=wire.carry, args=(source, sink), daemon=True).start()
 
-    def _pass(
-        self,
-        source: socket.socket,
-        sink: socket.socket,
-        up: bool,
-        passed: list[int],
-        connection: int,
-        ends: tuple[socket.socket, socket.socket],
-    ) -> None:
+
+@dataclass
+class _Wire:
+    """One connection: client and server, and the bytes that went either way."""
+
+    proxy: CuttingProxy
+    number: int
+    ends: tuple[socket.socket, socket.socket]
+    passed: int = 0
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                passed[0] += len(data)
-                if up:
-                    self.sent += len(data)
-                if self.cut(connection, passed[0]):
-                    self.cuts += 1
+                self.passed += len(data)
+                if source is self.ends[0]:
+                    self.proxy.sent += len(data)
+                if self.proxy.cut(self.number, self.passed):
+                    self.proxy.cuts += 1
                     break
                 sink.sendall(data)
-        for end in ends:
+        for end in self.ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -64,7 +64,9 @@ def test_an_object_reads_like_a_file(s3: Server, weights: Path) -> None:
         open_uri("s3://models/file/nothing")
 
 
-def test_a_file_that_is_there_is_not_sent_again(s3: Server, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_there_is_not_sent_again(
+    s3: Server, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with CuttingProxy(s3.port, lambda connection, passed: False) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{wire.port}")
         store("twice").upload(weights, "w")
