@@ -73,6 +73,7 @@ __all__ = [
     "Stage",
     "StageKind",
     "StagePart",
+    "Storage",
     "Tracking",
 ]
 
@@ -155,6 +156,14 @@ class Tracking(Part):
     experiment: str = "kascade"
 
 
+class Storage(Part):
+    """Where checkpoints lie. None: the run's folder (or KASCADE_CHECKPOINTS when set)."""
+
+    checkpoints: str | None = Field(
+        None, pattern=r"^(s3|file)://\S+$", description="s3://BUCKET/FOLDER or file:///FOLDER"
+    )
+
+
 class Recipe(Part):
     """One cascade, completed and checked."""
 
@@ -173,6 +182,7 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
+    storage: Storage = Storage()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()
 
