@@ -53,6 +53,16 @@ MODES: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
 }
 
 
+def scanned(fact: str, options: Mapping[str, str]) -> str:
+    """The fact, then the options read aloud up to the one that states it: what a small model can follow."""
+    read = [f"{fact}:"]
+    for letter, text in options.items():
+        read += [letter, text]
+        if text == fact:
+            break
+    return " ".join(read)
+
+
 class MultipleChoice(Environment):
     """Facts of the small world, asked with a few options."""
 
@@ -79,7 +89,7 @@ class MultipleChoice(Environment):
                 "grading_mode": "strict_single_letter_boxed",
                 "output_regex": None,
             },
-            reference=f"{facts[subject]} {letter}</think>\\boxed{{{letter}}}",
+            reference=f"{scanned(facts[subject], options)}</think>\\boxed{{{letter}}}",
             thinking=True,
         )
 
