@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -19,28 +20,35 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.measure import Measurement, compare
 from kascade.models.mini import MINI_CONFIGS, mini_config
-from kascade.rollout.native import NativeEngine, _Row
+from kascade.rollout.ending import Ending
+from kascade.rollout.native import NativeEngine
+from kascade.rollout.rows import Bools, Ints
 from kascade.rollout.types import Prompt, SamplingParams
 
 VOCABULARY, PROMPT_TOKENS = 512, 7
 PROMPTS, SAMPLES = 16, 8
 FIXED_LENGTH = 64
 SPREAD = (16, 128)
-NEVER = -1  # no token: marks the end of an answer whose length is given
 
 
 class GivenLengths(NativeEngine):
     """Ends each answer at a given length, as `EndAtLength` does for `generate`."""
 
     def __init__(self, model: PreTrainedModel, lengths: Sequence[int]) -> None:
-        super().__init__(model, end_ids=[NEVER])
+        super().__init__(model, end_ids=[])
         self.lengths = lengths
 
-    def _append(self, rows: Sequence[_Row], logits: Tensor, params: SamplingParams) -> None:
-        super()._append(rows, logits, params)
-        for row in rows:
-            if len(row.tokens) == self.lengths[row.prompt * SAMPLES + row.sample]:
-                row.tokens[-1] = NEVER
+    def make_ending(self, prompts: Sequence[Prompt], params: SamplingParams) -> Ending:
+        return _AtLength(params, self.lengths)
+
+
+class _AtLength(Ending):
+    def __init__(self, params: SamplingParams, lengths: Sequence[int]) -> None:
+        super().__init__(params, [], [], None)
+        self.lengths = np.array(lengths)
+
+    def stopped(self, numbers: Ints, positions: Ints, tokens: Ints) -> Bools:
+        return positions + 1 == self.lengths[numbers]
 
 
 class EndAtLength(StoppingCriteria):  # type: ignore[misc]

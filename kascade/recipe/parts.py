@@ -98,6 +98,10 @@ class Sampling(Part):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: PositiveInt | None = None
     max_new_tokens: PositiveInt = 49_152
+    thinking_budget: PositiveInt | None = Field(
+        None, description="tokens after which an open think block is closed for the model; None: no budget"
+    )
+    stop: tuple[str, ...] = Field((), description="texts that end an answer, beside the end of its turn")
 
 
 class GRPO(Part):
@@ -165,3 +169,22 @@ class Pairwise(Part):
     conciseness_percentile: Share = Field(
         0.8, description="only answers with at least this reward percentile"
     )
+
+
+class VLLM(Part):
+    """What the vLLM engine asks for, where it is chosen; names and meanings are vLLM's own."""
+
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share the model")
+    gpu_memory_utilization: float = Field(
+        0.45, gt=0, lt=1, description="share of GPU memory; the rest is the trainer's"
+    )
+    max_model_len: PositiveInt | None = Field(None, description="None: the model's own")
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+class Rollout(Part):
+    """Which engine samples answers, and how many at a time."""
+
+    engine: Literal["native", "vllm"] = Field("native", description="vllm: needs the package and a GPU")
+    max_batch_rows: PositiveInt = Field(256, description="answers the native engine computes side by side")
+    vllm: VLLM = VLLM()

@@ -21,6 +21,7 @@ from kascade.recipe.parts import (
     Optimizer,
     Pairwise,
     Part,
+    Rollout,
     Sampling,
     Share,
     check_warmup,
@@ -55,6 +56,7 @@ __all__ = [
     "RLStage",
     "Recipe",
     "Recovery",
+    "Rollout",
     "RolloutStage",
     "SFTStage",
     "Sampling",
@@ -125,6 +127,7 @@ class ModelPart(Part):
     chat_template: Literal["own", "nemotron-cascade-1", "nemotron-cascade-2"] = Field(
         "own", description="own: the tokenizer's"
     )
+    rollout: Rollout = Rollout()
 
 
 class Tracking(Part):

@@ -58,6 +58,8 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
+        stop_texts=sampling.stop,
+        thinking_budget=sampling.thinking_budget,
     )
 
 
@@ -74,7 +76,8 @@ def answer(
     with clock.section("sampling"):
         prompt_ids = [tuple(policy.chat.prompt_ids(task)) for task in tasks]
         prompts = [
-            Prompt(ids, num_samples, seed_of(task)) for ids, task in zip(prompt_ids, tasks, strict=True)
+            Prompt(ids, num_samples, seed_of(task), thinking=task.thinking)
+            for ids, task in zip(prompt_ids, tasks, strict=True)
         ]
         sampled = policy.engine.sample(prompts, params)
         versions = {sample.weights_version for samples in sampled for sample in samples}
