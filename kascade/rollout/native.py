@@ -134,9 +134,10 @@ class NativeEngine:
             uniform.to(logits.device),
             params,
             greedy=torch.from_numpy(greedy).to(logits.device) if greedy.any() else None,
-            forced=None if forced is None else torch.from_numpy(forced).to(logits.device),
         )
         drawn = tokens.cpu().numpy()
+        if forced is not None:
+            drawn = np.where(forced < 0, drawn, forced)
         alive = ~rows.finished[news]
         stopped = ending.stopped(numbers, positions, drawn)
         record.write(numbers, drawn, logprobs.cpu().numpy(), alive=alive, stopped=stopped, forced=forced)

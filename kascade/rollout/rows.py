@@ -107,10 +107,10 @@ class Record:
         return [
             Sample(
                 tuple(tokens[start:end].tolist()),
-                tuple(logprobs[start:end].tolist()),
+                tuple(logprobs[start:end][~put[start:end]].tolist()),
                 "stop" if stopped else "length",
                 version,
-                tuple(np.flatnonzero(put[start:end]).tolist()),
+                tuple((~put[start:end]).tolist()) if put[start:end].any() else None,
             )
             for start, end, stopped in zip([0, *ends[:-1]], ends, self._stopped, strict=True)
         ]

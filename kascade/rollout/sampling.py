@@ -46,14 +46,12 @@ def draw(
     params: SamplingParams,
     *,
     greedy: Tensor | None = None,
-    forced: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Tokens [R] and their log-probabilities [R] from logits [R, V] and one uniform a row (float64).
 
     The log-probability is that of the distribution drawn from: after temperature, top-k and top-p.
     Greedy rows (temperature 0, or those where `greedy` [R] is true) have none worth the name, so the
-    model's own (temperature 1) is given. forced [R]: tokens to give instead of
-    drawing, with log-probability 0; -1: draw.
+    model's own (temperature 1) is given.
     """
     logits = logits.float()
     if params.temperature != 0:
@@ -70,10 +68,7 @@ def draw(
         if greedy is not None:
             tokens = torch.where(greedy, _first_of(logits, top, size), tokens)
     chosen = logits.gather(1, tokens[:, None]) - top
-    logprobs = (chosen.squeeze(1) - masses[:, -1].log()).float()
-    if forced is None:
-        return tokens, logprobs
-    return torch.where(forced < 0, tokens, forced), torch.where(forced < 0, logprobs, 0.0)
+    return tokens, (chosen.squeeze(1) - masses[:, -1].log()).float()
 
 
 def _invert(weights: Tensor, masses: Tensor, uniform: Tensor, size: int) -> Tensor:

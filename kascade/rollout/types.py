@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from kascade.recipe.schema import Conversation
 
 FinishReason = Literal["stop", "length"]
 
@@ -13,6 +15,7 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams:
     """How to sample. temperature 0 is greedy; top_k None and top_p 1 keep the whole vocabulary.
 
+    max_new_tokens: of one answer. conversation: when a conversation of several answers ends.
     stop_ids, stop_texts: an answer also ends once its tokens end with one of these sequences, or its text
     holds one of these strings; what stopped it stays in the answer. thinking_budget: tokens after which an
     open think block is closed for the model, where the prompt says that one is open; None: no budget.
@@ -25,6 +28,7 @@ class SamplingParams:
     stop_ids: tuple[tuple[int, ...], ...] = ()
     stop_texts: tuple[str, ...] = ()
     thinking_budget: int | None = None
+    conversation: Conversation = field(default_factory=Conversation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +54,22 @@ class Prompt:
 class Sample:
     """One sampled continuation (the end token included when finish_reason is "stop").
 
-    logprobs: log-probability of each token under the distribution it was drawn from (a greedy one: under
-    the model's own), in nats. weights_version: which weights drew it. forced: positions of tokens that were
-    not drawn but put there (the end of a thinking budget), with certainty, so with log-probability 0; they
-    are no part of a loss.
+    logprobs: log-probability of each drawn token under the distribution it was drawn from (greedy: under the
+    model's own), in nats. weights_version: which weights drew it. drawn: per token whether the policy drew
+    it; the end of a thinking budget is put there, and in a conversation the environment's words lie between
+    its answers. None: it drew all of them.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     weights_version: int
-    forced: tuple[int, ...] = ()
+    drawn: tuple[bool, ...] | None = None
 
     @property
-    def drawn(self) -> list[bool]:
-        """Of each token, whether the policy drew it: the mask of the loss."""
-        put = set(self.forced)
-        return [position not in put for position in range(len(self.token_ids))]
+    def scored(self) -> list[bool]:
+        """Which tokens are learnt from; as many are as there are log-probabilities."""
+        return [True] * len(self.token_ids) if self.drawn is None else list(self.drawn)
 
 
 class RolloutEngine(Protocol):

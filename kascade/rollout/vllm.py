@@ -39,7 +39,7 @@ class _Growing:
     greedy: bool
     token_ids: list[int]
     logprobs: list[float]
-    forced: tuple[int, ...] = ()
+    forced: slice | None = None  # tokens that were put there
     ended: FinishReason = "length"
 
 
@@ -124,9 +124,8 @@ class VLLMEngine:
             return
         start = len(answer.token_ids)
         put = self._think_end_ids[: max_new_tokens - start]
-        answer.forced = tuple(range(start, start + len(put)))
+        answer.forced = slice(start, start + len(put))
         answer.token_ids += put
-        answer.logprobs += [0.0] * len(put)  # put there with certainty
 
     def _extend(self, answers: Sequence[_Growing], params: SamplingParams, length: int) -> None:
         """Let answers grow to `length` tokens, or until they end."""

@@ -89,9 +89,9 @@ def test_a_thinking_budget_closes_the_block_and_marks_what_it_put_there(model: P
     for before, after in zip(free, held, strict=True):
         for one, other in zip(before, after, strict=True):
             assert other.token_ids[:6] == one.token_ids[:6]
-            assert other.token_ids[6:8] == close and other.forced == (6, 7)
-            assert other.drawn == [True] * 6 + [False] * 2 + [True] * 12
-            assert len(other.token_ids) == 20
+            assert other.token_ids[6:8] == close
+            assert other.scored == [True] * 6 + [False] * 2 + [True] * 12
+            assert (len(other.token_ids), len(other.logprobs)) == (20, 18)
     assert tokens(engine.sample(PROMPTS, SamplingParams(20, thinking_budget=6))) == tokens(free)
 
 
@@ -100,11 +100,9 @@ def test_what_follows_a_forced_token_was_drawn_after_it(model: PreTrainedModel) 
     prompt = replace(PROMPTS[1], thinking=True)
     for sample in engine.sample([prompt], SamplingParams(14, thinking_budget=5))[0]:
         ids = [*prompt.token_ids, *sample.token_ids]
-        batch = TokenBatch.collate([ids], [[False] * len(prompt.token_ids) + sample.drawn], 0)
-        drawn = [p for p, own in zip(sample.logprobs, sample.drawn, strict=True) if own]
-        torch.testing.assert_close(
-            torch.tensor(drawn), token_logprobs(model, batch).logprobs, atol=1e-5, rtol=0
-        )
+        batch = TokenBatch.collate([ids], [[False] * len(prompt.token_ids) + sample.scored], 0)
+        expected = token_logprobs(model, batch).logprobs
+        torch.testing.assert_close(torch.tensor(sample.logprobs), expected, atol=1e-5, rtol=0)
 
 
 def test_a_block_closed_in_time_is_left_alone(model: PreTrainedModel) -> None:
@@ -114,9 +112,9 @@ def test_a_block_closed_in_time_is_left_alone(model: PreTrainedModel) -> None:
     held = NativeEngine(model, end_ids=[], think_end_ids=close).sample(
         [prompt], SamplingParams(12, thinking_budget=5)
     )[0]
-    assert held[0].token_ids == free[0].token_ids and not held[0].forced
+    assert held[0].token_ids == free[0].token_ids and held[0].drawn is None
     for one, other in zip(free, held, strict=True):
-        assert bool(other.forced) == (close[0] not in one.token_ids[:5])
+        assert (other.drawn is None) == (close[0] in one.token_ids[:5])
 
 
 def test_what_the_engine_was_not_made_for_is_refused(model: PreTrainedModel) -> None:

@@ -167,10 +167,11 @@ def test_a_thinking_budget_closes_the_block_in_a_second_request(tmp_path: Path, 
     prompts = [replace(PROMPTS[0], thinking=True), PROMPTS[1]]
     held, free = engine.sample(prompts, SamplingParams(20, thinking_budget=3))
     for sample in held:
-        assert sample.token_ids[3:5] == tuple(THINK_END) and sample.forced == (3, 4)
-        assert sample.logprobs[3:5] == (0.0, 0.0) and sample.token_ids[-1] == END
-        assert len(sample.token_ids) == len(sample.logprobs) == 10
-    assert all(not sample.forced for sample in free)
+        assert sample.token_ids[3:5] == tuple(THINK_END) and sample.token_ids[-1] == END
+        assert sample.drawn == (True,) * 3 + (False,) * 2 + (True,) * 5
+        own = [t for t, drawn in zip(sample.token_ids, sample.scored, strict=True) if drawn]
+        assert sample.logprobs == tuple(-token / 10 for token in own)
+    assert all(sample.drawn is None for sample in free)
     last = made[0].calls[-1]
     assert all(r["prompt_token_ids"][-2:] == THINK_END for r in last[1]) and last[2][0].max_tokens == 15
 
