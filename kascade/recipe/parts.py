@@ -1,7 +1,7 @@
 """Parts of stages: optimiser, limits, data, sampling, and the rules of each way to learn.
 
 Every number of a loss or a rule is a field, with its source. Sources: [C2] Nemotron-Cascade 2 (arXiv
-2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848).
+2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848), [LN] Llama-Nemotron (arXiv 2505.00949).
 """
 
 from __future__ import annotations
@@ -139,6 +139,25 @@ def check_usable_groups(grpo: GRPO, prompts_per_step: int) -> None:
         what = f"{grpo.min_usable_groups} usable groups can never come from {prompts_per_step} prompts"
         allowed = f"1 to {prompts_per_step}"
         raise CrossCheckError([Problem(("grpo", "min_usable_groups"), what, allowed)])
+
+
+class Curriculum(Part):
+    """Which tasks a stage sees when, by how often its start solves them. [N3 §3.2.2; LN §5.1]"""
+
+    samples: PositiveInt = Field(8, description="answers a task that measure its pass rate")
+    passed_from: float = Field(1.0, description="reward from which an answer has passed")
+    drop_from: float = Field(
+        1.0, gt=0, le=1, description="leave out tasks with at least this pass rate [N3: 1; LN: 0.75]"
+    )
+    unsolved_odds: Share = Field(
+        0.25, description="odds of a task that was never solved to take part in a round through the tasks"
+    )
+    first_mean: Share = Field(0.7, description="mean of the target pass rates in the first step [N3 Fig. 6]")
+    last_mean: Share = Field(0.4, description="the same in the last step [N3 Fig. 6]")
+    width: PositiveFloat = Field(0.15, description="standard deviation of the target; no source gives one")
+    bins: PositiveInt = Field(
+        10, description="bins of pass rate, filled by the target, rest from the fullest"
+    )
 
 
 class ImportanceRange(Part):

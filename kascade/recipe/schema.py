@@ -15,6 +15,7 @@ from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, Prec
 from kascade.recipe.parts import (
     GRPO,
     Conversation,
+    Curriculum,
     DataSource,
     ImportanceRange,
     Judge,
@@ -45,6 +46,7 @@ __all__ = [
     "Benchmark",
     "Conversation",
     "Cluster",
+    "Curriculum",
     "DataSource",
     "Guard",
     "ImportanceRange",

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kascade.rollout.attention import SharedAttention
-from kascade.rollout.lean import LeanDecoder, Norm, Prompts
+from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
 from kascade.rollout.mamba import MambaMixer, MambaStore
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class NemotronHDecoder(LeanDecoder):
         config: Any = model.config
         return bool(
             config.model_type == "nemotron_h"
-            and model.dtype == torch.float32
+            and runs_in_its_type(model)
             and "full_attention" in config.layers_block_type
             and config.n_routed_experts <= MAX_DENSE_EXPERTS
             and config.n_group == 1
@@ -40,7 +39,8 @@ class NemotronHDecoder(LeanDecoder):
     def start(self, rows: int) -> None:
         super().start(rows)
         blocks = [b for b in self._model.model.layers if b.block_type == "linear_attention"]
-        self._stores = [MambaStore(rows, block.mixer, self._model.device) for block in blocks]
+        device = self._model.device
+        self._stores = [MambaStore(rows, block.mixer, device, static=self.static) for block in blocks]
 
     def row_states(self) -> list[Tensor]:
         return [tensor for store in self._stores for tensor in store.tensors()]
@@ -79,7 +79,7 @@ class _Mamba:
         store.put(prompts.rows, window[prompts.owners], state[prompts.owners])
         return prompts.last(x + out) if only_last else out.add_(x)
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         return self._mixer.step(self._norm(x), self._decoder.mamba_store(self._number)).add_(x)
 
 
@@ -105,7 +105,7 @@ class _Attention:
         (query,) = self._heads(F.linear(h, self._qkv[:queries]), [queries])
         return x + prompts.attend(query, key, value) @ self._out
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         query, key, value = self._heads(F.linear(self._norm(x), self._qkv), self._sizes)
         return torch.addmm(x, attend(self._number, query, key, value), self._out)
 
@@ -121,7 +121,7 @@ class _Local:
     def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
         return self.run(x.flatten(0, 1)).view_as(x)
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         return self.run(x)
 
     def run(self, x: Tensor) -> Tensor:
@@ -161,9 +161,9 @@ class _MoE(_Local):
     def _routing(self, h: Tensor) -> Tensor:
         """Weight of each expert for each row, 0 where it was not chosen: [n, E]."""
         gate = self._mixer.gate
-        scores = F.linear(h, gate.weight).sigmoid()
+        scores = F.linear(h.float(), gate.weight.float()).sigmoid()
         chosen = (scores + gate.e_score_correction_bias).topk(gate.top_k, dim=-1).indices
         weights = scores.gather(1, chosen)
         if gate.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        return torch.zeros_like(scores).scatter_(1, chosen, weights * gate.routed_scaling_factor)
+        return torch.zeros_like(scores).scatter_(1, chosen, weights * gate.routed_scaling_factor).to(h.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,7 +99,7 @@ class NativeEngine:
             rows = self._retire(rows)
         samples = record.samples(self._version)
         ends = np.cumsum([0, *(prompt.num_answers for prompt in prompts)]).tolist()
-        return [samples[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        return [samples[start:end] for start, end in pairwise(ends)]
 
     def _has_room(self, active: int) -> bool:
         """Refill in batches of an eighth of the rows: a prefill for every row that ends would cost more."""

@@ -113,10 +113,14 @@ class VLLMEngine:
             for answer in open_ended:
                 self._close_thinking(answer, params.max_new_tokens)
             self._extend(open_ended, params, params.max_new_tokens)
-        return [
-            [Sample(tuple(a.token_ids), tuple(a.logprobs), a.ended, self._version, a.forced) for a in group]
-            for group in groups
-        ]
+        return [[self._sample_of(answer) for answer in group] for group in groups]
+
+    def _sample_of(self, answer: _Growing) -> Sample:
+        drawn = None
+        if answer.forced is not None:
+            put = range(len(answer.token_ids))[answer.forced]
+            drawn = tuple(place not in put for place in range(len(answer.token_ids)))
+        return Sample(tuple(answer.token_ids), tuple(answer.logprobs), answer.ended, self._version, drawn)
 
     def _close_thinking(self, answer: _Growing, max_new_tokens: int) -> None:
         """At the budget: append the end of the think block, unless the model has closed it itself."""
