@@ -16,33 +16,17 @@ from kascade.stages.job import Job, Policy
 set_seed(0)
 tokenizer = byte_tokenizer()
 model = Qwen3ForCausalLM(
-    Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-)
+    Qwen3Config(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                num_attention_heads=2, num_key_value_heads=1, head_dim=32, pad_token_id=0, eos_token_id=1)
+)  # fmt: skip
 policy = Policy.around(model, tokenizer, ChatFormat(tokenizer))
-source = DataSource(environment="reasoning_gym", options={"dataset": "gcd"}, levels=(0, 0), count=500)
+source = DataSource(environment="reasoning_gym", options={"dataset": "gcd"}, levels=(0, 0), count=300)
 stage = RLStage(
-    name="gcd",
-    kind="multi_domain_rl",
-    data=(Mix(source=source),),
-    steps=40,
-    prompts_per_step=16,
-    rollouts_per_prompt=8,
-    sampling=Sampling(max_new_tokens=3),
-    optimizer=Optimizer(learning_rate=3e-3),
-)
+    name="gcd", kind="multi_domain_rl", data=(Mix(source=source),), steps=30, prompts_per_step=16,
+    rollouts_per_prompt=8, sampling=Sampling(max_new_tokens=3), optimizer=Optimizer(learning_rate=3e-3),
+)  # fmt: skip
 curve = Path(tempfile.mkdtemp())
 tasks = TaskPool.from_mixes(stage.data, split="train", seed=0)
 train_grpo(policy, tasks, stage, Job("gcd", seed=0, training=curve))
 for line in read_metrics(curve / "metrics.jsonl"):
-    print(line["step"], line["reward"])
+    print(line["step"], line["reward"])  # noqa: T201

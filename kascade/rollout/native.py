@@ -40,16 +40,19 @@ class NativeEngine:
         think_end_ids: Sequence[int] = (),
         decode: Callable[[Sequence[int]], str] | None = None,
         max_batch_rows: int = 256,
+        decoder: Decoder | None = None,
     ) -> None:
         """end_ids: tokens that end an answer. think_end_ids: the tokens of `</think>`, for thinking budgets.
-        decode: text of tokens, for stop texts. Raises ValueError when max_batch_rows is not positive.
+        decode: text of tokens, for stop texts. decoder: None: the fastest that knows the model.
+
+        Raises ValueError when max_batch_rows is not positive.
         """
         if max_batch_rows < 1:
             raise ValueError(f"max_batch_rows must be positive, not {max_batch_rows}")
         self._model = model
         self._end_ids, self._think_end_ids, self._decode = tuple(end_ids), tuple(think_end_ids), decode
         self._max_rows = max_batch_rows
-        self._decoder: Decoder = make_decoder(model)
+        self._decoder = decoder or make_decoder(model)
         self._version = 0
 
     def load_weights(self, version: int) -> None:
