@@ -14,6 +14,7 @@ from kascade.rollout.mamba import MambaMixer, MambaStore
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SPARSE_TOKENS = 512  # from here on, sorting tokens by expert costs less than the experts not chosen
 MAX_DENSE_EXPERTS = 16  # beyond, computing every expert for every token costs more than it saves
 
 
@@ -139,31 +140,49 @@ class _MLP(_Local):
 
 
 class _MoE(_Local):
-    """All experts for all rows as two products, weighted by the routing (0 for the ones not chosen):
-    sum_e w_e Down_e f(Up_e x) = [Down_1 ... Down_E] [w_1 f(Up_1 x); ...].
+    """Few tokens: all experts for all of them as two products, weighted by the routing (0 where not chosen),
+    sum_e w_e Down_e f(Up_e x) = [Down_1 ... Down_E] [w_1 f(Up_1 x); ...]. Many: each expert for its own.
     """
 
     def __init__(self, mixer: Any, norm: Norm) -> None:
         self._mixer, self._shared = mixer, _MLP(mixer.shared_experts, norm)
         self._norm = norm
-        self._up = mixer.experts.up_proj.detach().flatten(0, 1)  # a view: [E I, D]
-        self._down = mixer.experts.down_proj.detach().transpose(1, 2).flatten(0, 1)  # a copy: [E I, D]
+        self._ups = mixer.experts.up_proj.detach()  # [E, I, D]
+        self._downs = mixer.experts.down_proj.detach().transpose(1, 2)  # [E, I, D]
+        self._down = self._downs.flatten(0, 1)  # a copy: [E I, D]
 
     def run(self, x: Tensor) -> Tensor:
-        mixer = self._mixer
         h = self._norm(x)
-        routing = self._routing(h)
-        inner = F.linear(mixer.fc1_latent_proj(h), self._up).relu_().square_()
-        inner.view(len(x), routing.shape[1], -1).mul_(routing[..., None])
-        routed: Tensor = mixer.fc2_latent_proj(inner @ self._down)
+        chosen, weights = self._route(h)
+        latent = self._mixer.fc1_latent_proj(h)
+        by_expert = self._sparse if len(x) >= SPARSE_TOKENS else self._dense
+        routed: Tensor = self._mixer.fc2_latent_proj(by_expert(latent, chosen, weights))
         return self._shared.run(x).add_(routed)
 
-    def _routing(self, h: Tensor) -> Tensor:
-        """Weight of each expert for each row, 0 where it was not chosen: [n, E]."""
+    def _dense(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        inner = F.linear(latent, self._ups.flatten(0, 1)).relu_().square_()
+        routing = weights.new_zeros(len(latent), len(self._ups)).scatter_(1, chosen, weights)
+        inner.view(*routing.shape, -1).mul_(routing[..., None])
+        return inner @ self._down
+
+    def _sparse(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        order = chosen.flatten().argsort()  # (token, choice) pairs, sorted by expert
+        tokens = order.div(chosen.shape[1], rounding_mode="floor")
+        counts = chosen.flatten().bincount(minlength=len(self._ups)).tolist()
+        parts = latent.index_select(0, tokens).split(counts)
+        outs = [
+            F.linear(part, up).relu_().square_() @ down
+            for part, up, down in zip(parts, self._ups, self._downs, strict=True)
+        ]
+        scaled = torch.cat(outs).mul_(weights.flatten()[order, None])
+        return torch.zeros_like(latent).index_add_(0, tokens, scaled)
+
+    def _route(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts of each row and their weights: both [n, k]."""
         gate = self._mixer.gate
         scores = F.linear(h.float(), gate.weight.float()).sigmoid()
         chosen = (scores + gate.e_score_correction_bias).topk(gate.top_k, dim=-1).indices
         weights = scores.gather(1, chosen)
         if gate.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        return torch.zeros_like(scores).scatter_(1, chosen, weights * gate.routed_scaling_factor).to(h.dtype)
+        return chosen, (weights * gate.routed_scaling_factor).to(h.dtype)

@@ -55,7 +55,8 @@ def draw(
     """
     logits = logits.float()
     if params.temperature != 0:
-        drawn_from = restrict(logits / params.temperature, params.top_k, params.top_p)
+        drawn_from = logits if params.temperature == 1 else logits / params.temperature
+        drawn_from = restrict(drawn_from, params.top_k, params.top_p)
         logits = drawn_from if greedy is None else torch.where(greedy[:, None], logits, drawn_from)
     top = logits.amax(-1, keepdim=True)
     weights = (logits - top).exp_()

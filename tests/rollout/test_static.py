@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kascade.models.mini import mini_config
-from kascade.rollout.lean_nemotron_h import NemotronHDecoder
+from kascade.rollout.lean import Norm
+from kascade.rollout.lean_nemotron_h import SPARSE_TOKENS, NemotronHDecoder, _MoE
 from kascade.rollout.lean_qwen3 import Qwen3Decoder
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.types import Prompt, Sample, SamplingParams
@@ -50,6 +51,18 @@ def test_static_memory_gives_the_same_answers(kind: str) -> None:
         for ours, theirs in zip(static, shared, strict=True):
             for one, other in zip(ours, theirs, strict=True):
                 assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_experts_give_the_same_for_few_tokens_and_for_many() -> None:
+    model: Any = model_of("mini-nemotron-h")
+    block = next(block for block in model.model.layers if block.block_type == "moe")
+    layer = _MoE(block.mixer, Norm(block.norm))
+    x = torch.randn(SPARSE_TOKENS, 128)
+    with torch.no_grad():
+        expected = x + block.mixer(block.norm(x)[None])[0]
+        torch.testing.assert_close(layer.run(x), expected, atol=2e-5, rtol=1e-4)
+        few = torch.cat([layer.run(part) for part in x.split(100)])
+    torch.testing.assert_close(few, expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.gpu
