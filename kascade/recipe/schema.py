@@ -15,6 +15,7 @@ from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, Prec
 from kascade.recipe.parts import (
     GRPO,
     Conversation,
+    Curriculum,
     DataSource,
     ImportanceRange,
     Judge,
@@ -24,6 +25,7 @@ from kascade.recipe.parts import (
     Optimizer,
     Pairwise,
     Part,
+    Rollout,
     Sampling,
     Share,
     check_warmup,
@@ -44,6 +46,7 @@ __all__ = [
     "Benchmark",
     "Conversation",
     "Cluster",
+    "Curriculum",
     "DataSource",
     "Guard",
     "ImportanceRange",
@@ -66,6 +69,7 @@ __all__ = [
     "RLStage",
     "Recipe",
     "Recovery",
+    "Rollout",
     "RolloutStage",
     "SFTStage",
     "Sampling",
@@ -151,6 +155,7 @@ class ModelPart(Part):
         description="tokens that the model's multi-token-prediction head drafts a step of sampling "
         "(speculative decoding, lossless: arXiv 2302.01318); None: no drafts",
     )
+    rollout: Rollout = Rollout()
 
 
 class Tracking(Part):

@@ -18,8 +18,8 @@ from kascade.learning.metrics import append_metrics, truncate_metrics
 from kascade.learning.state import load_state, save_state
 from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, load_tokenizer
-from kascade.recipe.schema import ModelPart, StagePart
-from kascade.rollout.native import NativeEngine
+from kascade.recipe.schema import ModelPart, Rollout, StagePart
+from kascade.rollout.engines import make_engine
 from kascade.rollout.types import RolloutEngine
 from kascade.storage.progress import Progress
 
@@ -50,11 +50,17 @@ class Policy:
         model, tokenizer = load_model(folder), load_tokenizer(folder)
         if part.chat_template != "own":
             tokenizer.chat_template = template(part.chat_template)
-        return cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template))
+        return cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
 
     @classmethod
-    def around(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> Policy:
-        engine = NativeEngine(model, end_ids=chat.end_ids)
+    def around(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatFormat,
+        rollout: Rollout = Rollout(),  # noqa: B008 - frozen
+    ) -> Policy:
+        engine = make_engine(model, tokenizer, chat, rollout)
         policy = cls(model, tokenizer, chat, engine)
         policy.sync(0)
         return policy
