@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "length"]
 
@@ -33,13 +36,15 @@ class Sample:
     """One sampled continuation (the end token included when finish_reason is "stop").
 
     logprobs: log-probability of each token under the distribution it was drawn from, in nats.
-    weights_version: which weights drew it.
+    weights_version: which weights drew it. routing: experts used for the prompt's tokens and all of these but
+    the last, [tokens, layers, experts a token] int16, where the engine records them.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     weights_version: int
+    routing: Tensor | None = field(default=None, compare=False)
 
 
 class RolloutEngine(Protocol):
