@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kascade.learning.trainer import Columns, Example, Objective, Terms, Trainer
-from kascade.models.logprobs import TokenBatch
+from kascade.models.batch import TokenBatch
 from kascade.models.mtp import mtp_head, mtp_scores
 from kascade.models.routing import (
     ExpertLoads,
@@ -121,39 +121,42 @@ class _Around:
 
     def __call__(self, model: PreTrainedModel, batch: TokenBatch, columns: Columns) -> Terms:
         self._open.close()
+        ids = batch.rectangle
+        if ids is None:
+            raise ValueError("experts and draft heads take one rectangle of tokens, not blocks")
         if self.moe is not None:
-            self._open.enter_context(self.loads.counting(model, _no_padding(batch)))
             if self.moe.routing_replay:
-                routing = self._routing(batch, columns[NUMBER])
+                routing = self._routing(ids, columns[NUMBER])
                 self.replays.append(self._open.enter_context(replay_routing(model, routing)))
+            self._open.enter_context(self.loads.counting(model, _no_padding(batch, ids)))
         terms = self.objective(model, batch, columns)
         if self.mtp is None:
             return terms
-        return Terms(terms.loss + self._draft_loss(model, batch, columns, self.mtp), terms.per_token)
+        scored = torch.zeros_like(batch.token_ids, dtype=torch.bool)
+        scored[batch.predictors + 1] = True
+        loss = self._draft_loss(model, ids, scored.view_as(ids), columns["weights"], self.mtp)
+        return Terms(terms.loss + loss, terms.per_token)
 
-    def _routing(self, batch: TokenBatch, numbers: Tensor) -> Routing:
+    def _routing(self, ids: Tensor, numbers: Tensor) -> Routing:
         """The samplers' experts of the micro-batch's rows."""
         rows = [self.examples[i] for i in torch.unique_consecutive(numbers).tolist()]
         records = [example.routing for example in rows if example.routing is not None]
-        if len(records) != len(batch.input_ids):
+        if len(records) != len(ids):
             raise ValueError("routing replay needs the sampler's routing of every example")
-        return Routing.collate(records, batch.input_ids.shape[1]).to(batch.input_ids.device)
+        return Routing.collate(records, ids.shape[1]).to(ids.device)
 
-    def _draft_loss(self, model: PreTrainedModel, batch: TokenBatch, columns: Columns, mtp: MTP) -> Tensor:
+    def _draft_loss(
+        self, model: PreTrainedModel, ids: Tensor, scored: Tensor, weights: Tensor, mtp: MTP
+    ) -> Tensor:
         """loss_scale times the mean over look-aheads of the head's weighted cross-entropy. [WP §2.3]"""
         if self._hidden is None:
             raise RuntimeError("the objective did not run the model's own forward")
         scores = mtp_scores(
-            model,
-            batch.input_ids,
-            batch.scored,
-            self._hidden,
-            depth=mtp.depth,
-            train_backbone=mtp.train_backbone,
+            model, ids, scored, self._hidden, depth=mtp.depth, train_backbone=mtp.train_backbone
         )
         loss = self._hidden.new_zeros((), dtype=torch.float32)
         for ahead in scores:
-            loss = loss - (columns["weights"][ahead.predicted] * ahead.logprobs).sum()
+            loss = loss - (weights[ahead.predicted] * ahead.logprobs).sum()
             self.nll.append(-ahead.logprobs.detach())
         return mtp.loss_scale / max(1, len(scores)) * loss
 
@@ -170,6 +173,6 @@ class _Around:
         return found
 
 
-def _no_padding(batch: TokenBatch) -> Tensor:
-    """Tokens up to the last scored one of each row: [B, T] bool."""
-    return batch.scored.flip(1).cummax(1).values.flip(1)
+def _no_padding(batch: TokenBatch, ids: Tensor) -> Tensor:
+    """Which tokens of a rectangle are not padding: [B, T] bool."""
+    return torch.arange(ids.shape[1], device=ids.device) < batch.blocks[0].lengths[:, None]

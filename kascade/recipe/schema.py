@@ -10,9 +10,11 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import cross_check
+from kascade.recipe.cluster import Cluster, Placement
 from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
 from kascade.recipe.parts import (
     GRPO,
+    Conversation,
     DataSource,
     ImportanceRange,
     Judge,
@@ -40,6 +42,8 @@ from kascade.recipe.stages import (
 __all__ = [
     "GRPO",
     "Benchmark",
+    "Conversation",
+    "Cluster",
     "DataSource",
     "Guard",
     "ImportanceRange",
@@ -57,6 +61,7 @@ __all__ = [
     "Pairwise",
     "Part",
     "PrecisionName",
+    "Placement",
     "RLHFStage",
     "RLStage",
     "Recipe",
@@ -68,6 +73,7 @@ __all__ = [
     "Stage",
     "StageKind",
     "StagePart",
+    "Storage",
     "Tracking",
 ]
 
@@ -150,6 +156,14 @@ class Tracking(Part):
     experiment: str = "kascade"
 
 
+class Storage(Part):
+    """Where checkpoints lie. None: the run's folder (or KASCADE_CHECKPOINTS when set)."""
+
+    checkpoints: str | None = Field(
+        None, pattern=r"^(s3|file)://\S+$", description="s3://BUCKET/FOLDER or file:///FOLDER"
+    )
+
+
 class Recipe(Part):
     """One cascade, completed and checked."""
 
@@ -168,7 +182,9 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
+    storage: Storage = Storage()
     tracking: Tracking = Tracking()
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:

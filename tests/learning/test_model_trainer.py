@@ -44,7 +44,7 @@ def trainer_of(
 
 
 def with_routing(model: PreTrainedModel, examples: list[Example]) -> list[Example]:
-    """The examples as a sampler with `model`'s weights would give them: experts of all tokens but the last."""
+    """As a sampler with `model`'s weights would give them: with the experts of all tokens but the last."""
     found = []
     for example in examples:
         with torch.no_grad(), record_routing(model) as recorder:
