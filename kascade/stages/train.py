@@ -127,7 +127,9 @@ def load_teachers(run: Run, teachers: Mapping[Domain, Ancestor]) -> Teachers:
         for teacher in teachers.values():
             if teacher.digest not in models:
                 folder = run.open_verified(teacher.reference)
-                models[teacher.digest] = load_model(folder).requires_grad_(False)
+                part = run.recipe.model
+                model = load_model(folder, precision=part.precision, low_precision=part.low_precision)
+                models[teacher.digest] = model.requires_grad_(False)
         return {domain: models[teacher.digest] for domain, teacher in teachers.items()}
 
 
