@@ -79,7 +79,7 @@ def sentences_by_alphabet(text: str, arguments: Arguments) -> bool:
 
 @instruction("custom:european_capitals_sort")
 def capitals_by_latitude(text: str, arguments: Arguments) -> bool:
-    return [part.strip() for part in ascii_only(text).split(",") if part.strip()] == NORTHERN_CAPITALS
+    return tuple(filter(None, map(str.strip, ascii_only(text).split(",")))) == NORTHERN_CAPITALS
 
 
 @instruction("custom:csv_city")

@@ -170,7 +170,7 @@ def limited_repeats(text: str, arguments: Arguments) -> bool:
 
 @instruction("words:odd_even_syllables")
 def alternating_syllables(text: str, arguments: Arguments) -> bool:
-    import syllapy
+    import syllapy  # type: ignore[import-untyped]
 
     odd = [syllapy.count(word) % 2 for word in strip_punctuation(text).lower().split()]
     return all(a != b for a, b in pairwise(odd))

@@ -189,7 +189,7 @@ _LANGUAGE_LOCK = Lock()
 
 @cache
 def _detectors() -> object:
-    from langdetect import detector_factory
+    from langdetect import detector_factory  # type: ignore[import-untyped]
 
     with _LANGUAGE_LOCK:
         detector_factory.init_factory()
