@@ -48,9 +48,7 @@ class Prefix:
                 for pair in zip(ours, theirs, strict=True)
             ]
 
-        return cls(
-            one.lengths + other.lengths, join(one.keys, other.keys), join(one.values, other.values)
-        )
+        return cls(one.lengths + other.lengths, join(one.keys, other.keys), join(one.values, other.values))
 
     def narrowed(self, kept: Sequence[int]) -> Prefix:
         """Only the prompts at these places."""
@@ -228,7 +226,9 @@ class SharedAttention:
             start += len(chosen)
         device = self._like.device
         return _Plan(
-            torch.from_numpy(np.concatenate(source)).to(device), torch.from_numpy(target).to(device), tuple(parts)
+            torch.from_numpy(np.concatenate(source)).to(device),
+            torch.from_numpy(target).to(device),
+            tuple(parts),
         )
 
     def _grow(self, length: int) -> None:

@@ -72,9 +72,7 @@ class _Layer:
         self._queries, self._keys, _ = (len(p) // self._width for p in projections)
         self._out = attention.o_proj.weight.detach().T
         scaled = attention.q_norm.weight.detach() * attention.scaling  # a rotation keeps the scale
-        self._norms = torch.stack(
-            [scaled] * self._queries + [attention.k_norm.weight.detach()] * self._keys
-        )
+        self._norms = torch.stack([scaled] * self._queries + [attention.k_norm.weight.detach()] * self._keys)
         self._epsilon = attention.q_norm.variance_epsilon
         self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
         self._down = mlp.down_proj.weight.detach().T

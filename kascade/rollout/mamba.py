@@ -22,7 +22,9 @@ class MambaStore:
         inner, groups = mixer.intermediate_size, mixer.n_groups
         self.states = torch.empty(rows, groups, mixer.ssm_state_size, inner // groups, device=device)
         taps, dtype = mixer.conv_kernel_size, mixer.in_proj.weight.dtype
-        self.windows = [torch.empty(rows, mixer.conv_dim, device=device, dtype=dtype) for _ in range(taps - 1)]
+        self.windows = [
+            torch.empty(rows, mixer.conv_dim, device=device, dtype=dtype) for _ in range(taps - 1)
+        ]
         self.oldest = 0
 
     def tensors(self) -> list[Tensor]:
@@ -101,7 +103,9 @@ class MambaMixer:
             part = slice(start, min(start + CHUNK, longest))
             b, c = (x[:, part].unflatten(-1, (groups, size)).transpose(1, 2) for x in (B, C))  # [P, G, Q, N]
             length = b.shape[2]
-            total = (dt[:, part] * self._decay_rate).cumsum(1)  # log decay from the chunk's start: [P, Q, heads]
+            total = (dt[:, part] * self._decay_rate).cumsum(
+                1
+            )  # log decay from the chunk's start: [P, Q, heads]
             by_head = total.transpose(1, 2)
             mutual = by_head[..., :, None] - by_head[..., None, :]  # [P, heads, Q, Q]
             future = torch.ones(length, length, dtype=torch.bool, device=u.device).triu_(1)
@@ -124,7 +128,9 @@ class MambaMixer:
 
     def _project(self, h: Tensor) -> tuple[Tensor, ...]:
         projected = F.linear(h, self._in)
-        return torch.split(projected, [self._inner, projected.shape[-1] - self._inner - self._heads, self._heads], -1)
+        return torch.split(
+            projected, [self._inner, projected.shape[-1] - self._inner - self._heads, self._heads], -1
+        )
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, ...]:
         states = self._groups * self._state_size
