@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 REGEX_SECONDS = 1.0  # a pattern that backtracks for longer is at fault, not the answer
+
+
+def _engine() -> Any:
+    """The `regex` package: as `re`, with a time limit."""
+    import regex  # type: ignore[import-untyped]
+
+    return regex
 
 
 class RegexTimeout(Exception):
@@ -14,10 +23,8 @@ def find_all(pattern: str, text: str, *, flags: int = 0, seconds: float = REGEX_
 
     Raises RegexTimeout.
     """
-    import regex
-
     try:
-        found = regex.finditer(pattern, text, flags=flags, timeout=seconds)
+        found = _engine().finditer(pattern, text, flags=flags, timeout=seconds)
         return [[one[0], *(group or "" for group in one.groups())] for one in found]
     except TimeoutError as error:
         raise RegexTimeout(f"the pattern {pattern!r} took longer than {seconds} s") from error
@@ -25,20 +32,17 @@ def find_all(pattern: str, text: str, *, flags: int = 0, seconds: float = REGEX_
 
 def matches(pattern: str, text: str, *, seconds: float = REGEX_SECONDS) -> bool:
     """Whether the pattern is found somewhere in the text. Raises RegexTimeout."""
-    import regex
-
     try:
-        return regex.search(pattern, text, timeout=seconds) is not None
+        return _engine().search(pattern, text, timeout=seconds) is not None
     except TimeoutError as error:
         raise RegexTimeout(f"the pattern {pattern!r} took longer than {seconds} s") from error
 
 
 def pattern_fault(pattern: str) -> str | None:
     """Why a pattern cannot be used, if so."""
-    import regex
-
+    engine = _engine()
     try:
-        regex.compile(pattern)
-    except regex.error as error:
+        engine.compile(pattern)
+    except engine.error as error:
         return str(error)
     return None

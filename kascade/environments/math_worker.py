@@ -36,7 +36,12 @@ def main() -> None:
 
 
 def _comparison() -> Any:
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from math_verify import (  # type: ignore[import-untyped]
+        ExprExtractionConfig,
+        LatexExtractionConfig,
+        parse,
+        verify,
+    )
 
     latex, plain = LatexExtractionConfig(), ExprExtractionConfig()
 
