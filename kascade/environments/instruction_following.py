@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.fields import one_of
 from kascade.environments.instructions import INSTRUCTIONS
 from kascade.environments.rows import row_messages, verifier_fields
 from kascade.environments.sentences import exactly, sentence
@@ -138,17 +139,12 @@ class InstructionFollowing(Environment):
     def from_row(self, row: Mapping[str, Any]) -> Task:
         fields = verifier_fields(row)
         names, kwargs = fields.get("instruction_id_list"), fields.get("kwargs")
-        mode, strictness = (
-            fields.get("grading_mode") or self.default_mode,
-            fields.get("strictness") or "strict",
-        )
+        mode = one_of("grading_mode", fields.get("grading_mode") or self.default_mode, MODES)
+        strictness = one_of("strictness", fields.get("strictness") or "strict", STRICTNESS)
         if not isinstance(names, list) or not names:
             raise ValueError("instruction_id_list: a non-empty list of instruction ids is needed")
         if not isinstance(kwargs, list) or len(kwargs) != len(names):
             raise ValueError(f"kwargs: a list of {len(names)} entries is needed, one an instruction")
-        for key, value, allowed in (("grading_mode", mode, MODES), ("strictness", strictness, STRICTNESS)):
-            if value not in allowed:
-                raise ValueError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
         clean = [_arguments(names[index], index, entry) for index, entry in enumerate(kwargs)]
         checked = {
             "instruction_id_list": names,
@@ -161,7 +157,7 @@ class InstructionFollowing(Environment):
 
 def _arguments(name: Any, index: int, entry: Any) -> dict[str, Any]:
     """The arguments of a row's instruction, without nulls: published rows write absent ones so."""
-    if name not in INSTRUCTIONS:
+    if not isinstance(name, str) or name not in INSTRUCTIONS:
         near = difflib.get_close_matches(str(name), INSTRUCTIONS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"instruction_id_list: {name!r} is not known{hint}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from kascade.environments.base import Environment, Grade, Message, Task, final_answer
 from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
+from kascade.environments.fields import one_of
 from kascade.environments.math_verification import last_boxed
 from kascade.environments.rows import row_messages
 from kascade.environments.words import CAPITALS, COLOR_OF, KIND_OF, OPPOSITE_OF
@@ -171,15 +172,16 @@ class MultipleChoice(Environment):
     def from_row(self, row: Mapping[str, Any]) -> Task:
         options = _options(row.get("options"))
         expected = str(row.get("expected_answer") or "").strip().upper()
-        mode = row.get("grading_mode") or "strict_single_letter_boxed"
-        own = (row.get("template_metadata") or {}).get("output_regex")
+        mode = one_of("grading_mode", row.get("grading_mode") or "strict_single_letter_boxed", MODES)
+        template = row.get("template_metadata") or {}
+        if not isinstance(template, Mapping):
+            raise ValueError("template_metadata: an object is needed")
+        own = template.get("output_regex")
         _patterns(own)
         if len(options) < 2:
             raise ValueError('options: give at least two, as [{"A": "..."}, {"B": "..."}]')
         if expected not in options:
             raise ValueError(f"expected_answer: {expected!r} is not among the options {', '.join(options)}")
-        if mode not in MODES:
-            raise ValueError(f"grading_mode: {mode!r} is not one of {', '.join(MODES)}")
         fields = {
             "options": options,
             "expected_answer": expected,
@@ -212,6 +214,8 @@ def _options(value: Any) -> dict[str, str]:
 def _patterns(value: Any) -> list[str]:
     """The row's own patterns; one may stand alone. Raises ValueError where one cannot be used."""
     patterns = [value] if isinstance(value, str) else value or []
+    if not isinstance(patterns, list):
+        raise ValueError("template_metadata.output_regex: a pattern or a list of them is needed")
     for pattern in patterns:
         fault = pattern_fault(pattern) if isinstance(pattern, str) else "is not text"
         if fault:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kascade.environments.base import THINK_END, Environment, Grade, Message, Task, final_answer
+from kascade.environments.fields import one_of
 from kascade.environments.math_verification import (
     VerificationError,
     Verifier,
@@ -98,9 +99,7 @@ class MathEnvironment(Environment):
     def from_row(self, row: Mapping[str, Any]) -> Task:
         if not str(row.get("expected_answer", "")).strip():
             raise ValueError("expected_answer: missing or empty; give the final answer as text")
-        convention = row.get("convention") or "boxed"
-        if convention not in CONVENTIONS:
-            raise ValueError(f"convention: {convention!r} is not one of {', '.join(CONVENTIONS)}")
+        convention = one_of("convention", row.get("convention") or "boxed", CONVENTIONS)
         fields = {
             "question": row.get("question", ""),
             "expected_answer": str(row["expected_answer"]),

@@ -14,6 +14,7 @@ from typing import Any
 
 from kascade.environments.base import Environment, Grade, Message, Task, final_answer
 from kascade.environments.bounded import RegexTimeout, matches
+from kascade.environments.fields import one_of
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.structured_formats import READERS, Unreadable, check_value, read
 from kascade.environments.tool_calls import parse_tool_calls
@@ -61,10 +62,8 @@ class StructuredOutputs(Environment):
         return [grade_structure(task.fields, final_answer(answer)) for answer in answers]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
-        kind, mode = row.get("schema_type") or "json", row.get("response_mode") or "text"
-        for key, value, allowed in (("schema_type", kind, READERS), ("response_mode", mode, MODES)):
-            if value not in allowed:
-                raise ValueError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
+        kind = one_of("schema_type", row.get("schema_type") or "json", READERS)
+        mode = one_of("response_mode", row.get("response_mode") or "text", MODES)
         if not isinstance(row.get("schema_str"), str):
             raise ValueError("schema_str: a JSON schema as text is needed")
         try:
@@ -143,7 +142,8 @@ def validator(schema_str: str) -> Any:
         raise SchemaFault(f"{error.json_path}: {error.message}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise SchemaFault(f"a JSON schema as text is needed ({error})") from error
-    bounded = extend(Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique_items})
+    checks = {"pattern": _pattern, "uniqueItems": _unique_items}
+    bounded = extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
     return bounded(strict, registry=Registry())
 
 

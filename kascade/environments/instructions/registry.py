@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def instruction(name: str, *needs: str) -> Callable[[Check], Check]:
 def number(arguments: Arguments, name: str) -> int:
     """A whole-number argument; published rows write many as floats (5.0)."""
     value = arguments[name]
-    if isinstance(value, bool) or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value % 1:
         raise ValueError(f"{name}: {value!r} is not a whole number")
     return int(value)
 
