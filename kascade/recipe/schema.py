@@ -127,7 +127,11 @@ class Guard(Part):
         description="one-sided p under which a goal benchmark has risen over the stage's start",
     )
     recovery: Recovery = Recovery()
-    unrecovered: Literal["continue", "rollback", "stop"] = "continue"
+    unrecovered: Literal["continue", "rollback", "stop"] = Field(
+        "continue",
+        description="after the last round: go on with the loss, which later stages then compare with; go back "
+        "to the stage's start; or stop",
+    )
 
 
 class ModelPart(Part):
