@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.fields import one_of
 from kascade.environments.instructions import INSTRUCTIONS
 from kascade.environments.rows import row_messages, verifier_fields
@@ -134,7 +134,7 @@ class InstructionFollowing(Environment):
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        return [grade_instructions(task.fields, final_answer(answer)) for answer in answers]
+        return [grade_instructions(task.fields, visible_answer(task, answer)) for answer in answers]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         fields = verifier_fields(row)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
 from kascade.environments.fields import one_of
 from kascade.environments.math_verification import last_boxed
@@ -167,7 +167,7 @@ class MultipleChoice(Environment):
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        return [_grade(task.fields, final_answer(answer)) for answer in answers]
+        return [_grade(task.fields, visible_answer(task, answer)) for answer in answers]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         options = _options(row.get("options"))

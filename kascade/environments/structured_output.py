@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.bounded import RegexTimeout, matches
 from kascade.environments.fields import one_of
 from kascade.environments.rows import row_messages, row_tools
@@ -59,7 +59,7 @@ class StructuredOutputs(Environment):
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        return [grade_structure(task.fields, final_answer(answer)) for answer in answers]
+        return [grade_structure(task.fields, visible_answer(task, answer)) for answer in answers]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         kind = one_of("schema_type", row.get("schema_type") or "json", READERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,6 +95,12 @@ def test_a_pattern_that_backtracks_without_end_is_an_error_and_not_a_zero() -> N
     assert "took longer" in str(graded(slow, "a" * 300).error)
     assert time.process_time() - start < 15
     assert graded(slow, r"\boxed{B}").reward == 1
+
+
+def test_an_answer_in_thinking_that_never_ends_is_none() -> None:
+    thoughtful = replace(task(STRICT), thinking=True)
+    answers = {r"\boxed{B}": 0, r"B it is</think>\boxed{B}": 1, r"\boxed{B}</think>": 0}
+    assert {answer: graded(thoughtful, answer).reward for answer in answers} == answers
 
 
 @pytest.mark.parametrize(
