@@ -9,11 +9,14 @@ import selectors
 import subprocess
 import sys
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from threading import Lock
 
-SECONDS = 10.0  # for one comparison (NeMo-Gym's library_verifier_timeout_seconds)
+PACKAGES = Path(__file__).resolve().parents[2]  # where the worker finds this package, wherever we run
+SECONDS = 5.0  # for one comparison (math-verify's own default; NeMo-Gym allows 10)
+MOST_FAILURES = 1000  # remembered, so that a group of answers that all hang the same way waits once
 LOADING_SECONDS = 120.0  # until a new worker has its libraries
 MOST_BOXES = 20  # at the end of an answer, of which the last complete one counts
 LONGEST = 2000  # characters; a longer answer is no short answer, and not equal to one
@@ -21,6 +24,10 @@ LONGEST = 2000  # characters; a longer answer is no short answer, and not equal 
 
 class VerificationError(Exception):
     """The comparison could not be made: too slow, out of memory, or the worker died. Never a zero."""
+
+
+class TooSlow(VerificationError):
+    """This comparison takes too long, and would again."""
 
 
 @dataclass(slots=True)
@@ -33,7 +40,7 @@ class Verifier:
     seconds: float = SECONDS
     _lock: Lock = None  # type: ignore[assignment]
     _worker: subprocess.Popen[bytes] | None = None
-    _owner: int = 0  # the process that started the worker; its children may not use it
+    _failed: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = Lock()
@@ -45,16 +52,26 @@ class Verifier:
         if len(given) > LONGEST or not given.strip():
             return False
         with self._lock:
-            worker = self._running()
-            request = json.dumps({"expected": expected, "given": given}).encode() + b"\n"
+            if (expected, given) in self._failed:
+                raise VerificationError(self._failed[expected, given])
             try:
-                assert worker.stdin is not None
-                worker.stdin.write(request)
-                worker.stdin.flush()
-                answer = json.loads(self._line(self.seconds))
-            except (OSError, ValueError) as error:
-                self._kill()
-                raise VerificationError(f"math-verify's process died: {error}") from error
+                return self._compared(expected, given)
+            except TooSlow as error:
+                if len(self._failed) < MOST_FAILURES:
+                    self._failed[expected, given] = str(error)
+                raise
+
+    def _compared(self, expected: str, given: str) -> bool:
+        worker = self._running()
+        request = json.dumps({"expected": expected, "given": given}).encode() + b"\n"
+        try:
+            assert worker.stdin is not None
+            worker.stdin.write(request)
+            worker.stdin.flush()
+            answer = json.loads(self._line(self.seconds))
+        except (OSError, ValueError) as error:
+            self._kill()
+            raise VerificationError(f"math-verify's process died: {error}") from error
         if "error" in answer:
             raise VerificationError(answer["error"])
         return bool(answer["equal"])
@@ -70,8 +87,17 @@ class Verifier:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._worker is None or self._worker.poll() is not None:
             command = [sys.executable, "-m", "kascade.environments.math_worker"]
-            self._worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self._line(LOADING_SECONDS)
+            path = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH"))))
+            self._worker = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            try:
+                self._line(LOADING_SECONDS)
+            except TooSlow as error:  # of the machine, not of the answer
+                raise VerificationError(f"math-verify did not load: {error}") from error
         return self._worker
 
     def _line(self, seconds: float) -> bytes:
@@ -82,7 +108,7 @@ class Verifier:
             selector.register(self._worker.stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
                 self._kill()
-                raise VerificationError(f"math-verify took longer than {seconds:g} s")
+                raise TooSlow(f"math-verify took longer than {seconds:g} s")
         return self._worker.stdout.readline()
 
     def _kill(self) -> None:
