@@ -77,7 +77,7 @@ class Launcher:
         try:
             self._custom.create_namespaced_custom_object(*self._at(kind), dict(manifest))
             log.info("created %s %s/%s", kind.kind, self.namespace, name)
-            return
+            return None
         except ApiException as error:
             if error.status != 409:
                 raise JobFailed(f"{kind.kind} {name} was refused: {error.reason}: {error.body}") from error
@@ -119,7 +119,9 @@ class Launcher:
             last = state
             time.sleep(patience.poll_s)
 
-    def _check_time(self, kind: JobKind, name: str, silent_s: float, run_s: float, patience: Patience) -> None:
+    def _check_time(
+        self, kind: JobKind, name: str, silent_s: float, run_s: float, patience: Patience
+    ) -> None:
         if silent_s > patience.silence_s:
             raise JobFailed(
                 f"{kind.kind} {name} runs, but has shown no progress for {silent_s:.0f} s (silence_s)"

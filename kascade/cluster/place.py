@@ -60,7 +60,10 @@ def launch_step(
     name = manifest["metadata"]["name"]
     try:
         launcher.run(
-            kind, manifest, _heartbeat(layout, stage, attempt), Patience(placement.silence_s, placement.deadline_s)
+            kind,
+            manifest,
+            _heartbeat(layout, stage, attempt),
+            Patience(placement.silence_s, placement.deadline_s),
         )
     except JobFailed as error:
         raise _own_error(layout, stage, attempt) or error from None
@@ -78,7 +81,11 @@ def _job(
     common: dict[str, Any] = {
         "cluster": cluster,
         "placement": placement,
-        "labels": {**CONTROLLER_LABEL, "kascade.dev/stage": stage, "kascade.dev/run": label_value(Path(run).name)},
+        "labels": {
+            **CONTROLLER_LABEL,
+            "kascade.dev/stage": stage,
+            "kascade.dev/run": label_value(Path(run).name),
+        },
         "owners": owner_references(os.environ),
     }
     if shape == "trainjob":

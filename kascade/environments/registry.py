@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 BUILTIN = {
     "math_with_judge": "kascade.environments.math:MathEnvironment",
     "instruction_following": "kascade.environments.instruction_following:InstructionFollowing",
+    "ifbench": "kascade.environments.ifbench:IFBench",
     "mcqa": "kascade.environments.knowledge:MultipleChoice",
     "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
     "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",

@@ -18,7 +18,6 @@ import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -144,8 +143,12 @@ class CommandSandbox:
     def _accepted(self, isolation: Isolation) -> Isolation:
         confined = isolation.seccomp and (isolation.landlock or isolation.namespaces)
         if not confined and not self.allow_unconfined:
-            what = "; ".join(isolation.problems()) or "neither Landlock nor namespaces: commands read all files"
-            remedy = "use a kernel with seccomp and Landlock or user namespaces, or set sandbox.unconfined: true"
+            what = (
+                "; ".join(isolation.problems()) or "neither Landlock nor namespaces: commands read all files"
+            )
+            remedy = (
+                "use a kernel with seccomp and Landlock or user namespaces, or set sandbox.unconfined: true"
+            )
             raise UserError(Fault("sandbox", what, remedy=remedy))
         return isolation
 

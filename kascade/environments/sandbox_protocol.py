@@ -112,5 +112,9 @@ class Isolation:
 
     def __str__(self) -> str:
         spaces = "user, mount, process and network namespaces" if self.namespaces else ""
-        parts = [spaces, f"Landlock ABI {self.landlock}" if self.landlock else "", "seccomp" if self.seccomp else ""]
+        parts = [
+            spaces,
+            f"Landlock ABI {self.landlock}" if self.landlock else "",
+            "seccomp" if self.seccomp else "",
+        ]
         return " + ".join([*filter(None, parts), "rlimits"])

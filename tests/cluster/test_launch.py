@@ -90,7 +90,14 @@ def pod(name: str, rank: str, code: int, finished: str) -> dict[str, Any]:
         "jobset.sigs.k8s.io/jobset-name": "kc-sft-train-0",
         "batch.kubernetes.io/job-completion-index": rank,
     }
-    status = {"name": "node", "state": {"terminated": ended}, "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+    status = {
+        "name": "node",
+        "state": {"terminated": ended},
+        "image": "i",
+        "imageID": "i",
+        "ready": False,
+        "restartCount": 0,
+    }
     return {"metadata": {"name": name, "labels": labels}, "status": {"containerStatuses": [status]}}
 
 

@@ -74,7 +74,13 @@ def test_bodies_are_short(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "called", "step", "answer"),
     [
-        ("train", {k: ABOUT[k] for k in ("stage", "parent", "fingerprint")}, ("sft", "p"), "sft.train", "trained"),
+        (
+            "train",
+            {k: ABOUT[k] for k in ("stage", "parent", "fingerprint")},
+            ("sft", "p"),
+            "sft.train",
+            "trained",
+        ),
         ("evaluate", {**ABOUT, "attempt": "train"}, ("sft", "c", "p"), "sft.train.evaluate", None),
         ("verdict", {**ABOUT, "attempt": "train"}, ("sft", "c", "p"), "sft.train.verdict", True),
         ("recover", {**ABOUT, "round": 2}, ("sft", 2, "c", "p"), "sft.recover-2", "recovered"),
