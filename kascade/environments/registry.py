@@ -9,6 +9,11 @@ BUILTIN = {
     "instruction_following": "kascade.environments.instruction_following:InstructionFollowing",
     "mcqa": "kascade.environments.knowledge:MultipleChoice",
     "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
+    "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
+    "single_step_tool_use_with_argument_comparison": (
+        "kascade.environments.function_calls:SingleStepToolUse"
+    ),
+    "bfcl": "kascade.environments.function_calls:FunctionCalls",
     "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",
     "genrm_compare": "kascade.environments.chat:PairwiseChat",
     "lc_niah": "kascade.environments.long_context:Retrieval",

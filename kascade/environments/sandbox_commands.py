@@ -18,7 +18,6 @@ import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +35,7 @@ for name in ("kascade", "kascade.environments"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [{root!r} + "/" + name.replace(".", "/")]
 from kascade.environments.sandbox_launcher import main
-main(*{fds})
+main({fds})
 """
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 
@@ -144,8 +143,8 @@ class CommandSandbox:
     def _accepted(self, isolation: Isolation) -> Isolation:
         confined = isolation.seccomp and (isolation.landlock or isolation.namespaces)
         if not confined and not self.allow_unconfined:
-            what = "; ".join(isolation.problems()) or "neither Landlock nor namespaces: commands read all files"
-            remedy = "use a kernel with seccomp and Landlock or user namespaces, or set sandbox.unconfined: true"
+            what = "; ".join(isolation.problems()) or "neither Landlock nor namespaces: files can be read"
+            remedy = "use a kernel with seccomp and Landlock or user namespaces, or allow it unconfined"
             raise UserError(Fault("sandbox", what, remedy=remedy))
         return isolation
 

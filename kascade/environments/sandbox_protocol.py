@@ -92,7 +92,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What confines programs. landlock: version of its interface, 0 without it; seccomp, namespaces: 0 or 1."""
+    """What confines programs. landlock: its interface's version, 0 without; seccomp, namespaces: 0 or 1."""
 
     machine: str
     landlock: int
@@ -112,5 +112,9 @@ class Isolation:
 
     def __str__(self) -> str:
         spaces = "user, mount, process and network namespaces" if self.namespaces else ""
-        parts = [spaces, f"Landlock ABI {self.landlock}" if self.landlock else "", "seccomp" if self.seccomp else ""]
+        parts = [
+            spaces,
+            f"Landlock ABI {self.landlock}" if self.landlock else "",
+            "seccomp" if self.seccomp else "",
+        ]
         return " + ".join([*filter(None, parts), "rlimits"])
