@@ -18,6 +18,7 @@ BUILTIN = {
     "genrm_compare": "kascade.environments.chat:PairwiseChat",
     "lc_niah": "kascade.environments.long_context:Retrieval",
     "code_gen": "kascade.environments.code:CodeGeneration",
+    "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
 }
 
