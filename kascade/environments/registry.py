@@ -18,6 +18,9 @@ BUILTIN = {
     "genrm_compare": "kascade.environments.chat:PairwiseChat",
     "lc_niah": "kascade.environments.long_context:Retrieval",
     "code_gen": "kascade.environments.code:CodeGeneration",
+    "ns_tools": "kascade.environments.python_tool:PythonTool",
+    "math_with_code": "kascade.environments.python_tool:MathWithCode",
+    "competitive_coding_challenges": "kascade.environments.code:CompetitiveCoding",
     "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
 }
