@@ -32,6 +32,8 @@ PHRASINGS = (
     "Write a function {signature} to {intent}.",
     "Python {signature}: {intent}.",
 )
+Written = tuple[str, str, UnitTests]  # language, source, tests
+Verdicts = dict[Written, list[bool] | str]
 NUM_TESTS = 5
 TIME_LIMIT_SECONDS = 1
 FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
@@ -119,8 +121,8 @@ def extract_program(answer: str, language: str = "python") -> str:
 class CodeGeneration(Environment):
     """Programs judged by hidden tests: function calls or standard input and output.
 
-    Options: `language` (python, cpp); `time_limit_secs`, `memory_limit_mb` and `float_tolerance` of each test,
-    for rows whose tests do not say; `tests`, for rows without tests: JSONL with `problem_id`,
+    Options: `language` (python, cpp); `time_limit_secs`, `memory_limit_mb` and `float_tolerance` of each
+    test, for rows whose tests do not say; `tests`, for rows without tests: JSONL with `problem_id`,
     `competition_id` and `unit_tests`.
     """
 
@@ -268,7 +270,7 @@ def _grade(
     language: str,
     answer: str,
     suite: UnitTests,
-    verdicts: Mapping[tuple[str, str, UnitTests], list[bool] | str],
+    verdicts: Verdicts,
 ) -> Grade:
     program = extract_program(answer, language)
     if not program:
