@@ -18,6 +18,7 @@ BUILTIN = {
     "genrm_compare": "kascade.environments.chat:PairwiseChat",
     "lc_niah": "kascade.environments.long_context:Retrieval",
     "code_gen": "kascade.environments.code:CodeGeneration",
+    "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
     "ns_tools": "kascade.environments.python_tool:PythonTool",
     "math_with_code": "kascade.environments.python_tool:MathWithCode",
     "competitive_coding_challenges": "kascade.environments.code:CompetitiveCoding",
