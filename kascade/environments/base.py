@@ -108,6 +108,7 @@ class Environment(ABC):
     name: ClassVar[str]
     domain: ClassVar[Domain]
     option_names: ClassVar[tuple[str, ...]] = ()
+    sandboxes: ClassVar[tuple[Literal["programs", "commands"], ...]] = ()  # what untrusted code it runs in
     options: Mapping[str, Any] = MappingProxyType({})
 
     def with_options(self, options: Mapping[str, Any]) -> Self:

@@ -129,6 +129,7 @@ class CodeGeneration(Environment):
     name = "code_gen"
     domain: ClassVar[Domain] = "code"
     option_names = ("language", "tests", *LIMITS)
+    sandboxes = ("programs",)
     language: ClassVar[str] = "python"
 
     def pose(self, rng: random.Random, level: float) -> Task:
@@ -207,6 +208,7 @@ class CompetitiveCoding(CodeGeneration):
     """
 
     name = "competitive_coding_challenges"
+    sandboxes = ("commands",)
     language: ClassVar[str] = "cpp"
 
     def pose(self, rng: random.Random, level: float) -> Task:

@@ -44,11 +44,10 @@ class PatchChoice(Environment):
         rng.shuffle(options)
         letters = "ABCDEFGH"[: len(options)]
         patches = [diff_of({file: broken.source + "\n"}, {file: option.source + "\n"}) for option in options]
-        listed = "\n\n".join(f"{letter}:\n{patch}" for letter, patch in zip(letters, patches, strict=True))
-        prompt = (
-            f"{program.name} should {program.intent}.\n\n{broken.source}\n\nWhich patch repairs it?\n\n{listed}"
-            "\n\nEnd with <solution>LETTER</solution>."
-        )
+        shown = [f"{letter}:\n{patch}" for letter, patch in zip(letters, patches, strict=True)]
+        listed = "\n\n".join(shown)
+        wish = f"{program.name} should {program.intent}.\n\n{broken.source}\n\nWhich patch repairs it?"
+        prompt = f"{wish}\n\n{listed}\n\nEnd with <solution>LETTER</solution>."
         answer = letters[options.index(program)]
         fields = {
             "options": [{letter: patch} for letter, patch in zip(letters, patches, strict=True)],
@@ -64,11 +63,8 @@ class PatchChoice(Environment):
         if not letters:
             raise ValueError("options: a list of {letter: patch} is needed")
         golds = [expected] if isinstance(expected, str) else expected
-        if (
-            not isinstance(golds, list)
-            or not golds
-            or not all(str(g).strip().upper() in letters for g in golds)
-        ):
+        known = isinstance(golds, list) and all(str(gold).strip().upper() in letters for gold in golds)
+        if not golds or not known:
             raise ValueError(f"expected_answer: {expected!r} is not among the options {', '.join(letters)}")
         mode = row.get("grading_mode", "lenient")
         if mode not in ("strict", "lenient"):

@@ -49,6 +49,7 @@ class PythonTool(Environment):
     name = "ns_tools"
     domain: ClassVar[Domain] = "math"
     option_names = ("max_calls", "cell_seconds", "session_seconds", "memory_mb", "output_chars")
+    sandboxes = ("commands",)
     tool: ClassVar[str] = "stateful_python_code_exec"
     answer_field: ClassVar[str] = "expected_answer"
     parallel = 4  # sessions that act at once

@@ -156,6 +156,7 @@ class AgentlessRepair(Environment):
     name = "swerl_gen"
     domain: ClassVar[Domain] = "software_engineering"
     option_names = ("reward",)
+    sandboxes = ("programs",)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """A function of two or three lines with one slip in it; `level` widens the kinds of functions."""
@@ -282,6 +283,8 @@ def repaired_files(files: Mapping[str, str], answer: str) -> dict[str, str]:
 def lexical_grades(task: Task, answers: Sequence[str]) -> list[Grade]:
     """How much each answer's change looks like the gold patch, without running anything. [SWE-RL]"""
     try:
+        if task.fields["mode"] != "eval":
+            raise ValueError("a reproduction has no gold patch to look like")
         files = shown_files(task.fields["metadata"])
         gold = diff_of(files, apply_diff(files, str(task.fields["instance"]["patch"])))
     except (KeyError, TypeError, ValueError) as error:

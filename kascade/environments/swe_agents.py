@@ -83,6 +83,7 @@ class SweAgents(Environment):
     name = "swe_agents"
     domain: ClassVar[Domain] = "software_engineering"
     option_names = ("command_seconds", "memory_mb", "output_chars", "test_seconds")
+    sandboxes = ("programs", "commands")
     parallel = 4  # sessions that act at once; most of their time goes into waiting for a sandbox
 
     def pose(self, rng: random.Random, level: float) -> Task:

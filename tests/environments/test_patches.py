@@ -172,4 +172,5 @@ def test_published_rows(server: str) -> None:
         for one in rows:
             gold = one["instance"]["patch"]
             (grade,) = lexical.grade(lexical.from_row(one), [gold])
-            assert grade.reward == 1.0 if one["mode"] == "eval" and not grade.error else grade.error
+            assert (grade.error is None) == (one["mode"] == "eval")
+            assert grade.reward == (1.0 if one["mode"] == "eval" else 0.0)
