@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import CrossCheckError, Problem
 
@@ -71,6 +71,9 @@ class DataSource(Part):
     path: str | None = Field(None, description="JSONL of NeMo-Gym rows; None: generated tasks")
     count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
     levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="the environment's own options (docs/environments.md)"
+    )
 
     @model_validator(mode="after")
     def _tasks_come_from_somewhere(self) -> DataSource:

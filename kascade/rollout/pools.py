@@ -12,7 +12,7 @@ import numpy as np
 
 from kascade.data.rows import tasks_from_rows
 from kascade.environments import get_environment
-from kascade.environments.base import Split, Task, generate_tasks, split_of
+from kascade.environments.base import Environment, Split, Task, generate_tasks, split_of
 from kascade.errors import Fault, UserError
 from kascade.recipe.schema import DataSource, Mix
 
@@ -24,7 +24,7 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
 
     Splits are disjoint by content hash. Raises UserError when there are no or not enough tasks.
     """
-    environment = get_environment(source.environment)
+    environment = configured(source)
     wanted = count or source.count
     if source.path is not None:
         tasks = [t for t in tasks_from_rows(environment, Path(source.path)) if split_of(t.id) == split]
@@ -41,6 +41,16 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
     except ValueError as error:
         remedy = "ask for fewer tasks (count), or widen `levels`"
         raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error
+
+
+def configured(source: DataSource) -> Environment:
+    """The source's environment with its options. Raises UserError for one that it does not have."""
+    environment = get_environment(source.environment)
+    try:
+        return environment.with_options(source.options)
+    except ValueError as error:
+        where, _, what = str(error).partition(": ")
+        raise UserError(Fault(f"source {source.environment!r} {where}", what)) from error
 
 
 @dataclass(frozen=True)
