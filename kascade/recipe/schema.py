@@ -15,6 +15,7 @@ from kascade.recipe.parts import (
     DataSource,
     ImportanceRange,
     Judge,
+    JudgeModel,
     Limits,
     Mix,
     Name,
@@ -43,6 +44,7 @@ __all__ = [
     "Guard",
     "ImportanceRange",
     "Judge",
+    "JudgeModel",
     "Limits",
     "MOPDStage",
     "Mix",
@@ -152,6 +154,7 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
+    judge: JudgeModel | None = Field(None, description="who judges what no rule can; None: nobody")
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")

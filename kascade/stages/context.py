@@ -19,6 +19,7 @@ from kascade.errors import Fault, UserError
 from kascade.guard.lineage import Ancestor
 from kascade.recipe.identity import fingerprint
 from kascade.recipe.schema import Recipe
+from kascade.stages.judging import set_up_judge
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish, verify
 from kascade.storage.files import read_json, write_json
 from kascade.storage.layout import RunLayout
@@ -58,6 +59,7 @@ def open_run(run: str, step: str) -> Iterator[Run]:
     recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
+    set_up_judge(recipe.judge, layout.judge)
     opened = Run(layout, recipe, step, Progress(layout.progress(step), step))
     try:
         yield opened
