@@ -96,6 +96,12 @@ class Environment(ABC):
         """Grade many groups; environments that run programs override this to batch them."""
         return [self.grade(task, answers) for task, answers in groups]
 
+    def with_options(self, options: Mapping[str, Any]) -> Environment:
+        """This environment with its generator set as a data source says. Raises ValueError."""
+        if options:
+            raise ValueError(f"{next(iter(options))}: environment {self.name!r} has no such option")
+        return self
+
     def from_row(self, row: Mapping[str, Any]) -> Task:
         """A NeMo-Gym row as a task. Raises ValueError with the field at fault."""
         raise ValueError(f"environment {self.name!r} does not read rows")

@@ -20,6 +20,7 @@ BUILTIN = {
 FURTHER = {
     "demonstrations": "kascade.environments.demonstrations:Demonstrations",
     "equivalence_llm_judge": "kascade.environments.equivalence:EquivalenceJudge",
+    "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
     "lc_judge": "kascade.environments.equivalence:DocumentQuestions",
 }
 

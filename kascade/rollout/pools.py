@@ -36,9 +36,10 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
     if wanted is None:
         raise UserError(Fault(f"source {source.environment!r}", "has neither a path nor a count"))
     try:
+        environment = environment.with_options(source.options)
         return generate_tasks(environment, split=split, count=wanted, seed=seed, levels=source.levels)
     except ValueError as error:
-        remedy = "ask for fewer tasks (count), or widen `levels`"
+        remedy = "ask for fewer tasks (count), widen `levels`, or mend `options`"
         raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error
 
 

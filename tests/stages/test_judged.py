@@ -73,7 +73,7 @@ def test_an_answer_that_no_verdict_reached_is_an_error_and_the_rest_is_graded() 
 
 
 def test_a_row_has_no_rule_to_compare_by() -> None:
-    with pytest.raises(UserError, match="judge.kind: genrm"):
+    with pytest.raises(UserError, match=r"judge\.kind: genrm"):
         compare_pair(task(), "a", "b")
 
 
