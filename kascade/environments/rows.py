@@ -16,8 +16,8 @@ TOOL_ROLES = ("tool", "function", "ipython")
 def row_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     """The conversation of a row. Raises ValueError naming the field at fault.
 
-    Earlier tool calls stand in the assistant's text and results in a user's turn (there is no tool role in
-    Nemotron's templates); earlier reasoning is left out, as those templates leave it out.
+    Tool calls and results come in OpenAI's chat form or its responses form. Earlier reasoning is left out, as
+    Nemotron's templates leave it out.
     """
     params = row.get("responses_create_params")
     if not isinstance(params, Mapping):
@@ -33,7 +33,7 @@ def row_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
         if message is None:
             continue
         if messages and message["role"] == "assistant" == messages[-1]["role"]:  # text, then its calls
-            message = Message(role="assistant", content=messages.pop()["content"] + message["content"])
+            message = _joined(messages.pop(), message)
         messages.append(message)
     if not messages:
         raise ValueError("responses_create_params.input: holds reasoning only; a message is needed")
@@ -94,31 +94,53 @@ def _message(turn: Any, where: str) -> Message | None:
     if turn.get("type") == "reasoning":
         return None
     if turn.get("type") == "function_call":
-        return Message(role="assistant", content=turn_text(turn, where))
+        return Message(role="assistant", content="", tool_calls=[_tool_call(turn, where)])
     if turn.get("type") == "function_call_output" or turn.get("role") in TOOL_ROLES:
         said = turn.get("output") if "output" in turn else turn.get("content")
         text = said if isinstance(said, str) else _parts(said) or json.dumps(said, ensure_ascii=False)
-        return Message(role="user", content=f"<tool_response>\n{text}\n</tool_response>")
+        return Message(role="tool", content=text)
     if turn.get("role") not in ROLES:
         raise ValueError(f"{where}.role: one of {', '.join(ROLES)} is needed")
-    return cast(Message, {"role": ROLES[turn["role"]], "content": turn_text(turn, where)})
+    message = cast(Message, {"role": ROLES[turn["role"]], "content": _content(turn, where)})
+    if calls := turn.get("tool_calls"):
+        message["tool_calls"] = [_tool_call(call.get("function", call), where) for call in calls]
+    return message
+
+
+def _joined(first: Message, second: Message) -> Message:
+    """Two turns of the assistant in a row, as responses have them (text, then its calls), as one."""
+    joined = Message(role="assistant", content=first["content"] + second["content"])
+    if calls := [*first.get("tool_calls", []), *second.get("tool_calls", [])]:
+        joined["tool_calls"] = calls
+    return joined
 
 
 def turn_text(turn: Mapping[str, Any], where: str) -> str:
     """Text and tool calls of one message, in OpenAI's chat or responses form. Raises ValueError."""
     if turn.get("type") == "function_call":
         return _call(turn, where)
-    content = turn.get("content")
     calls = turn.get("tool_calls") or []
+    return _content(turn, where) + "".join(_call(call.get("function", call), where) for call in calls)
+
+
+def _content(turn: Mapping[str, Any], where: str) -> str:
+    """The text of a message; a message that only calls tools may have none."""
+    content = turn.get("content")
     text = _parts(content) if isinstance(content, list) else content
+    if text is None and turn.get("tool_calls"):
+        return ""
     if not isinstance(text, str):
-        if text is not None or not calls:
-            raise ValueError(f"{where}.content: text is needed")
-        text = ""
-    return text + "".join(_call(call.get("function", call), where) for call in calls)
+        raise ValueError(f"{where}.content: text is needed")
+    return text
 
 
 def _call(call: Mapping[str, Any], where: str) -> str:
+    function = _tool_call(call, where)["function"]
+    return render_tool_call(function["name"], function["arguments"])
+
+
+def _tool_call(call: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A call as chat messages hold it, its arguments as an object."""
     arguments = call.get("arguments")
     if isinstance(arguments, str):
         try:
@@ -127,7 +149,7 @@ def _call(call: Mapping[str, Any], where: str) -> str:
             raise ValueError(f"{where}.arguments: is not JSON") from None
     if not isinstance(arguments, Mapping) or not isinstance(call.get("name"), str):
         raise ValueError(f"{where}: a tool call needs a name and an object of arguments")
-    return render_tool_call(call["name"], arguments)
+    return {"type": "function", "function": {"name": call["name"], "arguments": dict(arguments)}}
 
 
 def _parts(content: Any) -> str:

@@ -165,7 +165,7 @@ def loss_view(task: Task, chat: ChatFormat | None) -> list[dict[str, Any]]:
     if answer is not None:
         tokens += [(token, True) for token in chat.completion_ids(task, answer)]
     return [
-        {"text": chat.decode([*ids, chat.end_of_turn]), "loss": loss, "tokens": len(ids)}
+        {"text": chat.text(ids), "loss": loss, "tokens": len(ids)}
         for loss, group in groupby(tokens, key=lambda pair: pair[1])
         for ids in [[token for token, _ in group]]
     ]

@@ -140,14 +140,14 @@ def test_sharegpt_and_tool_calls_are_read_as_messages(tmp_path: Path) -> None:
     )
     hello, added = tasks(path, "demonstrations")
     assert (hello.messages[0]["content"], hello.reference) == ("Hi", "Hello")
-    said = [message["content"] for message in added.messages]
-    assert said[1] == (
-        "<tool_call><function=add><parameter=a>2</parameter><parameter=b>x</parameter></function></tool_call>"
-    )
-    assert said[2] == "<tool_response>\n4\n</tool_response>"
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": "x"}}}
+    assert added.messages[1] == {"role": "assistant", "content": "", "tool_calls": [call]}
+    assert added.messages[2] == {"role": "tool", "content": "4"}
     assert added.tools == ({"type": "function", "name": "add"},)
     (first, *_) = tasks(path, "demonstrations", turns="all")[1:]
-    assert first.reference == said[1]
+    assert first.reference == (
+        "<tool_call><function=add><parameter=a>2</parameter><parameter=b>x</parameter></function></tool_call>"
+    )
 
 
 def test_preference_pairs_in_three_spellings(tmp_path: Path) -> None:
