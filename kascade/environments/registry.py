@@ -27,8 +27,16 @@ BUILTIN = {
     "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
 }
 
+# Further ones: they need rows, options or a judge, and pose nothing that a miniature is pretrained on.
+FURTHER = {
+    "demonstrations": "kascade.environments.demonstrations:Demonstrations",
+    "equivalence_llm_judge": "kascade.environments.equivalence:EquivalenceJudge",
+    "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
+    "lc_judge": "kascade.environments.equivalence:DocumentQuestions",
+}
+
 
 def known_environments() -> dict[str, str]:
     """Name of each environment → "module:Class", the user's own entry points included."""
     plugins = {point.name: point.value for point in entry_points(group="kascade.environments")}
-    return {**BUILTIN, **plugins}
+    return {**BUILTIN, **FURTHER, **plugins}

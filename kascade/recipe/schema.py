@@ -19,6 +19,7 @@ from kascade.recipe.parts import (
     DataSource,
     ImportanceRange,
     Judge,
+    JudgeModel,
     Limits,
     Mix,
     Name,
@@ -51,6 +52,7 @@ __all__ = [
     "Guard",
     "ImportanceRange",
     "Judge",
+    "JudgeModel",
     "Limits",
     "LongContext",
     "LowPrecision",
@@ -191,6 +193,7 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
+    judge: JudgeModel | None = Field(None, description="who judges what no rule can; None: nobody")
     storage: Storage = Storage()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()
