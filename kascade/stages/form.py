@@ -97,9 +97,7 @@ def resolve_form(packed: str, form: RunForm) -> Resolved:
     return Resolved(wanted, short_hash(wanted.model_dump(mode="json")))
 
 
-def _load(
-    packed: str, source: str, overrides: Mapping[str, Any], dials: Mapping[str, Any]
-) -> LoadedRecipe:
+def _load(packed: str, source: str, overrides: Mapping[str, Any], dials: Mapping[str, Any]) -> LoadedRecipe:
     if not source:
         origin = "the compiled recipe"
         return read_recipe_text(packed, origin, Path("/"), overrides, dials, given=FORM)
@@ -168,7 +166,7 @@ def _json_object(field: str, text: str, faults: list[Fault]) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         what = f"is not JSON: {error.msg} at character {error.pos + 1}"
-        faults.append(Fault(where, what, "a JSON object", "check quotes (\"), commas and brackets there"))
+        faults.append(Fault(where, what, "a JSON object", 'check quotes ("), commas and brackets there'))
         return {}
     if not isinstance(value, dict):
         faults.append(Fault(where, f"is JSON, but no object: {text.strip()[:40]}", '{"name": ...}'))

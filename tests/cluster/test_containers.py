@@ -16,14 +16,25 @@ import kascade
 from components.image import IMAGE
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
-CONFINED = ("--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+CONFINED = (
+    "--rm",
+    "--network",
+    "none",
+    "--read-only",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges",
+)
 SANDBOX = f"kascade-sandbox:{kascade.__version__}"
 
 
 def build(name: str, tag: str) -> None:
     arguments = ("BASE=" + BASE_IMAGE, f"VERSION={kascade.__version__}", "REVISION=test")
     options = [part for argument in arguments for part in ("--build-arg", argument)]
-    docker("build", "--network", "none", *options, "-t", tag, "-f", f"images/{name}/Dockerfile", ".", cwd=ROOT)
+    docker(
+        "build", "--network", "none", *options, "-t", tag, "-f", f"images/{name}/Dockerfile", ".", cwd=ROOT
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +101,9 @@ def test_the_cpu_image_is_labelled_counted_and_no_root(cpu_image: str) -> None:
     assert components["bomFormat"] == "CycloneDX" and components["specVersion"] == "1.6"
     versions = {c["name"]: c["version"] for c in components["components"]}
     assert versions["kascade"] == kascade.__version__ and "torch" in versions and "pip" not in versions
-    locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
+    locked = dict(
+        line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
+    )
     for name in ("kfp", "mlflow", "transformers"):
         assert versions[name] == locked[name]
     said = docker("run", *CONFINED, cpu_image, "kascade", "version").stdout
@@ -101,7 +114,8 @@ RUN = """
 import sys; from pathlib import Path
 from kfp import components, local
 root = Path(sys.argv[1])
-local.init(local.DockerRunner(network_mode="none", environment={"OMP_NUM_THREADS": "1"}), pipeline_root=str(root))
+runner = local.DockerRunner(network_mode="none", environment={"OMP_NUM_THREADS": "1"})
+local.init(runner, pipeline_root=str(root))
 components.load_component_from_file(str(root / "pipeline.yaml"))(run=str(root / "{id}"))
 """
 # Two stages of the quickstart's smallest size; every one of its components, but on fewer stages.
@@ -121,7 +135,11 @@ def test_the_compiled_pipeline_runs_in_containers(cpu_image: str, tmp_path: Path
         folder.chmod(0o777)  # the images' user is not this one
     environment = {**docker_environment(), "PYTHONPATH": os.pathsep.join([str(ROOT)])}
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", RUN, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     (final,) = tmp_path.glob("*/final.json")
