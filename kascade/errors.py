@@ -54,6 +54,10 @@ class CheckpointError(KascadeError):
     """A checkpoint is missing, half-written, or not the one that was asked for."""
 
 
+class StorageError(KascadeError):
+    """A store cannot be reached, refuses the keys, is full, or does not hold what was asked for."""
+
+
 class GuardStop(KascadeError):
     """The recipe says to stop here: a regression stayed after every allowed recovery."""
 

@@ -7,8 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from kascade.errors import CheckpointError
-from kascade.storage.checkpoint import CheckpointRef, open_checkpoint
+from kascade.storage.checkpoint import is_there
 from kascade.storage.files import read_json
 
 log = logging.getLogger(__name__)
@@ -32,13 +31,4 @@ def _holds(entry: Path) -> bool:
     except json.JSONDecodeError:
         return False
     references = [value for value in outputs.values() if isinstance(value, str) and "@sha256:" in value]
-    return all(map(_is_there, references))
-
-
-def _is_there(reference: str) -> bool:
-    try:
-        wanted = CheckpointRef.parse(reference)
-        found, manifest = open_checkpoint(wanted.path)
-    except CheckpointError:
-        return False
-    return found.digest == wanted.digest and all((wanted.path / name).is_file() for name in manifest.files)
+    return all(map(is_there, references))

@@ -70,7 +70,7 @@ def open_reference(reference: str) -> Ancestor:
     Raises CheckpointError when there is none, or when it names other contents than the reference does.
     """
     ref = CheckpointRef.parse(reference)
-    found, manifest = open_checkpoint(ref.path)
+    found, manifest = open_checkpoint(ref.uri)
     if found.digest != ref.digest:
         raise CheckpointError(f"{ref.uri} holds {found.digest[:12]}, but {ref.digest[:12]} was asked for")
     return Ancestor(reference, manifest)

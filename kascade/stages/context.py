@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +16,23 @@ import torch
 
 import kascade
 from kascade.clock import Clock
-from kascade.errors import Fault, UserError
+from kascade.errors import CheckpointError, Fault, UserError
 from kascade.guard.lineage import Ancestor
 from kascade.recipe.identity import fingerprint
 from kascade.recipe.schema import Recipe
-from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish, verify
+from kascade.storage.checkpoint import (
+    MANIFEST,
+    CheckpointRef,
+    Manifest,
+    open_checkpoint,
+    point_to,
+    publish,
+    verify,
+)
 from kascade.storage.files import read_json, write_json
 from kascade.storage.layout import RunLayout
 from kascade.storage.progress import Progress
+from kascade.storage.uris import join_uri
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +52,25 @@ class Run:
         with self.clock.section("loading"):
             return verify(reference)[0]
 
+    @property
+    def checkpoints(self) -> str | None:
+        """Where checkpoints are published when that is not the run's folder; their ids follow."""
+        return self.recipe.storage.checkpoints or os.environ.get("KASCADE_CHECKPOINTS")
+
     def existing(self, checkpoint_id: str) -> str | None:
-        """Reference of a finished checkpoint of this run, None when it is still to be made."""
+        """Reference of a finished checkpoint of this run, None when it is still to be made.
+
+        Other runs that keep their checkpoints in the same place may have made it.
+        """
         folder = self.layout.checkpoint(checkpoint_id)
-        return str(open_checkpoint(folder)[0]) if (folder / "manifest.json").exists() else None
+        if self.checkpoints is None:
+            return str(open_checkpoint(folder)[0]) if (folder / MANIFEST).exists() else None
+        try:
+            ref, _ = open_checkpoint(join_uri(self.checkpoints, checkpoint_id))
+        except CheckpointError:
+            return None
+        point_to(ref, folder)
+        return str(ref)
 
 
 @contextmanager
@@ -108,7 +133,11 @@ def publish_checkpoint(
         with run.clock.section("saving"):
             write(staged)
             staged.chmod(0o755)  # mkdtemp's folders are private
-            ref = publish(staged, target, manifest)
+            if run.checkpoints is None:
+                ref = publish(staged, target, manifest)
+            else:
+                ref = publish(staged, join_uri(run.checkpoints, checkpoint_id), manifest)
+                point_to(ref, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     shutil.rmtree(run.layout.training(checkpoint_id) / "state", ignore_errors=True)

@@ -1,0 +1,90 @@
+"""Checkpoints of a bucket as folders here: fetched once, checked, used by every process of this machine.
+
+KASCADE_CACHE names the folder (by default ~/.cache/kascade). Each checkpoint lies under its digest, so what
+is there never changes; `prune` removes what was used longest ago.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from kascade.storage.store import Store
+
+WHOLE = ".whole"  # a file that is written last; its time tells when the checkpoint was last used
+
+
+def cache_folder() -> Path:
+    named = os.environ.get("KASCADE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "kascade"
+
+
+def entry(digest: str) -> Path:
+    return cache_folder() / "checkpoints" / digest
+
+
+def fetch(store: Store, digest: str, files: Mapping[str, str]) -> Path:
+    """The checkpoint's folder. files: SHA-256 by name. What an interrupted fetch has brought is used.
+
+    Raises StorageError, or FileNotFoundError when the store has lost a file.
+    """
+    folder = entry(digest)
+    with _locked(folder):
+        if not (folder / WHOLE).exists():
+            for name, sha256 in files.items():
+                if not (folder / name).exists():
+                    store.download(name, folder / name, sha256)
+        (folder / WHOLE).touch()
+    return folder
+
+
+def adopt(staged: Path, digest: str) -> None:
+    """Take over a folder whose contents were just published, so that the next step need not fetch it."""
+    folder = entry(digest)
+    with _locked(folder):
+        if (folder / WHOLE).exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(staged, folder)
+        (folder / WHOLE).touch()
+
+
+def forget(digest: str) -> None:
+    """Remove a checkpoint whose files have changed here."""
+    with _locked(entry(digest)):
+        shutil.rmtree(entry(digest), ignore_errors=True)
+
+
+def prune(max_bytes: int) -> list[str]:
+    """Remove whole checkpoints, those used longest ago first, until the rest fits. Returns their digests."""
+    found = sorted(cache_folder().glob(f"checkpoints/*/{WHOLE}"), key=lambda path: path.stat().st_mtime)
+    sizes = {mark.parent: _size(mark.parent) for mark in found}
+    removed = []
+    for folder in list(sizes):
+        if sum(sizes.values()) <= max_bytes:
+            break
+        trash = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        with _locked(folder):
+            folder.rename(trash)  # whoever has it open keeps it
+        shutil.rmtree(trash)
+        removed.append(folder.name)
+        del sizes[folder]
+    return removed
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time for one checkpoint; the lock ends with its holder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("a") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield
