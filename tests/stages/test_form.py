@@ -84,7 +84,7 @@ def test_a_stage_switched_off_is_no_stage_of_the_run() -> None:
     ("fields", "words"),
     [
         ({"recipe": "quickstrat"}, "did you mean 'quickstart'?"),
-        ({"recipe": "https://host/recipe.yaml"}, "cannot be read from https://"),
+        ({"recipe": "https://host/recipe.yaml"}, "give a path, file:///FOLDER or s3://BUCKET/KEY"),
         ({"recipe": "/no/such.yaml"}, "no such file"),
         ({"scale": "smokey"}, "run form scale: no scale 'smokey' here"),
         ({"budget": "a lot"}, "run form budget: 'a lot' will not do"),
