@@ -68,10 +68,13 @@ def settle(run: str, stage: str, candidate: str, parent: str) -> str:
 def report(run: str) -> str:
     """Write the report and the model card from the run's folder. Returns the path of the HTML page."""
     from kascade.tracking.card import write_model_card
+    from kascade.tracking.promote import promote
     from kascade.tracking.report import write_report
 
     with open_run(run, "report") as opened:
         _track(opened)
+        if opened.recipe.tracking.promote_as:
+            promote(opened.layout.root, opened.recipe)
         write_model_card(opened.layout.root)
         return str(write_report(opened.layout.root))
 
