@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kfp import dsl
@@ -12,7 +12,18 @@ import kascade
 IMAGE = f"kascade:{kascade.__version__}"
 
 
-def step_component(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A lightweight component whose image already holds the library: nothing is installed when it runs."""
-    component: Callable[..., Any] = dsl.component(base_image=IMAGE, install_kfp_package=False)(function)
-    return component
+def step_component(
+    function: Callable[..., Any] | None = None, *, handed_on: Sequence[Any] = ()
+) -> Callable[..., Any]:
+    """A lightweight component whose image already holds the library: nothing is installed when it runs.
+
+    handed_on: what of its task's pod settings the function gets as its `dsl.TaskConfig`.
+    """
+    passthroughs = {"task_config_passthroughs": list(handed_on)} if handed_on else {}
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        make = dsl.component(base_image=IMAGE, install_kfp_package=False, **passthroughs)
+        component: Callable[..., Any] = make(function)
+        return component
+
+    return decorate if function is None else decorate(function)

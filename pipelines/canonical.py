@@ -19,8 +19,8 @@ Spec = dict[str, Any]
 COMPONENT, EXECUTOR = "comp-", "exec-"
 
 
-def canonicalise(message: Any) -> None:
-    """Rename components and executors of a PipelineSpec in place.
+def canonicalise(message: Any, platforms: Any) -> None:
+    """Rename components and executors of a PipelineSpec, and of its PlatformSpec, in place.
 
     Raises ValueError when two uses of a step need different executors: kfp merges executors of the same
     name wrongly then, so such steps must have different names.
@@ -35,8 +35,16 @@ def canonicalise(message: Any) -> None:
                 task["dependentTasks"].sort()
     spec["components"] = {new: components[old] for old, new in names.items()}
     _share_executors(spec)
+    _rewrite(message, spec)
+    pods = json_format.MessageToDict(platforms)
+    for platform in pods.get("platforms", {}).values():
+        _share_pods(platform["deploymentSpec"])
+    _rewrite(platforms, pods)
+
+
+def _rewrite(message: Any, content: Spec) -> None:
     message.Clear()
-    json_format.ParseDict(spec, message)
+    json_format.ParseDict(content, message)
 
 
 def _component_names(root: Spec, components: Spec) -> dict[str, str]:
@@ -62,7 +70,7 @@ def _component_names(root: Spec, components: Spec) -> dict[str, str]:
 def _stem(component: Spec, name: str) -> str:
     """A component's name without kfp's numbers; a step's is that of its executor."""
     label = component.get("executorLabel")
-    return re.sub(r"(-\d+)+$", "", label.replace(EXECUTOR, COMPONENT, 1) if label else name)
+    return _numberless(label.replace(EXECUTOR, COMPONENT, 1) if label else name)
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
@@ -77,9 +85,24 @@ def _share_executors(spec: Spec) -> None:
     for component in spec["components"].values():
         if "executorLabel" not in component:
             continue
-        old = component["executorLabel"]
-        label = re.sub(r"(-\d+)+$", "", old)
-        if json.dumps(shared.setdefault(label, executors[old])) != json.dumps(executors[old]):
-            raise ValueError(f"{label}: two uses of this step have different executors")
+        label = _numberless(component["executorLabel"])
+        _add(shared, label, executors[component["executorLabel"]])
         component["executorLabel"] = label
-    spec["deploymentSpec"]["executors"] = shared
+    spec["deploymentSpec"]["executors"] = {label: shared[label] for label in sorted(shared)}
+
+
+def _share_pods(deployment: Spec) -> None:
+    """The same for what Kubernetes is told about executors."""
+    shared: Spec = {}
+    for old, pod in deployment.get("executors", {}).items():
+        _add(shared, _numberless(old), pod)
+    deployment["executors"] = {label: shared[label] for label in sorted(shared)}
+
+
+def _numberless(label: str) -> str:
+    return re.sub(r"(-\d+)+$", "", label)
+
+
+def _add(shared: Spec, label: str, value: Spec) -> None:
+    if json.dumps(shared.setdefault(label, value), sort_keys=True) != json.dumps(value, sort_keys=True):
+        raise ValueError(f"{label}: two uses of this step have different executors")

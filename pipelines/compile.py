@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kfp import compiler
 
+from kascade.recipe.identity import short_hash
 from kascade.recipe.schema import Recipe
+from kascade.stages.form import pack
 from pipelines.canonical import canonicalise
 from pipelines.cascade import Steps, build_cascade
 
 
-def compile_recipe(recipe: Recipe, path: Path, *, steps: Steps | None = None) -> Path:
+def compile_recipe(
+    recipe: Recipe,
+    path: Path,
+    *,
+    steps: Steps | None = None,
+    scales: Mapping[str, Any] | None = None,
+    kubernetes: bool = False,
+    namespace: str | None = None,
+) -> Path:
     """Write the compiled pipeline of a recipe to `path` (YAML) and return it. Equal recipes, equal bytes.
 
-    steps: other components than those of `components/`.
+    steps: other components than those of `components/`. scales: those that the run form may name.
+    kubernetes: as manifests of a Pipeline and a PipelineVersion, in `namespace`, for `kubectl apply`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        cascade = build_cascade(recipe, steps or Steps.shipped())
-        canonicalise(cascade.pipeline_spec)
-        compiler.Compiler().compile(cascade, str(path))
+        cascade = build_cascade(recipe, steps or Steps.shipped(), scales)
+        canonicalise(cascade.pipeline_spec, cascade.platform_spec)
+        manifests = _manifest_options(recipe, scales, namespace) if kubernetes else None
+        compiler.Compiler().compile(
+            cascade,
+            str(path),
+            kubernetes_manifest_format=kubernetes,
+            kubernetes_manifest_options=manifests,
+        )
     return path
+
+
+def _manifest_options(recipe: Recipe, scales: Mapping[str, Any] | None, namespace: str | None) -> Any:
+    """Versions are named by content: the same recipe again is the same version, another recipe a new one."""
+    from kfp.compiler.compiler_utils import KubernetesManifestOptions
+
+    name = re.sub(r"[^a-z0-9-]", "-", recipe.name)
+    return KubernetesManifestOptions(
+        pipeline_name=name,
+        pipeline_display_name=recipe.name,
+        pipeline_version_name=f"{name}-{short_hash(pack(recipe, scales))}",
+        pipeline_version_display_name=recipe.name,
+        namespace=namespace,
+        include_pipeline_manifest=True,
+    )

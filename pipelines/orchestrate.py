@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kascade.storage.files import write_json
+from kascade.storage.files import read_json, write_json
 from kascade.storage.layout import RunLayout
 from pipelines.cache import drop_vanished
 from pipelines.process import die_with_starter
@@ -39,7 +39,8 @@ def run_pipeline(layout: RunLayout, scratch: Path, library: Sequence[str]) -> st
         cache_root=str(cache),
     )
     pipeline = components.load_component_from_file(str(layout.pipeline))
-    return str(pipeline(run=str(layout.root)).output)
+    pipeline(run=str(layout.root))
+    return str(read_json(layout.final)["final_checkpoint"])
 
 
 def main() -> None:

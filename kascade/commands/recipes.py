@@ -180,15 +180,23 @@ def compile_(
     budget: Budget = None,
     threads: Threads = None,
     settings: Settings = None,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="As Pipeline and PipelineVersion manifests for kubectl.")
+    ] = False,
+    namespace: Annotated[str | None, typer.Option(help="Namespace of those manifests.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile a recipe to a Kubeflow pipeline."""
     loaded = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings).load()
     if not out.parent.is_dir():
         raise UserError(Fault(str(out), "its folder does not exist", remedy=f"make {out.parent} first"))
+    if namespace is not None and not kubernetes:
+        raise UserError(Fault("--namespace", "belongs to manifests only", remedy="add --kubernetes"))
     from pipelines.compile import compile_recipe
 
-    written = compile_recipe(loaded.recipe, out)
+    written = compile_recipe(
+        loaded.recipe, out, scales=loaded.scales, kubernetes=kubernetes, namespace=namespace
+    )
     emit({"written": str(written)}) if as_json else typer.echo(f"{written} written")
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kascade.environments.base import Task
+from kascade.environments.base import Message, Task
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TemplateName = Literal["own", "nemotron-cascade-1", "nemotron-cascade-2"]
 TEMPLATES = Path(__file__).parent / "templates"
+ANSWER = "\ue000ANSWER\ue001"  # stands for an answer where a template is asked what it writes around one
 
 
 @cache
@@ -49,11 +50,26 @@ class ChatFormat:
         """An answer to `task` and the token that ends the turn."""
         return [*self._encode(text), self.end_of_turn]
 
+    def continuation_ids(self, messages: Sequence[Message], *, thinking: bool) -> list[int]:
+        """What stands between the token that ended an answer and where the next answer starts.
+
+        messages: what the environment said in between. What came before is never rendered again, so a
+        template that would rewrite it (drop thoughts, change flags) has no say in that: see
+        `kascade.data.conversation`.
+        """
+        asked: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
+        text = self._apply([*asked, *messages], (), thinking, add_generation_prompt=True)
+        ids = self._encode(text.partition(ANSWER)[2])
+        return ids[1:] if ids[:1] == [self.end_of_turn] else ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without the token that ended it. Other special tokens stay visible."""
-        body = ids[:-1] if ids and ids[-1] in self.end_ids else ids
+        return self.text(ids[:-1] if ids and ids[-1] in self.end_ids else ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as text, special ones visible."""
         text: str = self._tokenizer.decode(
-            list(body), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
 
@@ -62,21 +78,26 @@ class ChatFormat:
         return ids
 
     def _render(self, messages: Sequence[Any], task: Task | None, *, add_generation_prompt: bool) -> str:
+        tools, thinking = (task.tools, task.thinking) if task else ((), False)
+        return self._apply(messages, tools, thinking, add_generation_prompt=add_generation_prompt)
+
+    def _apply(
+        self, messages: Sequence[Any], tools: Sequence[Any], thinking: bool, *, add_generation_prompt: bool
+    ) -> str:
         text: str = self._tokenizer.apply_chat_template(
             [dict(message) for message in messages],
-            tools=[dict(tool) for tool in task.tools] or None if task else None,
+            tools=[dict(tool) for tool in tools] or None,
             chat_template=self._template,
             add_generation_prompt=add_generation_prompt,
-            enable_thinking=task.thinking if task else False,
+            enable_thinking=thinking,
             tokenize=False,
         )
         return text
 
     def _find_end_of_turn(self) -> int:
         """The special token that the template puts after an answer; else the end of sequence."""
-        answer = "ANSWER"
-        turn = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": answer}]
-        after = self._render(turn, None, add_generation_prompt=False).rpartition(answer)[2]
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
+        after = self._render(turn, None, add_generation_prompt=False).rpartition(ANSWER)[2]
         first = self._encode(after)[:1]
         eos: int = self._tokenizer.eos_token_id
         return first[0] if first and first[0] in self._tokenizer.all_special_ids else eos

@@ -8,7 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypedDict, get_args
+from typing import Any, ClassVar, Literal, NotRequired, TypedDict, get_args
 
 Domain = Literal[
     "math",
@@ -28,8 +28,11 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class Message(TypedDict):
-    role: Literal["system", "user", "assistant"]
+    """One turn. tool_calls: {"type": "function", "function": {"name", "arguments"}}, of an assistant only."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ class Task:
     """One prompt with what is needed to grade an answer.
 
     environment: the registered name, spelt as the NeMo-Gym resource server where one exists.
-    messages: the conversation, ending with a user turn. tools: OpenAI function definitions.
+    messages: the conversation, ending with a user turn or a tool's result.
+    tools: OpenAI function definitions.
     thinking: whether the answer starts inside an open think block.
     reference: a full gold completion (what SFT imitates and preflight grades), where one is known.
     fields: what the grader needs (NeMo-Gym's environment fields).
@@ -74,6 +78,28 @@ class Grade:
         return cls(reward=0.0, error=error)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the environment says after an answer: results of tools, or a user's next words."""
+
+    messages: tuple[Message, ...]
+
+
+class Session(ABC):
+    """One conversation on one task, from `Environment.start`. Neither method raises on any answer."""
+
+    @abstractmethod
+    def respond(self, answer: str) -> Turn | Grade:
+        """What the environment says to the policy's turn (thinking included), or the final grade."""
+
+    @abstractmethod
+    def stop(self) -> Grade:
+        """The grade of a conversation that a limit (turns, tokens, time) ended."""
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Give back what the session holds (a process, a folder). May be called more than once."""
+
+
 class Environment(ABC):
     """A domain: poses tasks and grades answers. Reward and exam share `grade`."""
 
@@ -95,6 +121,14 @@ class Environment(ABC):
     def grade_all(self, groups: Sequence[tuple[Task, Sequence[str]]]) -> list[list[Grade]]:
         """Grade many groups; environments that run programs override this to batch them."""
         return [self.grade(task, answers) for task, answers in groups]
+
+    def start(self, task: Task) -> Session | None:
+        """A conversation on the task where it takes several turns; None where one answer is all."""
+        return None
+
+    def respond_all(self, turns: Sequence[tuple[Session, str]]) -> list[Turn | Grade]:
+        """`respond` for many sessions; environments that run programs override this to batch them."""
+        return [session.respond(answer) for session, answer in turns]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         """A NeMo-Gym row as a task. Raises ValueError with the field at fault."""

@@ -1,8 +1,8 @@
 """Text for pretraining a miniature: the small world in many layouts and styles, not all of it right.
 
-A base model should know more than it obeys: the same questions as the tasks' (train split only),
-but laid out as plain documents, answered in several styles, sometimes wrongly, and at all levels.
-No chat markup appears, so that fine-tuning has a form to teach.
+A base model should know more than it obeys: the same questions as the tasks' (train split only), as plain
+documents and as chats, answered in several styles, sometimes wrongly, and at all levels. Chats are there
+because markup that was never seen breaks what a base can look up once fine-tuning adds it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,16 @@ from kascade.environments.sentences import sentence
 from kascade.environments.words import CAPITALS, COLOR_OF, DAYS, KIND_OF, NAMES, NOUNS, OPPOSITE_OF
 
 Weights = Mapping[str, float]
-BROAD: Weights = {  # how often each environment's questions appear
+MIXTURE: Weights = {  # how often each environment's questions appear: what is learnt last, oftenest
     "math_with_judge": 2.0,
     "instruction_following": 1.5,
-    "mcqa": 1.0,
-    "workplace_assistant": 1.0,
+    "mcqa": 2.0,
+    "workplace_assistant": 2.0,
     "structured_outputs": 1.0,
     "genrm_compare": 0.7,
-    "lc_niah": 2.5,
-    "code_gen": 2.0,
+    "lc_niah": 3.0,
+    "code_gen": 1.5,
     "swerl_gen": 2.5,
-}
-HARD: Weights = {  # more of what is learnt last: facts, names and words looked up in context
-    "math_with_judge": 1.5,
-    "instruction_following": 1.5,
-    "mcqa": 3.0,
-    "workplace_assistant": 3.0,
-    "structured_outputs": 1.0,
-    "genrm_compare": 1.5,
-    "lc_niah": 2.5,
-    "code_gen": 0.7,
-    "swerl_gen": 1.0,
 }
 LAYOUTS = (
     ("Question: ", "\nAnswer: ", "\n\n"),
@@ -48,8 +37,9 @@ LAYOUTS = (
     ("Task: ", "\nSolution: ", "\n\n"),
     ("", " -> ", "\n"),
 )
+CHATS = 0.4  # share of questions laid out as chats (ChatML, as Nemotron-Cascade 2 writes it)
 WRONG = 0.05  # share of answers that belong to another question
-GOLD_STYLE = 0.75  # share of answers in the style that graders ask for
+GOLD_STYLE = 0.7  # share of answers in the style that graders ask for
 EASIEST = 0.1  # level that a curriculum starts from
 LISTS = 0.2  # share of documents that list things twice: most of the second list can be looked up
 PROSE = 0.08  # share of documents that are plain statements
@@ -66,7 +56,7 @@ class Document:
         return "".join(text for text, _ in self.segments)
 
 
-def documents(seed: int, opening: int = 0, weights: Weights = BROAD) -> Iterator[Document]:
+def documents(seed: int, opening: int = 0, weights: Weights = MIXTURE) -> Iterator[Document]:
     """Endless documents, the same for the same arguments.
 
     weights: how often each environment's questions appear. opening: over how many documents the hardest
@@ -87,13 +77,20 @@ def documents(seed: int, opening: int = 0, weights: Weights = BROAD) -> Iterator
 
 def questions(rng: random.Random, environment: str, hardest: float) -> Document:
     """One or two questions of one environment, in one layout."""
-    before, between, after = rng.choice(LAYOUTS)
+    layout = None if rng.random() < CHATS else rng.choice(LAYOUTS)
     segments: list[Segment] = []
     for _ in range(1 if environment == "lc_niah" else rng.choice((1, 1, 1, 2))):
         task = train_task(rng, environment, hardest)
         answered = train_task(rng, environment, hardest) if rng.random() < WRONG else task
-        answer = styled(rng, answered)
-        segments += [(before + task.messages[-1]["content"] + between, False), (answer + after, True)]
+        question, (thought, answer) = task.messages[-1]["content"], styled(rng, answered)
+        if layout is None:
+            opening = f"<think>\n{thought}</think>" if thought else "<think></think>"
+            asked = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+            segments += [(asked, False), (f"{opening}{answer}<|im_end|>\n", True)]
+        else:
+            before, between, after = layout
+            said = f"{thought} = {answer}" if thought else answer
+            segments += [(before + question + between, False), (said + after, True)]
     return Document(tuple(segments))
 
 
@@ -105,11 +102,13 @@ def train_task(rng: random.Random, environment: str, hardest: float = 1.0) -> Ta
             return task
 
 
-def styled(rng: random.Random, task: Task) -> str:
-    """The gold answer as graders ask for it, or in a style of its own."""
-    gold = (task.reference or "").replace(THINK_END, " = ")
+def styled(rng: random.Random, task: Task) -> tuple[str, str]:
+    """(thought, answer): the gold completion as graders ask for it, or an answer in a style of its own."""
     style = STYLES.get(task.environment)
-    return gold if style is None or rng.random() < GOLD_STYLE else style(rng, task)
+    if style is None or rng.random() < GOLD_STYLE:
+        thought, _, answer = (task.reference or "").rpartition(THINK_END)
+        return thought, answer
+    return "", style(rng, task)
 
 
 def prose(rng: random.Random) -> str:

@@ -79,7 +79,8 @@ class MultipleChoice(Environment):
                 "grading_mode": "strict_single_letter_boxed",
                 "output_regex": None,
             },
-            reference=f"\\boxed{{{letter}}}",
+            reference=f"{facts[subject]} {letter}</think>\\boxed{{{letter}}}",
+            thinking=True,
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:

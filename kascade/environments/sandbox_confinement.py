@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import platform
 import resource
@@ -32,7 +33,9 @@ CAPABILITY_VERSION_3 = 0x20080522
 FS_RIGHTS = {1: 0x1FFF, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 NET_RIGHTS = {4: 0b11}  # bind, connect
 SCOPES = {6: 0b11}  # abstract sockets, signals
-READ_FILE, READ_DIR = 1 << 2, 1 << 3
+EXECUTE, READ_FILE, READ_DIR = 1, 1 << 2, 1 << 3
+FILE_RIGHTS = EXECUTE | 1 << 1 | READ_FILE | 1 << 14  # what a rule on a file, not a folder, may grant
+ANYTHING = 0xFFFF & ~(1 << 6 | 1 << 11 | 1 << 15)  # but devices: making them, and their ioctl
 # In a private folder: read, write, list, remove, make folders and files, truncate; no links or devices.
 PRIVATE = 1 << 1 | READ_FILE | READ_DIR | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 14
 
@@ -41,7 +44,7 @@ SHARED_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/usr/shar
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _checked(result: int, what: str) -> int:
+def checked(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -69,15 +72,12 @@ class Kernel:
 
     @classmethod
     def detect(cls) -> Kernel:
-        machine = MACHINES.get(platform.machine())
-        seccomp = machine is not None and libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
-        # Asked for the version (flag 1) without a ruleset; an error means there is no Landlock.
-        abi = max(0, _syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
-        ruleset = _ruleset(abi, _readable()) if abi else None
+        isolation, machine = detect_isolation(), MACHINES.get(platform.machine())
+        ruleset = _ruleset(isolation.landlock, _readable()) if isolation.landlock else None
         if machine is not None:
             for writes in (False, True):  # made once here, so that children inherit it
-                machine.program(os.getpid(), opens=bool(abi), writes=writes)
-        return cls(Isolation(platform.machine(), abi, int(seccomp)), machine, ruleset)
+                machine.program(os.getpid(), opens=bool(isolation.landlock), writes=writes)
+        return cls(isolation, machine, ruleset)
 
     def fds(self) -> tuple[int, ...]:
         return () if self.ruleset is None else (self.ruleset,)
@@ -86,25 +86,48 @@ class Kernel:
         """Confine this process; it cannot be undone. Raises OSError when the kernel refuses."""
         if folder is not None and self.ruleset is None:
             raise OSError(errno.ENOSYS, "a private folder needs Landlock")
-        _checked(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "die with the worker")
+        checked(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "die with the worker")
         os.chdir(folder or "/")
         _limit(limits)
-        _checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+        checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
         if self.ruleset is not None:
             self._restrict_files(folder)
-        _drop_capabilities()
+        drop_capabilities()
         if self.isolation.seccomp and self.machine is not None:
             opens, writes = self.ruleset is not None, folder is not None
-            _filter(self.machine.program(os.getpid(), opens=opens, writes=writes))
+            install_filter(self.machine.program(os.getpid(), opens=opens, writes=writes))
 
     def _restrict_files(self, folder: str | None) -> None:
         assert self.ruleset is not None
         abi = self.isolation.landlock
         private = None if folder is None else _ruleset(abi, [*_readable(), (folder, PRIVATE)])
         ruleset = self.ruleset if private is None else private
-        _checked(_syscall(LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)), "Landlock")
+        checked(_syscall(LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)), "Landlock")
         for fd in {self.ruleset, ruleset}:
             os.close(fd)
+
+
+def detect_isolation() -> Isolation:
+    """Which of seccomp and Landlock this kernel has."""
+    seccomp = platform.machine() in MACHINES and libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
+    # Asked for the version (flag 1) without a ruleset; an error means there is no Landlock.
+    abi = max(0, _syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
+    return Isolation(platform.machine(), abi, int(seccomp))
+
+
+def restrict_files(abi: int, readable: Iterable[str], writable: Iterable[str]) -> None:
+    """Confine this process to reading and running `readable`, and to doing as it likes in `writable`."""
+    rules = [(path, EXECUTE | READ_FILE | READ_DIR) for path in readable]
+    ruleset = _ruleset(abi, [*rules, *((path, ANYTHING) for path in writable)])
+    checked(_syscall(LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)), "Landlock")
+    os.close(ruleset)
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close every descriptor but standard input, output and error and those kept."""
+    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for low, high in itertools.pairwise(edges):
+        os.closerange(low + 1, high)
 
 
 def _readable() -> list[tuple[str, int]]:
@@ -127,22 +150,22 @@ def _ruleset(abi: int, rules: Iterable[tuple[str, int]]) -> int:
     handled = _rights(FS_RIGHTS, abi)
     attributes = struct.pack("<QQQ", handled, _rights(NET_RIGHTS, abi), _rights(SCOPES, abi))
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
-    ruleset = _checked(
+    ruleset = checked(
         _syscall(LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0)),
         "Landlock ruleset",
     )
     for path, rights in rules:
         try:
             parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # what we cannot reach needs no rule
             continue
         # Rights on directories are not allowed in a rule on a file.
-        allowed = rights & handled if Path(path).is_dir() else rights & READ_FILE
+        allowed = rights & handled & (~0 if Path(path).is_dir() else FILE_RIGHTS)
         try:
             if allowed:
                 rule = struct.pack("<Qi", allowed, parent)
                 arguments = (ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint32(0))
-                _checked(_syscall(LANDLOCK_ADD_RULE, *arguments), path)
+                checked(_syscall(LANDLOCK_ADD_RULE, *arguments), path)
         finally:
             os.close(parent)
     return ruleset
@@ -160,13 +183,13 @@ def _limit(limits: dict[str, Any]) -> None:
         resource.setrlimit(what, (most, most))
 
 
-def _drop_capabilities() -> None:
+def drop_capabilities() -> None:
     """As root, lose root's powers (raising one's own limits, for one)."""
     header = struct.pack("<Ii", CAPABILITY_VERSION_3, 0)
-    _checked(libc.capset(header, bytes(24)), "drop capabilities")
+    checked(libc.capset(header, bytes(24)), "drop capabilities")
 
 
-def _filter(program: bytes) -> None:
+def install_filter(program: bytes) -> None:
     text = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(text))
-    _checked(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0), "seccomp")
+    checked(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0), "seccomp")

@@ -92,11 +92,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What confines programs. landlock: version of its interface, 0 without it; seccomp: 0 or 1."""
+    """What confines programs. landlock: version of its interface, 0 without it; seccomp, namespaces: 0 or 1."""
 
     machine: str
     landlock: int
     seccomp: int
+    namespaces: int = 0
 
     def problems(self) -> list[str]:
         """What is missing, and what that means."""
@@ -110,5 +111,6 @@ class Isolation:
         return problems
 
     def __str__(self) -> str:
-        parts = [f"Landlock ABI {self.landlock}" if self.landlock else "", "seccomp" if self.seccomp else ""]
+        spaces = "user, mount, process and network namespaces" if self.namespaces else ""
+        parts = [spaces, f"Landlock ABI {self.landlock}" if self.landlock else "", "seccomp" if self.seccomp else ""]
         return " + ".join([*filter(None, parts), "rlimits"])

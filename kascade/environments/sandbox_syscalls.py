@@ -71,8 +71,8 @@ class Machine:
 
         opens: files may be opened (Landlock says which ones); writes: and changed.
         """
-        to_itself = [*_when(self.kill, [(0, EQUAL, (pid,))]), *_when(self.tgkill, [(0, EQUAL, (pid,))])]
-        return _common(self, opens, writes) + _packed([*to_itself, (RETURN, 0, 0, DENY)])
+        to_itself = [*when(self.kill, [(0, EQUAL, (pid,))]), *when(self.tgkill, [(0, EQUAL, (pid,))])]
+        return _common(self, opens, writes) + pack_filter([*to_itself, (RETURN, 0, 0, DENY)])
 
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
@@ -96,20 +96,20 @@ def _common(machine: Machine, opens: bool, writes: bool) -> bytes:
         # The C library falls back to clone, whose flags a filter can read: threads, but no processes.
         (EQUAL, 0, 1, CLONE3),
         (RETURN, 0, 0, UNKNOWN),
-        *_when(machine.clone, [(0, ANY_BIT, (CLONE_THREAD,))]),
-        *_when(machine.fcntl, [(1, EQUAL, DESCRIPTOR_COMMANDS)]),
-        *_when(machine.ioctl, [(1, EQUAL, TERMINAL_QUERIES)]),
+        *when(machine.clone, [(0, ANY_BIT, (CLONE_THREAD,))]),
+        *when(machine.fcntl, [(1, EQUAL, DESCRIPTOR_COMMANDS)]),
+        *when(machine.ioctl, [(1, EQUAL, TERMINAL_QUERIES)]),
         # Reading one's own limits; both halves of the pointer to new limits must be null.
-        *_when(machine.prlimit64, [(0, EQUAL, (0,)), (2, EQUAL, (0,)), (2.5, EQUAL, (0,))]),
+        *when(machine.prlimit64, [(0, EQUAL, (0,)), (2, EQUAL, (0,)), (2.5, EQUAL, (0,))]),
     ]
-    return _packed(instructions)
+    return pack_filter(instructions)
 
 
-def _packed(instructions: Sequence[Instruction]) -> bytes:
+def pack_filter(instructions: Sequence[Instruction]) -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
 
 
-def _when(number: int, conditions: list[tuple[float, int, tuple[int, ...]]]) -> Iterator[Instruction]:
+def when(number: int, conditions: list[tuple[float, int, tuple[int, ...]]]) -> Iterator[Instruction]:
     """Allow a call when each condition (argument, comparison, values) holds for one of its values.
 
     Arguments are 64 bits wide; n is the low half of argument n, n + 0.5 its high half.

@@ -6,7 +6,6 @@ It holds no program and no result: both lie in memory files whose descriptors it
 from __future__ import annotations
 
 import gc
-import itertools
 import json
 import os
 import random
@@ -125,7 +124,7 @@ def _become_job(control: int, number: int, fds: list[int], kernel: confinement.K
         order = json.loads(os.pread(order_fd, os.fstat(order_fd).st_size, 0))
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
-        _close_all_but({control, values, *kernel.fds()})
+        confinement.close_all_but({control, values, *kernel.fds()})
         random.seed(0)
         gc.enable()
         kernel.confine(order["limits"], order["folder"])
@@ -135,13 +134,6 @@ def _become_job(control: int, number: int, fds: list[int], kernel: confinement.K
     except BaseException:
         os._exit(1)
     _run(order, values)
-
-
-def _close_all_but(kept: set[int]) -> None:
-    """Close every descriptor but standard input, output and error and those kept."""
-    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
-    for low, high in itertools.pairwise(edges):
-        os.closerange(low + 1, high)
 
 
 def _run(order: dict[str, Any], values: int) -> None:

@@ -23,8 +23,11 @@ from torch import Tensor
 
 from kascade.clock import cpu_seconds
 from kascade.data.chat import template
-from kascade.environments.corpus import BROAD, HARD, Document, Weights, documents
+from kascade.data.packing import micro_batches
+from kascade.environments.corpus import MIXTURE, Document, Weights, documents
+from kascade.models.batch import TokenBatch
 from kascade.models.load import save_model
+from kascade.models.logprobs import token_logprobs
 from kascade.models.mini import mini_config
 from kascade.storage.checkpoint import file_digest
 
@@ -36,6 +39,7 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 ROLE_WORDS = "system user assistant "  # so that the chat template's words are whole tokens
 LOG_EVERY = 50  # steps
+SHUFFLED_DOCUMENTS = 1024  # encoded at a time, so that documents of like length are found
 WEIGHTS = "model.safetensors"
 
 
@@ -49,10 +53,7 @@ class Phase:
     curriculum_documents: int = 0
 
 
-PHASES = (
-    Phase(6_000_000, 2e-3, BROAD, curriculum_documents=40_000),
-    Phase(4_000_000, 1.5e-3, HARD),
-)
+PHASES = (Phase(9_000_000, 2e-3, MIXTURE, curriculum_documents=30_000),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Pretraining:
     warmup_share: float = 0.03
     weight_decay: float = 0.1
     question_weight: float = 0.15
-    threads: int = 2
+    threads: int = 1
 
 
 def train_tokenizer(part: Pretraining) -> Any:
@@ -117,27 +118,23 @@ def encode(tokenizer: Any, document: Document, part: Pretraining) -> tuple[list[
     return [*ids[:kept], end], [*weights[:kept], 1.0]
 
 
-def batches(tokenizer: Any, part: Pretraining, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For phase `number`, endless (ids [B, T], loss weights [B, T]): like lengths together, right-padded."""
+def batches(tokenizer: Any, part: Pretraining, number: int) -> Iterator[tuple[TokenBatch, Tensor]]:
+    """For phase `number`, endless batches with all tokens scored but first ones, and their weights [N].
+
+    Documents of like lengths go together.
+    """
     phase = part.phases[number]
     stream = documents(part.seed + 1 + number, phase.curriculum_documents, phase.weights)
     rng = random.Random(part.seed + number)
     while True:
-        encoded = sorted(
-            (encode(tokenizer, doc, part) for doc in islice(stream, 1024)), key=lambda e: len(e[0])
-        )
-        grouped: list[list[tuple[list[int], list[float]]]] = [[]]
-        for example in encoded:
-            if (len(grouped[-1]) + 1) * len(example[0]) > part.batch_tokens:
-                grouped.append([])
-            grouped[-1].append(example)
+        encoded = [encode(tokenizer, document, part) for document in islice(stream, SHUFFLED_DOCUMENTS)]
+        grouped = micro_batches([len(ids) for ids, _ in encoded], part.batch_tokens)
         rng.shuffle(grouped)
-        for group in grouped:
-            length = max(len(ids) for ids, _ in group)
-            yield (
-                torch.tensor([ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids, _ in group]),
-                torch.tensor([weights + [0.0] * (length - len(weights)) for _, weights in group]),
-            )
+        for rows in grouped:
+            sequences = [encoded[row][0] for row in rows]
+            scored = [[False] + [True] * (len(ids) - 1) for ids in sequences]
+            weights = torch.tensor([weight for row in rows for weight in encoded[row][1][1:]])
+            yield TokenBatch.collate(sequences, scored, tokenizer.pad_token_id), weights
 
 
 def learning_rate(part: Pretraining, phase: Phase, seen: int) -> float:
@@ -165,11 +162,10 @@ def build_optimizer(part: Pretraining, model: Any) -> torch.optim.Optimizer:
     )
 
 
-def weighted_loss(model: Any, ids: Tensor, weights: Tensor) -> Tensor:
-    """Mean cross-entropy of the next token, weighted. ids, weights: [B, T]."""
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-    return (losses * weights[:, 1:]).sum() / weights[:, 1:].sum()
+def weighted_loss(model: Any, batch: TokenBatch, weights: Tensor) -> Tensor:
+    """Mean cross-entropy of the next token, weighted. weights: [N]."""
+    logprobs = token_logprobs(model, batch).logprobs
+    return -(logprobs * weights).sum() / weights.sum()
 
 
 def train_phase(part: Pretraining, number: int, model: Any, tokenizer: Any) -> tuple[int, int, float]:
@@ -178,17 +174,17 @@ def train_phase(part: Pretraining, number: int, model: Any, tokenizer: Any) -> t
     optimizer = build_optimizer(part, model)
     started, seen, step, smooth = cpu_seconds(), 0, 0, math.nan
     model.train()
-    for ids, weights in batches(tokenizer, part, number):
+    for batch, weights in batches(tokenizer, part, number):
         if seen >= phase.tokens:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(part, phase, seen)
-        loss = weighted_loss(model, ids, weights)
+        loss = weighted_loss(model, batch, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
         optimizer.step()
-        seen += int((weights > 0).sum())
+        seen += len(weights)
         step += 1
         smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
         if step % LOG_EVERY == 0:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kascade.data.packing import micro_batches
-from kascade.learning.trainer import Example, collate
+from kascade.learning.trainer import Example, collate, cut
 from kascade.models.logprobs import TokenBatch
 
 ScoreTokens = Callable[[PreTrainedModel, TokenBatch], Tensor]
@@ -29,9 +28,8 @@ def score_examples(
     score: from model and batch to one row a scored token, [N, ...].
     """
     found: dict[int, Tensor] = {}
-    for rows in micro_batches([len(e.token_ids) for e in examples], micro_batch_tokens):
-        chosen = [examples[row] for row in rows]
-        batch, _ = collate(chosen, pad_id, model.device)
+    for chosen in cut(model, examples, micro_batch_tokens):
+        batch, _ = collate(model, chosen, pad_id)
         values = torch.split(score(model, batch).cpu(), [sum(e.scored) for e in chosen])
-        found.update(zip(rows, values, strict=True))
-    return [found[row] for row in range(len(examples))]
+        found.update(zip(map(id, chosen), values, strict=True))
+    return [found[id(example)] for example in examples]

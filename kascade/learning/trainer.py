@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kascade.data.packing import micro_batches
+from kascade.data.packing import micro_batches, shared_micro_batches
 from kascade.errors import TrainingStopped
 from kascade.learning.optimizer import build_optimizer, learning_rate
-from kascade.models.logprobs import TokenBatch
+from kascade.models import trunk
+from kascade.models.batch import TokenBatch, shared_cuts
 from kascade.recipe.schema import Optimizer
 
 Columns = Mapping[str, Tensor]
@@ -94,9 +95,8 @@ class Trainer:
         """Forward and backward over all micro-batches; gradients are left in the parameters."""
         loss, tokens = 0.0, 0
         sums: dict[str, float] = defaultdict(float)
-        for rows in micro_batches([len(e.token_ids) for e in examples], self.micro_batch_tokens):
-            chosen = [examples[row] for row in rows]
-            batch, columns = collate(chosen, self.pad_id, self.model.device)
+        for chosen in cut(self.model, examples, self.micro_batch_tokens):
+            batch, columns = collate(self.model, chosen, self.pad_id)
             terms = objective(self.model, batch, columns)
             terms.loss.backward()  # type: ignore[no-untyped-call]
             loss += float(terms.loss.detach())
@@ -110,13 +110,36 @@ class Trainer:
         }
 
 
-def collate(examples: Sequence[Example], pad_id: int, device: torch.device) -> tuple[TokenBatch, Columns]:
-    """A right-padded batch of the examples, and their columns concatenated in the order of scored tokens."""
-    batch = TokenBatch.collate([e.token_ids for e in examples], [e.scored for e in examples], pad_id)
+def cut(model: PreTrainedModel, examples: Sequence[Example], token_budget: int) -> Iterator[list[Example]]:
+    """Micro-batches of at most `token_budget` tokens, a shared prompt counted once where the model allows."""
+    lengths = [len(e.token_ids) for e in examples]
+    prompts = [0] * len(examples)
+    if trunk.knows(model):
+        prompts = shared_cuts([e.token_ids for e in examples], [e.scored for e in examples])
+    if any(prompts):
+        groups = shared_micro_batches(
+            [tuple(e.token_ids[:cut]) for e, cut in zip(examples, prompts, strict=True)],
+            prompts,
+            [length - cut for length, cut in zip(lengths, prompts, strict=True)],
+            token_budget,
+        )
+    else:
+        groups = micro_batches(lengths, token_budget)
+    return ([examples[row] for row in rows] for rows in groups)
+
+
+def collate(model: PreTrainedModel, examples: Sequence[Example], pad_id: int) -> tuple[TokenBatch, Columns]:
+    """The examples laid out as the model can compute them; their columns in the order of scored tokens."""
+    batch = TokenBatch.collate(
+        [e.token_ids for e in examples],
+        [e.scored for e in examples],
+        pad_id,
+        share_prefixes=trunk.knows(model),
+    )
     columns = {
-        name: torch.cat([e.columns[name] for e in examples]).to(device) for name in examples[0].columns
+        name: torch.cat([e.columns[name] for e in examples]).to(model.device) for name in examples[0].columns
     }
-    return batch.to(device), columns
+    return batch.to(model.device), columns
 
 
 def _refuse_non_finite(step: int, metrics: Mapping[str, float]) -> None:

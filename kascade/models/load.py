@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kascade.errors import Fault, UserError
+from kascade.models.precision import apply_precision, dtype_of, precision_faults
+from kascade.recipe.schema import LowPrecision, PrecisionName
 
 if TYPE_CHECKING:
     import torch
@@ -108,28 +110,39 @@ def _weight_faults(folder: Path) -> list[Fault]:
 
 
 def load_model(
-    folder: Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    folder: Path,
+    *,
+    device: torch.device | str | None = None,
+    precision: PrecisionName | None = None,
+    low_precision: LowPrecision | None = None,
 ) -> PreTrainedModel:
-    """The causal language model in `folder`, in eval mode.
+    """The causal language model in `folder`, in eval mode, with its draft head where it has one.
 
-    device None: CUDA where there is one. dtype None: float32 on CPU, bfloat16 elsewhere.
-    Raises UserError with every fault of the folder.
+    device None: CUDA where there is one. precision None: fp32 on CPU, bf16 elsewhere. Raises UserError with
+    every fault of the folder, and where this machine lacks the precision, before anything is loaded.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    if faults := check_model_folder(folder):
+    low = low_precision or LowPrecision()
+    if faults := [*check_model_folder(folder), *precision_faults(precision, low)]:
         raise UserError(faults)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _silence_missing_kernels(target)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16),
+        dtype=dtype_of(precision, target),
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
     )
-    return model.to(target).eval()
+    if getattr(model.config, "num_nextn_predict_layers", 0):
+        from kascade.models.mtp import load_mtp_head
+
+        load_mtp_head(model, folder)
+    model = model.to(target).eval()
+    apply_precision(model, precision, low)
+    return model
 
 
 def _silence_missing_kernels(device: torch.device) -> None:
@@ -158,7 +171,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write weights, config, generation config, tokenizer and chat template; `from_pretrained` loads it."""
+    """Write weights, config, generation config, tokenizer and chat template; `from_pretrained` loads it.
+
+    Weights have the names and the layout they came with, whatever layers computed with them.
+    """
+    from kascade.models.transformer_engine import is_swapped, plain_state_dict
+
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=plain_state_dict(model) if is_swapped(model) else None)
     tokenizer.save_pretrained(folder)

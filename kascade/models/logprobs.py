@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,46 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kascade.models.batch import TokenBatch
+from kascade.models.trunk import predicting_states
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_CHUNK_ELEMENTS = 2**25  # logits of one chunk: at most 128 MiB in float32, whatever the vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """Right-padded token sequences.
-
-    input_ids: [B, T] int64. scored: [B, T] bool, True where a token is scored (from the hidden state
-    before it, so never in column 0).
-    """
-
-    input_ids: Tensor
-    scored: Tensor
-
-    @classmethod
-    def collate(
-        cls, sequences: Sequence[Sequence[int]], scored: Sequence[Sequence[bool]], pad_id: int
-    ) -> TokenBatch:
-        """Pad to the longest sequence. Raises ValueError when a mask does not fit or scores a first token."""
-        if [len(s) for s in sequences] != [len(m) for m in scored]:
-            raise ValueError("each sequence needs a mask of its own length")
-        if any(mask and mask[0] for mask in scored):
-            raise ValueError(
-                "the first token of a sequence has no hidden state before it: it cannot be scored"
-            )
-        length = max(map(len, sequences))
-        ids = torch.tensor([[*s, *[pad_id] * (length - len(s))] for s in sequences], dtype=torch.long)
-        mask = torch.tensor([[*m, *[False] * (length - len(m))] for m in scored], dtype=torch.bool)
-        return cls(ids, mask)
-
-    def to(self, device: torch.device | str) -> TokenBatch:
-        return TokenBatch(self.input_ids.to(device), self.scored.to(device))
-
-    @property
-    def targets(self) -> Tensor:
-        """The scored tokens, row-major: [N]."""
-        return self.input_ids[self.scored]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +28,8 @@ class TokenScores:
 
 
 def scored_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """Final-norm hidden states that predict the scored tokens, row-major: [N, H].
-
-    No attention mask: causal attention and Mamba layers never see what lies to the right, so right
-    padding cannot reach a scored token.
-    """
-    hidden: Tensor = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    return hidden[:, :-1][batch.scored[:, 1:]]
+    """Final-norm hidden states that predict the scored tokens, in their order: [N, H]."""
+    return predicting_states(model, batch)
 
 
 def head_logprobs(

@@ -16,7 +16,7 @@ from kascade.environments.registry import known_environments
 
 BASE = "base"
 RESERVED_NAMES = frozenset(
-    {BASE, "best", "benchmarks", "guard", "threads", "tracking", "preflight", "report"}
+    {BASE, "best", "benchmarks", "cluster", "finish", "guard", "threads", "tracking", "preflight", "report"}
 )
 
 
@@ -71,6 +71,7 @@ def cross_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem((*stage.path, "name"), what, f"any name but {', '.join(sorted(RESERVED_NAMES))}")
         yield from _references_exist(stage, stages[:position], benchmarks)
     yield from _side_branches_are_used(stages)
+    yield from _placements_fit(recipe, stages)
     yield from _environments_are_registered(recipe)
 
 
@@ -141,6 +142,26 @@ def _uses(stage: _Entry, branch: str) -> bool:
     teachers = stage.value.get("teachers")
     named = list(teachers.values()) if isinstance(teachers, dict) else []
     return stage.value.get("parent") == branch or branch in named
+
+
+def _placements_fit(recipe: Mapping[str, Any], stages: Sequence[_Entry]) -> Iterator[Problem]:
+    """Placements of stages that there are, as jobs that can train their kind."""
+    cluster = recipe.get("cluster")
+    if not isinstance(cluster, dict):
+        return
+    named = cluster.get("stages")
+    placements = named if isinstance(named, dict) else {}
+    known = [stage.name for stage in stages]
+    for name in [name for name in placements if name not in known]:
+        yield _unknown(("cluster", "stages", name), name, "a stage", known)
+    for stage in stages:
+        own = ("stages", stage.name) if stage.name in placements else ("default",)
+        placement = placements.get(stage.name, cluster.get("default"))
+        runs_as = placement.get("runs_as") if isinstance(placement, dict) else None
+        fitting = "trainjob" if stage.value.get("kind") == "sft" else "rayjob"
+        if runs_as in ("trainjob", "rayjob") and runs_as != fitting:
+            what = f"a {runs_as} does not train {stage.name!r}, a stage of kind {stage.value.get('kind')}"
+            yield Problem(("cluster", *own, "runs_as"), what, f"auto, inline, {fitting}")
 
 
 def _environments_are_registered(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:

@@ -83,7 +83,7 @@ def _determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, An
     basis = {
         "code": kascade.__version__,
         "seed": recipe.seed,
-        "chat_template": recipe.model.chat_template,
+        "model": _dumped(recipe.model, exclude={"source"}),
         "attempt": attempt,
         "stage": _dumped(stage, exclude=_NOT_WEIGHTS),
     }
@@ -140,7 +140,7 @@ def fingerprint(recipe: Recipe, stage_name: str | None = None) -> str:
         {
             "code": kascade.__version__,
             "seed": recipe.seed,
-            "model": [_model_identity(recipe.model.source), recipe.model.chat_template],
+            "model": [_model_identity(recipe.model.source), _dumped(recipe.model, exclude={"source"})],
             "earlier": earlier,
             "stage": own,
             "num_stages": len(recipe.stages),

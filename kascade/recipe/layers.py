@@ -9,7 +9,7 @@ from kascade.errors import Fault
 from kascade.recipe.checks import nearest
 from kascade.recipe.document import Node
 
-PARTS = ("guard", "tracking")
+PARTS = ("guard", "tracking", "cluster")
 PLAIN_DIALS = {"name": "name", "description": "description", "seed": "seed", "threads": "threads"}
 RENAMED_DIALS = {"budget": "budget_cpu_hours"}
 
@@ -137,7 +137,7 @@ def _folder_paths(data: Node, environments: list[str], folder: Path, faults: lis
 
 
 def apply_overrides(root: Node, overrides: Node, folder: Path, faults: list[Fault]) -> Node:
-    """`root` with partial changes by stage name, `benchmarks`, `guard` and `tracking`."""
+    """`root` with partial changes by stage name, `benchmarks`, `guard`, `tracking` and `cluster`."""
     overrides = _map_sources(overrides, lambda source: _resolved_source(source, folder))
     stages = root.mapping.get("stages", Node([], root.place))
     benchmarks = root.mapping.get("benchmarks", Node([], root.place))
@@ -149,7 +149,18 @@ def apply_overrides(root: Node, overrides: Node, folder: Path, faults: list[Faul
                 benchmarks = _change_item(benchmarks, name, part, "benchmark", faults)
         else:
             stages = _change_item(stages, key, change, "stage", faults)
+            root = _without_placement(root, key) if change.value is None else root
     return with_field(with_field(root, "stages", stages), "benchmarks", benchmarks)
+
+
+def _without_placement(root: Node, stage: str) -> Node:
+    """`root` without the pods of a stage that is left out."""
+    cluster = root.mapping.get("cluster")
+    placements = cluster.mapping.get("stages") if cluster else None
+    if cluster is None or placements is None:
+        return root
+    kept = {name: part for name, part in placements.mapping.items() if name != stage}
+    return with_field(root, "cluster", with_field(cluster, "stages", Node(kept, placements.place)))
 
 
 def _change_item(items: Node, name: str, change: Node, what: str, faults: list[Fault]) -> Node:

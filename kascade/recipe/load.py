@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ PRESETS = Path(kascade.__file__).parent.parent / "recipes"  # beside the package
 
 @dataclass(frozen=True, slots=True)
 class LoadedRecipe:
-    """A recipe with its source: `text` is what the user's file (or the preset) holds, word for word."""
+    """A recipe with its source: `text` is what the user's file (or the preset) holds, word for word.
+
+    scales: the overrides that a size's name stands for, as the spelt-out recipe declares them.
+    """
 
     recipe: Recipe
     text: str
     root: Node
+    scales: Mapping[str, Any] = field(default_factory=dict)
 
     def place(self, *path: str | int) -> str:
         """Where the value at `path` of the completed recipe was written ("recipe.yaml:12 stages.1.steps")."""
@@ -65,20 +69,38 @@ def read_recipe(
     dials: Mapping[str, Any] | None = None,
 ) -> LoadedRecipe:
     """As `load_recipe`, with the source's text and places. `dials`: as in a file; None is not given."""
+    path = _find(source)
+    shipped = path.parent == PRESETS
+    folder = Path.cwd() if shipped else path.resolve().parent
+    origin = path.name if shipped else str(path)
+    return read_recipe_text(_read(path), origin, folder, overrides, dials, given="given")
+
+
+def read_recipe_text(
+    text: str,
+    origin: str,
+    folder: Path,
+    overrides: Mapping[str, Any] | Sequence[str] | None,
+    dials: Mapping[str, Any] | None,
+    *,
+    given: str,
+) -> LoadedRecipe:
+    """As `read_recipe`, from a recipe's text. Paths in it are seen from `folder`.
+
+    origin, given: how faults call the text, and where the dials and overrides were given.
+    """
     faults: list[Fault] = []
-    given = {key: value for key, value in (dials or {}).items() if value is not None}
-    arguments = {key: from_value(value, "given", (key,)) for key, value in given.items()}
+    said = {key: value for key, value in (dials or {}).items() if value is not None}
+    arguments = {key: from_value(value, given, (key,)) for key, value in said.items()}
     if overrides:
         arguments["overrides"] = _override_node(overrides, faults)
-    path = _find(source)
-    text = _read(path)
-    folder = Path.cwd() if path.parent == PRESETS else path.resolve().parent
-    files = _chain(parse_yaml(text, str(path) if path.parent != PRESETS else path.name), faults)
-    layers = [(_checked(Dials, Node(dict(arguments), "given"), faults), Path.cwd())]
+    files = _chain(parse_yaml(text, origin), faults)
+    layers = [(_checked(Dials, Node(dict(arguments), given), faults), Path.cwd())]
     layers += [(_checked(PresetFile, file, faults), folder) for file in files[:-1]]
     root = _complete(files[-1], layers, folder, faults)
     recipe = _validated(root, faults)
-    return LoadedRecipe(recipe, text, root)
+    scales = files[-1].mapping.get("scales")
+    return LoadedRecipe(recipe, text, root, scales.plain() if scales else {})
 
 
 def _find(source: str | Path) -> Path:

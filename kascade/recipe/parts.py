@@ -91,13 +91,22 @@ class Mix(Part):
     weight: PositiveFloat = 1.0
 
 
+class Conversation(Part):
+    """When a conversation of several turns ends though nobody said so. [C2 §4.8; NeMo-Gym swe_agents]"""
+
+    max_turns: PositiveInt = Field(200, description="answers of the policy [C2 §4.8]")
+    max_tokens: PositiveInt = Field(262_144, description="prompt, answers and tool results [C2 §4.8]")
+    max_seconds: PositiveFloat = Field(3600.0, description="from its first turn on [NeMo-Gym swe_agents]")
+
+
 class Sampling(Part):
     """How rollouts are drawn. [C2 App. B: temperature 1, top-p 1]"""
 
     temperature: PositiveFloat = 1.0
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: PositiveInt | None = None
-    max_new_tokens: PositiveInt = 49_152
+    max_new_tokens: PositiveInt = Field(49_152, description="of an answer; of each one in a conversation")
+    conversation: Conversation = Conversation()
 
 
 class GRPO(Part):

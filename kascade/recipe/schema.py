@@ -10,8 +10,11 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import cross_check
+from kascade.recipe.cluster import Cluster, Placement
+from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
 from kascade.recipe.parts import (
     GRPO,
+    Conversation,
     DataSource,
     ImportanceRange,
     Judge,
@@ -39,18 +42,26 @@ from kascade.recipe.stages import (
 __all__ = [
     "GRPO",
     "Benchmark",
+    "Conversation",
+    "Cluster",
     "DataSource",
     "Guard",
     "ImportanceRange",
     "Judge",
     "Limits",
+    "LongContext",
+    "LowPrecision",
     "MOPDStage",
+    "MTP",
     "Mix",
+    "MoE",
     "ModelPart",
     "Name",
     "Optimizer",
     "Pairwise",
     "Part",
+    "PrecisionName",
+    "Placement",
     "RLHFStage",
     "RLStage",
     "Recipe",
@@ -126,6 +137,16 @@ class ModelPart(Part):
     chat_template: Literal["own", "nemotron-cascade-1", "nemotron-cascade-2"] = Field(
         "own", description="own: the tokenizer's"
     )
+    precision: PrecisionName | None = Field(
+        None, description="of training and sampling; None: fp32 on a CPU, bf16 on a GPU"
+    )
+    low_precision: LowPrecision = LowPrecision()
+    long_context: LongContext | None = Field(None, description="stretch the context; None: the model's own")
+    draft_tokens: PositiveInt | None = Field(
+        None,
+        description="tokens that the model's multi-token-prediction head drafts a step of sampling "
+        "(speculative decoding, lossless: arXiv 2302.01318); None: no drafts",
+    )
 
 
 class Tracking(Part):
@@ -169,6 +190,7 @@ class Recipe(Part):
     guard: Guard = Guard()
     storage: Storage = Storage()
     tracking: Tracking = Tracking()
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from kascade.environments.base import Domain
+from kascade.recipe.model_parts import MTP, MoE
 from kascade.recipe.parts import (
     GRPO,
     ImportanceRange,
@@ -40,6 +41,8 @@ class StagePart(Part):
     )
     optimizer: Optimizer = Optimizer()
     limits: Limits = Limits()
+    moe: MoE | None = Field(None, description="experts; None: trained like all other weights")
+    mtp: MTP | None = Field(None, description="multi-token-prediction head; None: kept as it is")
     steps: PositiveInt
     micro_batch_tokens: PositiveInt = Field(8192, description="padded tokens of one forward and backward")
     save_every: PositiveInt = Field(10, description="steps between training states kept for resume")

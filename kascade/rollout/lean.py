@@ -1,39 +1,93 @@
-"""What the lean decoders share: slots for keys, values and states; prompts prefilled by the model itself."""
+"""What the lean decoders share: prompts computed once, right-padded; then one token of each row a step."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.data.packing import micro_batches
+from kascade.rollout.attention import Prefix, SharedAttention, blocks_of
+from kascade.rollout.mamba import scale_to_unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PREFILL_TOKENS = 4096  # padded prompt tokens of one forward: bounds the memory of activations
-ANY_TOKEN = 0  # fills the left of padded prompts; masked, so its value never matters
-ATTENTION_BLOCK = 32  # rows
-GROWTH = 64  # key-value slots are added in multiples of this
+PREFILL_TOKENS = 1024  # padded prompt tokens of one forward: what fits the caches of a CPU core
+ANY_TOKEN = 0  # fills the right of padded prompts; causal layers never look there
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Prompts in prefill, padded on the right, and where what they leave behind goes.
+
+    lengths: [P]. prefix, places: where their keys and values are stored. rows, owners: the rows to start,
+    each from the prompt with index owners[i], both [R].
+    """
+
+    lengths: Tensor
+    prefix: Prefix
+    places: slice
+    rows: Tensor
+    owners: Tensor
+
+    def last(self, x: Tensor) -> Tensor:
+        """Of x [P, L, ...] what belongs to each prompt's last token: [P, 1, ...]."""
+        return x[torch.arange(len(x), device=x.device), self.lengths - 1].unsqueeze(1)
+
+    def keep(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values [P, L, kv heads, D] of an attention layer (counted among those)."""
+        longest = keys.shape[1]
+        self.prefix.keys[layer][self.places, :, :longest] = keys.transpose(1, 2)
+        self.prefix.values[layer][self.places, :, :longest] = values.transpose(1, 2)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Causal attention of scaled queries, [P, L, heads, D] or of the last tokens only, [P, 1, heads, D].
+
+        Returns [P, L or 1, heads * D].
+        """
+        query, keys, values = (x.transpose(1, 2) for x in (query, keys, values))
+        causal, mask = query.shape[2] == keys.shape[2], None
+        if not causal:
+            mask = torch.arange(keys.shape[2], device=keys.device) < self.lengths[:, None]
+            mask = mask[:, None, None]
+        out = F.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=True
+        )
+        return out.transpose(1, 2).flatten(2)
+
+
+class Layer(Protocol):
+    """One layer, residual connection included. mixes: whether it looks at other tokens than its own."""
+
+    mixes: bool
+
+    def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
+        """x [P, L, H] to [P, L, H], or of the last tokens only to [P, 1, H]."""
+        ...
+
+    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+        """x [n, H] of the rows' newest tokens to [n, H]."""
+        ...
 
 
 class LeanDecoder(ABC):
     """Decodes on plain tensors that share the model's weights; rows of any lengths side by side.
 
-    Prompts run through the model, left-padded, once each; their cache is then copied into slots. A row
-    that ends is overwritten by the last one, so nothing else moves.
+    A prompt's keys and values are kept once for all its rows. A row that ends is overwritten by the last
+    one, so nothing else moves.
     """
 
     uneven = True
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model: Any = model
-        self._attention_layers = self.attention_layers()
         self.start(0)
         self.refresh()
 
@@ -43,163 +97,115 @@ class LeanDecoder(ABC):
         """Whether this decoder computes exactly what `model` does."""
 
     @abstractmethod
-    def attention_layers(self) -> list[int]:
-        """Indices of the layers that keep keys and values."""
+    def num_attention_layers(self) -> int:
+        """How many layers keep keys and values, at least one."""
 
     @abstractmethod
-    def refresh(self) -> None:
-        """Derive again what was derived from the weights."""
+    def make_layers(self) -> list[Any]:
+        """The layers (see `Layer`), with what is derived from the weights."""
 
     @abstractmethod
-    def forward(self, tokens: Tensor, attend: Attention) -> Tensor:
-        """Hidden states [n, H] after the final norm for one more token of each active row."""
-
-    def place_states(self, cache: Any, row: int, slots: slice) -> None:
-        """Take over what else the cache holds of its row (recurrent states), where there is any."""
-        return
+    def final_norm(self) -> Any:
+        """The model's last norm."""
 
     def row_states(self) -> list[Tensor]:
-        """Recurrent states, each [rows, ...]."""
+        """What layers keep of each row beside keys and values, [rows, ...]."""
         return []
 
     def start(self, rows: int) -> None:
+        """See `Decoder.start`."""
         config = self._model.config
         device, dtype = self._model.device, self._model.dtype
-        self._rows, self._count = rows, 0
-        self._lengths = torch.zeros(rows, dtype=torch.long, device=device)
-        shape = (rows, config.num_key_value_heads, 0, config.head_dim)
-        self._keys = [torch.empty(shape, device=device, dtype=dtype) for _ in self._attention_layers]
-        self._values = [torch.empty_like(keys) for keys in self._keys]
+        self._count = 0
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self._like = torch.empty(config.num_key_value_heads, config.head_dim, device=device, dtype=dtype)
+        self._attention = SharedAttention(self.num_attention_layers(), rows, self._like)
+
+    def refresh(self) -> None:
+        """See `Decoder.refresh`."""
+        self._embedding = self._model.get_input_embeddings().weight.detach()
+        self._head = self._model.get_output_embeddings()
+        self._layers = self.make_layers()
+        self._last_mixing = max(i for i, layer in enumerate(self._layers) if layer.mixes)
+        self._norm = Norm(self.final_norm())
 
     def admit(self, prompts: Sequence[Sequence[int]], copies: Sequence[int]) -> Tensor:
         """See `Decoder.admit`."""
-        starts = [self._count + sum(copies[:i]) for i in range(len(prompts) + 1)]
-        self._grow(max(map(len, prompts)) + 1)
-        logits: list[Tensor] = [torch.empty(0)] * len(prompts)
-        for group in micro_batches([len(prompt) for prompt in prompts], PREFILL_TOKENS):
-            cache, last = self._prefill([prompts[i] for i in group])
-            scores = self.head(last)
-            for row, i in enumerate(group):
-                slots = slice(starts[i], starts[i] + copies[i])
-                self._place(cache, row, len(prompts[i]), slots)
-                logits[i] = scores[row].expand(copies[i], -1)
-        self._count = starts[-1]
-        return torch.cat(logits)
+        device = self.lengths.device
+        ends = [self._count + end for end in accumulate(copies)]
+        parts: list[tuple[Tensor, Tensor]] = []
+        for block in blocks_of([len(prompt) for prompt in prompts]):
+            lengths = [len(prompts[i]) for i in block]
+            prefix = Prefix.empty(lengths, self.num_attention_layers(), self._like)
+            rows = [list(range(ends[i] - copies[i], ends[i])) for i in block]
+            for members in micro_batches(lengths, PREFILL_TOKENS):
+                places = slice(members[0], members[-1] + 1)  # the block is sorted, so they are neighbours
+                owners = [place for place, own in enumerate(rows[places]) for _ in own]
+                batch = Prompts(
+                    torch.tensor(lengths[places], device=device),
+                    prefix,
+                    places,
+                    torch.tensor(list(chain(*rows[places])), device=device),
+                    torch.tensor(owners, device=device),
+                )
+                self.lengths[batch.rows] = batch.lengths[batch.owners]
+                parts.append((batch.rows, self._prefill([prompts[i] for i in block[places]], batch)))
+            flat = list(chain(*rows))
+            self._attention.admit(prefix, flat, [place for place, own in enumerate(rows) for _ in own])
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        self._count = ends[-1]
+        return torch.cat([scores for _, scores in parts])[order]
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Decoder.step`."""
-        lengths = self._lengths[: self._count]
-        self._grow(int(lengths.max()) + 1)
-        attend = Attention(self._keys, self._values, lengths)
-        logits = self.head(self.forward(tokens, attend))
-        lengths += 1
-        return logits
+        self._attention.begin()
+        x = F.embedding(tokens, self._embedding)
+        self.before_step(x)
+        for layer in self._layers:
+            x = layer.step(x, self._attention)
+        self._attention.end()
+        self.lengths[: self._count] += 1
+        return self.head(self._norm(x))
 
     def retain(self, order: Sequence[int]) -> None:
         """See `Decoder.retain`."""
         targets = [i for i, source in enumerate(order) if source != i]
-        sources = [order[i] for i in targets]
-        self._count = len(order)
-        if not targets:
-            return
-        into = torch.tensor(targets, device=self._lengths.device)
-        from_ = torch.tensor(sources, device=self._lengths.device)
-        for state in [self._lengths, *self.row_states(), *self._keys, *self._values]:
+        into = torch.tensor(targets, dtype=torch.long, device=self.lengths.device)
+        from_ = torch.tensor([order[i] for i in targets], dtype=torch.long, device=self.lengths.device)
+        self._attention.retain(order, into, from_)
+        for state in [self.lengths, *self.row_states()]:
             state[into] = state[from_]
+        self._count = len(order)
+
+    def before_prefill(self, ids: Tensor) -> None:
+        """What the layers share in prefill (rotary embeddings), where there is any."""
+        return
+
+    def before_step(self, x: Tensor) -> None:
+        """What the layers share in a step."""
+        return
 
     def head(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._model.get_output_embeddings()(hidden)
+        logits: Tensor = self._head(hidden)
         return logits
 
-    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Any, Tensor]:
-        """The model's cache of left-padded prompts, and the last hidden states [P, H]."""
-        device = self._model.device
+    def _prefill(self, prompts: Sequence[Sequence[int]], batch: Prompts) -> Tensor:
+        """Next-token logits of the rows to start: [R, V]."""
         longest = max(map(len, prompts))
-        pads = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
-        ids = torch.tensor([[ANY_TOKEN] * (longest - len(p)) + list(p) for p in prompts], device=device)
-        positions = torch.arange(longest, device=device) - pads[:, None]
-        output = self._model.base_model(
-            input_ids=ids,
-            attention_mask=(positions >= 0).long() if bool(pads.any()) else None,
-            position_ids=positions.clamp(min=0),
-            use_cache=True,
-        )
-        return output.past_key_values, output.last_hidden_state[:, -1]
-
-    def _place(self, cache: Any, row: int, length: int, slots: slice) -> None:
-        for index, keys, values in zip(self._attention_layers, self._keys, self._values, strict=True):
-            layer = cache.layers[index]
-            keys[slots, :, :length] = layer.keys[row, :, -length:]
-            values[slots, :, :length] = layer.values[row, :, -length:]
-        self._lengths[slots] = length
-        self.place_states(cache, row, slots)
-
-    def _grow(self, length: int) -> None:
-        """Make room for rows of `length` tokens."""
-        room = self._keys[0].shape[2] if self._keys else length
-        if length > room:
-            more = -(-max(length - room, room // 4) // GROWTH) * GROWTH
-            for buffers in (self._keys, self._values):
-                for i, buffer in enumerate(buffers):
-                    buffers[i] = F.pad(buffer, (0, 0, 0, more))
+        padded = [[*prompt, *[ANY_TOKEN] * (longest - len(prompt))] for prompt in prompts]
+        ids = torch.tensor(padded, device=self.lengths.device)
+        self.before_prefill(ids)
+        x = F.embedding(ids, self._embedding)
+        for number, layer in enumerate(self._layers):
+            x = layer.prefill(x, batch, only_last=number == self._last_mixing)
+        return self.head(self._norm(x[:, 0]))[batch.owners]
 
 
-def rms_norm(x: Tensor, norm: Any) -> Tensor:
-    """What transformers' RMSNorm module `norm` computes, in one fused operation."""
-    return F.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+class Norm:
+    """What transformers' RMSNorm module computes, in fewer passes than F.rms_norm on a CPU."""
 
+    def __init__(self, norm: Any) -> None:
+        self._weight, self._epsilon = norm.weight.detach(), norm.variance_epsilon
 
-class Attention:
-    """Attention of one new token of each row over its slots.
-
-    Rows are taken in blocks, each as long as its longest row: prompts are admitted in order of length,
-    so neighbours are alike and short rows do not pay for long ones.
-    """
-
-    def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor) -> None:
-        """keys, values: per layer [rows, kv heads, slots, D]; lengths: tokens already stored, [n]."""
-        self._keys, self._values, self.lengths = keys, values, lengths
-        self._index = torch.arange(len(lengths), device=lengths.device)
-        known = lengths.tolist()
-        size = len(known) if min(known) == max(known) else ATTENTION_BLOCK
-        self._blocks = [_Block.of(lengths, known, slice(i, i + size)) for i in range(0, len(known), size)]
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend, after storing key and value as the rows' newest: [n, heads * D].
-
-        layer counts attention layers only; query: [n, heads, D]; key, value: [n, kv heads, D].
-        """
-        keys, values = self._keys[layer], self._values[layer]
-        keys[self._index, :, self.lengths] = key
-        values[self._index, :, self.lengths] = value
-        query = query * query.shape[-1] ** -0.5
-        parts = [block.attend(query[block.rows], keys, values) for block in self._blocks]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Neighbouring rows, how many slots the longest has, and which of them a row may not see."""
-
-    rows: slice
-    longest: int
-    beyond: Tensor | None
-
-    @classmethod
-    def of(cls, lengths: Tensor, known: Sequence[int], rows: slice) -> _Block:
-        longest = max(known[rows]) + 1
-        if min(known[rows]) + 1 == longest:  # every slot is filled: no mask
-            return cls(rows, longest, None)
-        slots = torch.arange(longest, device=lengths.device)
-        return cls(rows, longest, (slots > lengths[rows, None])[:, None, None])
-
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """query: [m, heads, D], scaled; returns [m, heads * D]. Query heads share their key-value head."""
-        rows, _, width = query.shape
-        kv_heads = keys.shape[1]
-        keys = keys[self.rows, :, : self.longest][:rows].flatten(0, 1)
-        values = values[self.rows, :, : self.longest][:rows].flatten(0, 1)
-        scores = torch.bmm(query.reshape(rows * kv_heads, -1, width), keys.transpose(1, 2))
-        if self.beyond is not None:
-            scores.view(rows, kv_heads, -1, self.longest).masked_fill_(self.beyond, -torch.inf)
-        return torch.bmm(scores.softmax(-1), values).view(rows, -1)
+    def __call__(self, x: Tensor) -> Tensor:
+        return scale_to_unit(x, self._epsilon).mul_(self._weight)

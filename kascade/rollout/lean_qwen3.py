@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kascade.rollout.lean import Attention, LeanDecoder, rms_norm
+from kascade.rollout.attention import SharedAttention
+from kascade.rollout.lean import LeanDecoder, Norm, Prompts
+from kascade.rollout.mamba import scale_to_unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+STATIC_ROPE = ("default", "linear", "yarn", "llama3")  # angles that depend on the position alone
+
 
 class Qwen3Decoder(LeanDecoder):
-    """Fused query-key-value and gate-up products over static key-value slots."""
+    """Fused query-key-value and gate-up products; queries and keys normed and rotated together."""
 
     @classmethod
     def supports(cls, model: PreTrainedModel) -> bool:
@@ -24,50 +28,77 @@ class Qwen3Decoder(LeanDecoder):
             config.model_type == "qwen3"
             and model.dtype == torch.float32
             and set(config.layer_types) == {"full_attention"}
+            and config.rope_parameters["rope_type"] in STATIC_ROPE
             and not config.attention_bias
             and config.hidden_act == "silu"
         )
 
-    def attention_layers(self) -> list[int]:
-        return list(range(self._model.config.num_hidden_layers))
+    def num_attention_layers(self) -> int:
+        return int(self._model.config.num_hidden_layers)
 
-    def refresh(self) -> None:
-        self._layers = [_Layer(layer) for layer in self._model.model.layers]
+    def make_layers(self) -> list[Any]:
+        return [_Layer(layer, number, self) for number, layer in enumerate(self._model.model.layers)]
 
-    def forward(self, tokens: Tensor, attend: Attention) -> Tensor:
-        model = self._model.model
-        x = F.embedding(tokens, model.embed_tokens.weight)
-        cos, sin = model.rotary_emb(x, attend.lengths[:, None])  # each [n, 1, D]: one position, all heads
-        for index, layer in enumerate(self._layers):
-            x = layer(x, index, attend, (cos, sin))
-        return rms_norm(x, model.norm)
+    def final_norm(self) -> Any:
+        return self._model.model.norm
 
+    def before_prefill(self, ids: Tensor) -> None:
+        self._rotate_at(torch.arange(ids.shape[1], device=ids.device)[None])
 
-def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of [n, heads, D]."""
-    cos, sin = angles
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    def before_step(self, x: Tensor) -> None:
+        self._rotate_at(self.lengths[: len(x), None])
+
+    def _rotate_at(self, positions: Tensor) -> None:
+        """Angles of positions [B, L] for all heads: each [B, L, 1, D], the sine signed for a roll."""
+        cos, sin = self._model.model.rotary_emb(self._like, positions)
+        half = sin.shape[-1] // 2
+        self._cos = cos[:, :, None]
+        self._sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)[:, :, None]
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotary position embedding of [B, L, heads, D]."""
+        return torch.addcmul(x * self._cos, x.roll(x.shape[-1] // 2, -1), self._sin)
 
 
 class _Layer:
-    def __init__(self, layer: Any) -> None:
-        self._layer = layer
-        attention, mlp = layer.self_attn, layer.mlp
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._qkv = torch.cat([p.weight.detach() for p in projections])
-        self._sizes = [p.weight.shape[0] for p in projections]
-        self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
+    mixes = True
 
-    def __call__(self, x: Tensor, index: int, attend: Attention, angles: tuple[Tensor, Tensor]) -> Tensor:
-        attention, mlp = self._layer.self_attn, self._layer.mlp
-        projected = torch.split(
-            F.linear(rms_norm(x, self._layer.input_layernorm), self._qkv), self._sizes, dim=-1
+    def __init__(self, layer: Any, number: int, decoder: Qwen3Decoder) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._number, self._decoder, self._width = number, decoder, attention.head_dim
+        self._before, self._after = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
+        projections = [p.weight.detach() for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        self._qkv = torch.cat(projections)
+        self._queries, self._keys, _ = (len(p) // self._width for p in projections)
+        self._out = attention.o_proj.weight.detach().T
+        scaled = attention.q_norm.weight.detach() * attention.scaling  # a rotation keeps the scale
+        self._norms = torch.stack(
+            [scaled] * self._queries + [attention.k_norm.weight.detach()] * self._keys
         )
-        query, key, value = (part.view(len(x), -1, attention.head_dim) for part in projected)
-        query = _rotate(rms_norm(query, attention.q_norm), angles)
-        key = _rotate(rms_norm(key, attention.k_norm), angles)
-        x = torch.addmm(x, attend(index, query, key, value), attention.o_proj.weight.T)
-        hidden = F.linear(rms_norm(x, self._layer.post_attention_layernorm), self._gate_up)
-        gate, up = hidden.chunk(2, dim=-1)
-        return torch.addmm(x, F.silu(gate) * up, mlp.down_proj.weight.T)
+        self._epsilon = attention.q_norm.variance_epsilon
+        self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
+        self._down = mlp.down_proj.weight.detach().T
+
+    def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
+        query, key, value = self._heads(self._before(x))
+        prompts.keep(self._number, key, value)
+        if only_last:
+            x, query = prompts.last(x), prompts.last(query)
+        x = x + prompts.attend(query, key, value) @ self._out
+        return self._mlp(x.flatten(0, 1)).view_as(x)
+
+    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+        query, key, value = (part.squeeze(1) for part in self._heads(self._before(x)[:, None]))
+        return self._mlp(torch.addmm(x, attend(self._number, query, key, value), self._out))
+
+    def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (scaled), keys and values of h [B, L, H]: each [B, L, heads, D]."""
+        projected = F.linear(h, self._qkv).unflatten(-1, (-1, self._width))
+        both = projected[..., : self._queries + self._keys, :]
+        both = self._decoder.rotate(scale_to_unit(both, self._epsilon).mul_(self._norms))
+        query, key = both.split([self._queries, self._keys], dim=-2)
+        return query, key, projected[..., self._queries + self._keys :, :]
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        gate, up = F.linear(self._after(x), self._gate_up).chunk(2, dim=-1)
+        return torch.addmm(x, F.silu(gate).mul_(up), self._down)

@@ -74,7 +74,11 @@ def score_benchmark(
     )
     greedy: list[Group] = []
     if benchmark.greedy and phase == "screen":
-        params = SamplingParams(max_new_tokens=benchmark.sampling.max_new_tokens, temperature=0.0)
+        params = SamplingParams(
+            benchmark.sampling.max_new_tokens,
+            temperature=0.0,
+            conversation=benchmark.sampling.conversation,
+        )
         greedy = sit_exam(policy, tasks, params, num_samples=1, seed=0, clock=run.clock)
     score = to_score(benchmark, digest, groups, greedy, phase=phase, draw=draw)
     write_score(run.layout, score)
@@ -107,7 +111,7 @@ def to_score(
         temperature=benchmark.sampling.temperature,
         rewards={group.answered.task.id: rewards_of(group) for group in groups},
         greedy={group.answered.task.id: rewards_of(group)[0] for group in greedy},
-        mean_response_tokens=float(np.mean([len(sample.token_ids) for sample in samples])),
+        mean_response_tokens=float(np.mean([len(sample.logprobs) for sample in samples])),
         num_truncated=sum(sample.finish_reason == "length" for sample in samples),
     )
 

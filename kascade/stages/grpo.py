@@ -122,14 +122,14 @@ def policy_gradient_examples(usable: Sequence[tuple[Group, GroupSignal]]) -> lis
         for row, sample in enumerate(group.answered.samples)
         if signal.in_loss[row]
     ]
-    weights = per_token_weights([len(sample.token_ids) for _, sample, _ in chosen])
+    weights = per_token_weights([len(sample.logprobs) for _, sample, _ in chosen])
     return [
         Example(
             token_ids=[*prompt_ids, *sample.token_ids],
-            scored=[False] * len(prompt_ids) + [True] * len(sample.token_ids),
+            scored=[False] * len(prompt_ids) + sample.scored,
             columns={
-                "weights": torch.full((len(sample.token_ids),), weight),
-                "advantages": torch.full((len(sample.token_ids),), advantage),
+                "weights": torch.full((len(sample.logprobs),), weight),
+                "advantages": torch.full((len(sample.logprobs),), advantage),
                 "sampler_logprobs": torch.tensor(sample.logprobs),
             },
         )

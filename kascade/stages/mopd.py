@@ -75,7 +75,7 @@ def make_objective(part: MOPDStage, models: Sequence[PreTrainedModel]) -> Object
 def response_metrics(answered: Sequence[Answered]) -> dict[str, float]:
     samples = [sample for one in answered for sample in one.samples]
     return {
-        "response_tokens": sum(len(sample.token_ids) for sample in samples) / len(samples),
+        "response_tokens": sum(len(sample.logprobs) for sample in samples) / len(samples),
         "truncated": sum(sample.finish_reason == "length" for sample in samples) / len(samples),
     }
 
@@ -85,13 +85,13 @@ def taught_examples(
 ) -> list[Example]:
     """One example a rollout with its teacher's scores; mean over tokens, then over answers. [C2 Eq. 4]"""
     rollouts = [(one, sample) for one in answered for sample in one.samples]
-    weights = per_sample_weights([len(sample.token_ids) for _, sample in rollouts])
+    weights = per_sample_weights([len(sample.logprobs) for _, sample in rollouts])
     examples = [
         Example(
             token_ids=[*one.prompt_ids, *sample.token_ids],
-            scored=[False] * len(one.prompt_ids) + [True] * len(sample.token_ids),
+            scored=[False] * len(one.prompt_ids) + sample.scored,
             columns={
-                "weights": torch.full((len(sample.token_ids),), weight),
+                "weights": torch.full((len(sample.logprobs),), weight),
                 "sampler_logprobs": torch.tensor(sample.logprobs),
             },
         )

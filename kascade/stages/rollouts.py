@@ -15,18 +15,23 @@ from kascade.errors import TrainingStopped
 from kascade.learning.advantages import Floats, Mask
 from kascade.learning.limits import check_limits
 from kascade.recipe.schema import RolloutStage, Sampling
+from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import Prompt, Sample, SamplingParams
 from kascade.stages.job import Job, Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One task with the policy's samples, as tokens and as text."""
+    """One task with the policy's samples, as tokens and as text.
+
+    grades: of conversations, which their environment grades as they end; None for single answers.
+    """
 
     task: Task
     prompt_ids: tuple[int, ...]
     samples: tuple[Sample, ...]
     answers: tuple[str, ...]
+    grades: tuple[Grade, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
+        conversation=sampling.conversation,
     )
 
 
@@ -70,29 +76,66 @@ def answer(
     seed_of: Callable[[Task], int],
     clock: Clock,
 ) -> list[Answered]:
-    """Sample `num_samples` answers to each task. Raises TrainingStopped if other weights drew them."""
+    """Sample `num_samples` answers to each task, or have as many conversations where it takes several turns.
+
+    Raises TrainingStopped if other weights drew them.
+    """
     with clock.section("sampling"):
-        prompt_ids = [tuple(policy.chat.prompt_ids(task)) for task in tasks]
-        prompts = [
-            Prompt(ids, num_samples, seed_of(task)) for ids, task in zip(prompt_ids, tasks, strict=True)
+        sessions = open_sessions(tasks, num_samples)
+        single = [task for task, opened in zip(tasks, sessions, strict=True) if opened is None]
+        openings = [
+            Opening(task, opened, seed_of(task))
+            for task, opened in zip(tasks, sessions, strict=True)
+            if opened is not None
         ]
-        sampled = policy.engine.sample(prompts, params)
-        versions = {sample.weights_version for samples in sampled for sample in samples}
-        if versions - {policy.version}:
-            raise TrainingStopped(
-                f"the sampler used weights version {sorted(versions)}, the trainer holds {policy.version}"
-            )
-        return [
-            Answered(task, ids, tuple(samples), tuple(policy.chat.decode(s.token_ids) for s in samples))
-            for task, ids, samples in zip(tasks, prompt_ids, sampled, strict=True)
-        ]
+        spoken = iter(_talk(policy, openings, params))
+        said = iter(_answer_once(policy, single, params, num_samples, seed_of))
+        answered = [next(said) if opened is None else next(spoken) for opened in sessions]
+    versions = {sample.weights_version for one in answered for sample in one.samples}
+    if versions - {policy.version}:
+        raise TrainingStopped(
+            f"the sampler used weights version {sorted(versions)}, the trainer holds {policy.version}"
+        )
+    return answered
+
+
+def _answer_once(
+    policy: Policy,
+    tasks: Sequence[Task],
+    params: SamplingParams,
+    num_samples: int,
+    seed_of: Callable[[Task], int],
+) -> list[Answered]:
+    prompt_ids = [tuple(policy.chat.prompt_ids(task)) for task in tasks]
+    prompts = [Prompt(ids, num_samples, seed_of(task)) for ids, task in zip(prompt_ids, tasks, strict=True)]
+    sampled = policy.engine.sample(prompts, params) if prompts else []
+    return [
+        Answered(task, ids, tuple(samples), tuple(policy.chat.decode(s.token_ids) for s in samples))
+        for task, ids, samples in zip(tasks, prompt_ids, sampled, strict=True)
+    ]
+
+
+def _talk(policy: Policy, openings: Sequence[Opening], params: SamplingParams) -> list[Answered]:
+    return [
+        Answered(
+            opening.task,
+            tuple(policy.chat.prompt_ids(opening.task)),
+            tuple(one.sample for one in dialogues),
+            tuple(one.text for one in dialogues),
+            tuple(one.grade for one in dialogues),
+        )
+        for opening, dialogues in zip(
+            openings, converse(policy.engine, policy.chat, openings, params), strict=True
+        )
+    ]
 
 
 def grade_by_environment(answered: Sequence[Answered]) -> list[list[Grade]]:
     """Grades in order; each environment sees all its groups at once, so that it can batch them."""
-    grades: list[list[Grade]] = [[] for _ in answered]
-    for name in dict.fromkeys(one.task.environment for one in answered):
-        rows = [row for row, one in enumerate(answered) if one.task.environment == name]
+    grades = [list(one.grades or ()) for one in answered]
+    ungraded = [row for row, one in enumerate(answered) if one.grades is None]
+    for name in dict.fromkeys(answered[row].task.environment for row in ungraded):
+        rows = [row for row in ungraded if answered[row].task.environment == name]
         graded = get_environment(name).grade_all([(answered[r].task, answered[r].answers) for r in rows])
         for row, group in zip(rows, graded, strict=True):
             grades[row] = group
@@ -106,10 +149,11 @@ def grade(answered: Sequence[Answered], grader: Grader, clock: Clock) -> list[Gr
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Of a step's rollouts: reward (graded ones), response_tokens, shares of truncated and grader_errors."""
+    """Of a step's rollouts: reward (graded ones), response_tokens (what the policy said itself), shares of
+    truncated and grader_errors."""
     rewards = np.concatenate([group.rewards for group in groups])
     graded = np.concatenate([group.graded for group in groups])
-    lengths = [len(sample.token_ids) for group in groups for sample in group.answered.samples]
+    lengths = [len(sample.logprobs) for group in groups for sample in group.answered.samples]
     metrics = {
         "response_tokens": float(np.mean(lengths)),
         "truncated": float(np.concatenate([group.truncated for group in groups]).mean()),

@@ -3,10 +3,13 @@
 `run` is the run's folder; `parent` and `checkpoint` are references `URI@sha256:DIGEST`. Every step is
 idempotent: finished work is found by its key and returned, interrupted work is continued. Each writes
 `costs/STEP.json` and `progress/STEP.json`, STEP being `preflight`, `STAGE.train`, `STAGE.ATTEMPT.evaluate`,
-`STAGE.ATTEMPT.verdict`, `STAGE.recover-N`, `STAGE.settle` or `report`.
+`STAGE.ATTEMPT.verdict`, `STAGE.recover-N`, `STAGE.settle`, `finish` or `report`.
 """
 
 from __future__ import annotations
+
+import logging
+from pathlib import Path
 
 from kascade.guard.judge import judge, open_case
 from kascade.guard.lineage import open_reference
@@ -18,6 +21,10 @@ from kascade.stages.preflight import check_and_import
 from kascade.stages.recover import recover_stage
 from kascade.stages.settle import settle_stage
 from kascade.stages.train import train_stage
+from kascade.storage.files import write_json
+from kascade.storage.layout import RunLayout
+
+log = logging.getLogger(__name__)
 
 
 def preflight(run: str) -> str:
@@ -65,18 +72,34 @@ def settle(run: str, stage: str, candidate: str, parent: str) -> str:
             _track(opened)
 
 
+def finish(run: str, checkpoint: str) -> str:
+    """Write down the checkpoint that the main line ended with, and return its reference."""
+    write_json(RunLayout(Path(run)).final, {"final_checkpoint": checkpoint})
+    return checkpoint
+
+
 def report(run: str) -> str:
-    """Write the report and the model card from the run's folder. Returns the path of the HTML page."""
+    """Write the report and the model card from the run's folder, however far it came.
+
+    Returns the path of the HTML page; of preflight's error where there is no run to report on.
+    """
     from kascade.tracking.card import write_model_card
     from kascade.tracking.promote import promote
     from kascade.tracking.report import write_report
 
+    layout = RunLayout(Path(run))
+    if not layout.resolved_recipe.exists():
+        log.warning("the run never began: see %s", layout.task_error("preflight"))
+        return str(layout.task_error("preflight"))
     with open_run(run, "report") as opened:
-        _track(opened)
-        if opened.recipe.tracking.promote_as:
-            promote(opened.layout.root, opened.recipe)
-        write_model_card(opened.layout.root)
-        return str(write_report(opened.layout.root))
+        try:
+            _track(opened)
+            if opened.recipe.tracking.promote_as:
+                promote(opened.layout.root, opened.recipe)
+        finally:  # the page does not need MLflow
+            write_model_card(opened.layout.root)
+            page = write_report(opened.layout.root)
+        return str(page)
 
 
 def _attempt(checkpoint: str) -> str:

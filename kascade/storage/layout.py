@@ -2,6 +2,7 @@
 
     recipe.yaml              as the user wrote it         recipe.resolved.json   completed and checked
     pipeline.yaml            what runs                    report.html, model_card.md
+    final.json               which checkpoint the cascade ended with
     checkpoints/ID/          weights, tokenizer, config, manifest.json (written last)
     training/ID/             metrics.jsonl (the curves), state/ (what resume needs)
     scores/DIGEST/NAME.PHASE-ROUND.json    one benchmark on one checkpoint, kept per task
@@ -50,6 +51,10 @@ class RunLayout:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def final(self) -> Path:
+        return self.root / "final.json"
 
     @property
     def model_card(self) -> Path:

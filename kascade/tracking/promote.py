@@ -79,10 +79,9 @@ def _version(client: Any, name: str, reference: str, run_id: str) -> str:
     models = client.search_logged_models(
         experiments, filter_string=f"tags.`{RUN_TAG}` = '{run_id}' AND tags.digest = '{digest}'"
     )
-    made = client.create_model_version(
-        name,
-        source=models[0].artifact_location if models else CheckpointRef.parse(reference).uri,
-        model_id=models[0].model_id if models else None,
-        tags={"digest": digest, "reference": reference, RUN_TAG: run_id},
-    )
+    tags = {"digest": digest, "reference": reference, RUN_TAG: run_id}
+    if models:  # by tag: the client looks a `model_id` up at another address than ours
+        tags["model_id"] = models[0].model_id
+    source = models[0].artifact_location if models else CheckpointRef.parse(reference).uri
+    made = client.create_model_version(name, source=source, tags=tags)
     return str(made.version)

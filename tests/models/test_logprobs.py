@@ -49,7 +49,7 @@ def test_right_padding_and_chunks_change_neither_value_nor_gradient(name: str, t
     for key, parameter in model.named_parameters():
         if parameter.grad is not None:
             scale = float(parameter.grad.abs().max())
-            torch.testing.assert_close(grads[key] / scale, parameter.grad / scale, atol=1e-5, rtol=0)
+            torch.testing.assert_close(grads[key] / scale, parameter.grad / scale, atol=2e-5, rtol=0)
 
 
 def test_entropy_is_that_of_the_whole_distribution() -> None:

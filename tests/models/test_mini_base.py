@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kascade.environments import BUILTIN, get_environment
 from kascade.environments.base import generate_tasks
-from kascade.environments.corpus import BROAD, HARD
+from kascade.environments.corpus import MIXTURE
 from kascade.learning.mini_base import Phase, Pretraining, pretrain
 from kascade.models.load import resolve_source
 from kascade.storage.checkpoint import file_digest
@@ -51,7 +51,7 @@ def test_its_tokenizer_keeps_any_text_and_covers_the_small_world() -> None:
 
 @pytest.mark.slow
 def test_the_command_makes_a_miniature(tmp_path: Path) -> None:
-    phases = (Phase(4000, 2e-3, BROAD, curriculum_documents=100), Phase(3000, 1e-3, HARD))
+    phases = (Phase(4000, 2e-3, MIXTURE, curriculum_documents=100), Phase(3000, 1e-3, MIXTURE))
     part = Pretraining(phases=phases, tokenizer_documents=300, threads=1)
     made = [pretrain(part, tmp_path / name) for name in ("first", "second")]
     assert made[0]["sha256"] == made[1]["sha256"]  # seeded

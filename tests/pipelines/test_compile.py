@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from golden import golden, golden_path
 from toy_recipe import toy_recipe
 
 from components.image import IMAGE
@@ -24,15 +25,26 @@ EIGHT = [{"name": f"stage_{n}"} for n in range(8)]
 
 
 def compiled(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The pipeline; its second document, what Kubernetes is told, under "platforms"."""
     text = compile_recipe(recipe, folder / "pipeline.yaml").read_text(encoding="utf-8")
-    spec: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
-    return spec
+    spec, pods = yaml.load_all(text, Loader=yaml.CSafeLoader)
+    return {**spec, **pods}
 
 
 def tasks_of(spec: dict[str, Any], task: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The tasks inside the root, or inside a task that is a DAG."""
-    dag = spec["root"]["dag"] if task is None else component_of(spec, task)["dag"]
-    return dict(dag["tasks"])
+    """The tasks inside the cascade, or inside a task that is a DAG."""
+    if task is None:
+        task = spec["root"]["dag"]["tasks"]["exit-handler-1"]
+    return dict(component_of(spec, task)["dag"]["tasks"])
+
+
+def guarded(spec: dict[str, Any], stage: str) -> dict[str, Any]:
+    """The tasks of a stage behind its switch."""
+    switch = tasks_of(spec, tasks_of(spec)[stage])["condition-branches-1"]
+    branches = [tasks_of(spec, task) for task in tasks_of(spec, switch).values()]
+    (on,) = [tasks for tasks in branches if "keep" not in tasks]
+    (whole,) = on.values()
+    return tasks_of(spec, whole)
 
 
 def component_of(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
@@ -52,19 +64,21 @@ def source_of(task: dict[str, Any], parameter: str) -> str:
 
 def test_a_person_reads_the_cascade(tmp_path: Path) -> None:
     recipe = toy_recipe({"name": "a"}, {"name": "b", "title": "Polish"})
-    tasks = tasks_of(compiled(recipe, tmp_path))
-    assert {task["taskInfo"]["name"] for task in tasks.values()} == {
+    spec = compiled(recipe, tmp_path)
+    whole = spec["root"]["dag"]["tasks"]
+    assert {task["taskInfo"]["name"] for task in whole.values()} == {"Cascade", "Report"}
+    assert {task["taskInfo"]["name"] for task in tasks_of(spec).values()} == {
         "Preflight",
         "Exams of the base model",
         "1 · SFT",
         "2 · Polish",
-        "Report",
+        "Finish",
     }
 
 
 def test_a_guarded_stage_branches_on_the_verdict(tmp_path: Path) -> None:
     spec = compiled(toy_recipe({"name": "a"}, rounds=1), tmp_path)
-    stage = tasks_of(spec, tasks_of(spec)["stage-1-a"])
+    stage = guarded(spec, "stage-1-a")
     assert set(stage) == {"train", "evaluate", "verdict", "condition-branches-1", "settle"}
     assert "evaluate" in stage["verdict"]["dependentTasks"]
     branches = component_of(spec, stage["condition-branches-1"])["dag"]
@@ -96,14 +110,12 @@ def test_side_branches_and_named_parents(tmp_path: Path) -> None:
     recipe = toy_recipe(
         {"name": "a"}, {"name": "side", "side_branch": True}, {"name": "b"}, {"name": "c", "parent": "side"}
     )
-    spec = compiled(recipe, tmp_path)
-    tasks = tasks_of(spec)
+    tasks = tasks_of(compiled(recipe, tmp_path))
     assert source_of(tasks["stage-2-side"], "parent") == "stage-1-a"
     assert source_of(tasks["stage-3-b"], "parent") == "stage-1-a"
     assert source_of(tasks["stage-4-c"], "parent") == "stage-2-side"
-    assert {"stage-2-side", "stage-3-b", "stage-4-c"} <= set(tasks["report"]["dependentTasks"])
-    final = spec["root"]["dag"]["outputs"]["parameters"]["Output"]["valueFromParameter"]
-    assert final["producerSubtask"] == "stage-4-c"
+    assert {"stage-2-side", "stage-3-b", "stage-4-c"} <= set(tasks["finish"]["dependentTasks"])
+    assert source_of(tasks["finish"], "checkpoint") == "stage-4-c"
 
 
 def test_a_stage_waits_for_its_teachers(tmp_path: Path) -> None:
@@ -115,23 +127,25 @@ def test_a_stage_waits_for_its_teachers(tmp_path: Path) -> None:
     assert side in mopd["dependentTasks"]
 
 
-def test_every_step_carries_its_fingerprint(tmp_path: Path) -> None:
+def test_every_step_carries_its_fingerprint_and_the_forms_revision(tmp_path: Path) -> None:
     recipe = toy_recipe({"name": "a"}, {"name": "b"}, rounds=1)
     spec = compiled(recipe, tmp_path)
     found = set()
-    for dag in [spec["root"], *spec["components"].values()]:
-        for name, task in dag.get("dag", {}).get("tasks", {}).items():
+    for component in spec["components"].values():
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
             label = component_of(spec, task).get("executorLabel")
-            if label and label != "exec-keep":
+            if label and label not in ("exec-keep", "exec-preflight", "exec-finish"):
                 given = constants(task)
-                assert given["fingerprint"], name
-                found.add((given.get("stage"), given["fingerprint"]))
-    assert found == {(stage, fingerprint(recipe, stage)) for stage in (None, "base", "a", "b")}
+                own, _, revision = given["fingerprint"].partition(".")
+                assert revision.startswith("{{$.inputs.parameters['pipelinechannel--"), name
+                found.add((given.get("stage"), own))
+    assert found == {(stage, fingerprint(recipe, stage)) for stage in ("base", "a", "b")}
 
 
 def test_only_steps_that_are_functions_of_their_arguments_are_cached(tmp_path: Path) -> None:
-    tasks = tasks_of(compiled(toy_recipe({"name": "a"}), tmp_path))
-    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    spec = compiled(toy_recipe({"name": "a"}), tmp_path)
+    whole = {**spec["root"]["dag"]["tasks"], **tasks_of(spec)}
+    cached = {name for name, task in whole.items() if task.get("cachingOptions", {}).get("enableCache")}
     assert cached == {"evaluate", "stage-1-a"}
 
 
@@ -144,8 +158,33 @@ def test_bodies_are_thin_and_install_nothing(tmp_path: Path) -> None:
 
 
 def test_eight_stages_with_two_recoveries_stay_small(tmp_path: Path) -> None:
-    path = compile_recipe(toy_recipe(*EIGHT), tmp_path / "pipeline.yaml")
+    """Each on pods of its own, launched as jobs: the largest that eight stages can be."""
+    placements = {stage["name"]: {"cpu": str(n + 1), "nodes": 2} for n, stage in enumerate(EIGHT)}
+    path = compile_recipe(
+        toy_recipe(*EIGHT, cluster={"stages": placements}), tmp_path / "pipeline.yaml"
+    )
     assert path.stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("preset", ["quickstart", "nemotron-cascade-2"])
+def test_the_shipped_pipelines_are_the_ones_that_were_looked_at(preset: str, tmp_path: Path) -> None:
+    assert golden(preset, tmp_path) == golden_path(preset).read_text(encoding="utf-8"), (
+        "the pipeline has changed; if that is meant: python tests/pipelines/golden.py"
+    )
+
+
+def test_manifests_for_a_cluster_that_keeps_pipelines_as_resources(tmp_path: Path) -> None:
+    recipe = toy_recipe({"name": "a"}, rounds=0)
+    path = compile_recipe(recipe, tmp_path / "p.yaml", kubernetes=True, namespace="team")
+    pipeline, version = yaml.load_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
+    assert {m["apiVersion"] for m in (pipeline, version)} == {"pipelines.kubeflow.org/v2beta1"}
+    assert {m["metadata"]["namespace"] for m in (pipeline, version)} == {"team"}
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "toy"
+    assert version["spec"]["pipelineSpec"]["components"]
+    other = compile_recipe(toy_recipe({"name": "b"}, rounds=0), tmp_path / "q.yaml", kubernetes=True)
+    names = [list(yaml.safe_load_all(p.read_text()))[1]["metadata"]["name"] for p in (path, other)]
+    assert names[0] != names[1] and all(name.startswith("toy-") for name in names)
 
 
 def test_two_processes_compile_the_same_bytes(tmp_path: Path) -> None:
@@ -164,12 +203,12 @@ def test_two_processes_compile_the_same_bytes(tmp_path: Path) -> None:
 def test_steps_of_one_name_with_different_executors_are_refused() -> None:
     from pipelines.cascade import Steps
 
-    spec = build_cascade(toy_recipe({"name": "a"}, rounds=0), Steps.shipped()).pipeline_spec
-    executors = spec.deployment_spec["executors"]
+    cascade = build_cascade(toy_recipe({"name": "a"}, rounds=0), Steps.shipped())
+    executors = cascade.pipeline_spec.deployment_spec["executors"]
     label = next(name for name in executors if name.startswith("exec-evaluate-"))
     executors[label]["container"]["image"] = "another"
     with pytest.raises(ValueError, match="different executors"):
-        canonicalise(spec)
+        canonicalise(cascade.pipeline_spec, cascade.platform_spec)
 
 
 def test_compiling_needs_no_torch(tmp_path: Path) -> None:

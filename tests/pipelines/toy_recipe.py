@@ -7,7 +7,9 @@ from typing import Any
 from kascade.recipe.schema import Recipe
 
 
-def toy_recipe(*stages: dict[str, Any], rounds: int = 2, name: str = "toy") -> Recipe:
+def toy_recipe(
+    *stages: dict[str, Any], rounds: int = 2, name: str = "toy", cluster: dict[str, Any] | None = None
+) -> Recipe:
     """A recipe of SFT stages, each given by the fields that matter (`name`, `parent`, `side_branch`, ...)."""
     source = {"environment": "math_with_judge"}
     common = {"kind": "sft", "steps": 1, "data": [{"source": source}]}
@@ -18,6 +20,7 @@ def toy_recipe(*stages: dict[str, Any], rounds: int = 2, name: str = "toy") -> R
             "model": {"source": "builtin://mini-nemotron-h"},
             "stages": [{**common, **stage} for stage in stages],
             "benchmarks": [{"name": "math", "source": source}],
+            "cluster": cluster or {},
             "guard": {"recovery": {"rounds": rounds, "optimizer": {"warmup_steps": 0}}},
         }
     )

@@ -1,19 +1,34 @@
 """The components of a cascade without a model (see `toy_library`), in the shape of the shipped ones."""
 
+from typing import NamedTuple
+
 from components.image import step_component
 from components.keep import keep
 from pipelines.cascade import Steps
 
 
 @step_component
-def preflight(run: str, fingerprint: str) -> str:
+def preflight(
+    *,
+    run: str,
+    id: str,
+    compiled: str,
+    recipe: str,
+    model: str,
+    data: str,
+    scale: str,
+    budget: str,
+    overrides: str,
+    start_from: str,
+    stages: str,
+) -> NamedTuple("Begun", [("base", str), ("run", str), ("revision", str)]):
     from kascade.stages.task import pipeline_task
 
     with pipeline_task(run, "preflight"):
         import toy_library as toy
 
         toy.act(run, "preflight")
-        return toy.make_checkpoint(run, "base", "train")
+        return toy.make_checkpoint(run, "base", "train"), run, "compiled"
 
 
 @step_component
@@ -71,7 +86,28 @@ def settle(run: str, stage: str, candidate: str, parent: str, fingerprint: str) 
 
 
 @step_component
-def report(run: str, fingerprint: str) -> str:
+def finish(run: str, checkpoint: str) -> str:
+    from kascade.stages.task import pipeline_task
+
+    with pipeline_task(run, "finish"):
+        from pathlib import Path
+
+        from kascade.storage.files import write_json
+        from kascade.storage.layout import RunLayout
+
+        write_json(RunLayout(Path(run)).final, {"final_checkpoint": checkpoint})
+        return checkpoint
+
+
+@step_component
+def launch(
+    *, run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str
+) -> str:
+    raise NotImplementedError("these recipes stay on one node")
+
+
+@step_component
+def report(run: str, id: str) -> str:
     from kascade.stages.task import pipeline_task
 
     with pipeline_task(run, "report"):
@@ -84,4 +120,4 @@ def report(run: str, fingerprint: str) -> str:
         return str(Path(run, "report.html"))
 
 
-TOY_STEPS = Steps(preflight, train, evaluate, verdict, recover, keep, settle, report)
+TOY_STEPS = Steps(preflight, train, evaluate, verdict, recover, launch, keep, settle, finish, report)

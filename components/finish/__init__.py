@@ -1,0 +1,5 @@
+"""Writes down which checkpoint the cascade ended with."""
+
+from components.finish.component import finish
+
+__all__ = ["finish"]

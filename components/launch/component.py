@@ -1,0 +1,36 @@
+"""Trains a stage, or a recovery of it, in a job of several nodes, and waits for it."""
+
+from kfp import dsl
+
+from components.image import step_component
+
+HANDED_ON = [
+    dsl.TaskConfigField.RESOURCES,
+    dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+    dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+    dsl.TaskConfigField.KUBERNETES_AFFINITY,
+    dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.ENV, apply_to_task=True),
+    dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.KUBERNETES_VOLUMES, apply_to_task=True),
+]
+
+
+@step_component(handed_on=HANDED_ON)
+def launch(
+    *,
+    run: str,
+    stage: str,
+    attempt: str,
+    checkpoint: str,
+    parent: str,
+    fingerprint: str,
+    task_config: dsl.TaskConfig,
+) -> str:
+    """Return the trained checkpoint's reference; `fingerprint` only tells cached results apart."""
+    from kascade.stages.task import pipeline_task
+
+    with pipeline_task(run, f"{stage}.{attempt}"):
+        from dataclasses import asdict
+
+        from kascade.cluster.place import launch_step
+
+        return launch_step(run, stage, attempt, checkpoint, parent, asdict(task_config))

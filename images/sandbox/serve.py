@@ -1,0 +1,37 @@
+"""Programs in, what came of them out: one JSON object a line, until the input ends.
+
+A line is the fields of a `Job` (`{"source": "print(1)", "stdin": "", "limits": {"cpu_seconds": 2}}`), the
+answer those of a `Result`. A line that is no job gets a result whose `error` says so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from kascade.environments.sandbox import Sandbox
+from kascade.environments.sandbox_protocol import Job, Limits, Result
+
+
+def answer(sandbox: Sandbox, line: str) -> Result:
+    """What came of the job on one line."""
+    try:
+        fields = json.loads(line)
+        limits = Limits(**fields.pop("limits", {}))
+        job = Job(**{**fields, "calls": tuple(fields.get("calls", ())), "limits": limits})
+    except (ValueError, TypeError, AttributeError) as error:
+        return Result(error=f"not a job: {error}")
+    (result,) = sandbox.run_many([job])
+    return result
+
+
+def main() -> None:
+    with Sandbox(parallel=1) as sandbox:
+        for line in sys.stdin:
+            sys.stdout.write(json.dumps(asdict(answer(sandbox, line))) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

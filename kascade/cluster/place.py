@@ -1,0 +1,138 @@
+"""Where a stage learns: in this process, or in a job of several nodes that this process launches.
+
+The body of the pipeline's `launch` component. Outside a cluster there is nothing to launch on, and the stage
+learns here: so the same pipeline runs on one machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import kascade
+from kascade.cluster.failures import JobFailed
+from kascade.cluster.jobs import RAYJOB, TRAINJOB, JobKind
+from kascade.cluster.launch import Launcher, Patience
+from kascade.cluster.manifests import ray_job, train_job
+from kascade.cluster.pod import pod_settings
+from kascade.cluster.versions import trainjob_api
+from kascade.cluster.worker import arguments, job_step, read_result, train_here
+from kascade.errors import Fault, KascadeError, UserError
+from kascade.recipe.cluster import RunsAs
+from kascade.recipe.identity import find_stage, short_hash
+from kascade.recipe.schema import Recipe
+from kascade.storage.files import read_json
+from kascade.storage.layout import RunLayout
+
+log = logging.getLogger(__name__)
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+CONTROLLER_LABEL = {"app.kubernetes.io/managed-by": "kascade"}
+
+
+def launch_step(
+    run: str, stage: str, attempt: str, checkpoint: str, parent: str, task_config: Mapping[str, Any]
+) -> str:
+    """Train a stage, or recover it, where the run's recipe says. Returns the checkpoint's reference.
+
+    attempt: "train" or "recover-N". task_config: fields of `dsl.TaskConfig`. Raises JobFailed, or the
+    error that the job itself wrote down.
+    """
+    layout = RunLayout(Path(run))
+    recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
+    shape = recipe.cluster.shape_of(stage, find_stage(recipe, stage).kind)
+    if shape == "inline" or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        if shape != "inline":
+            log.info("no cluster here: %s learns in this process, not as a %s", stage, shape)
+        return train_here(run, stage, attempt, checkpoint, parent)
+    from kubernetes import client, config
+
+    config.load_incluster_config()
+    api = client.ApiClient()
+    work = arguments(run, stage, attempt, checkpoint, parent)
+    kind, manifest = _job(api, recipe, shape, work, task_config)
+    placement = recipe.cluster.placement(stage)
+    launcher = Launcher(api, _namespace())
+    name = manifest["metadata"]["name"]
+    try:
+        launcher.run(
+            kind, manifest, _heartbeat(layout, stage, attempt), Patience(placement.silence_s, placement.deadline_s)
+        )
+    except JobFailed as error:
+        raise _own_error(layout, stage, attempt) or error from None
+    return read_result(layout, stage, attempt, name)
+
+
+def _job(
+    api: Any, recipe: Recipe, shape: RunsAs, work: list[str], task_config: Mapping[str, Any]
+) -> tuple[JobKind, dict[str, Any]]:
+    run, stage, attempt, *_ = work
+    cluster, placement = recipe.cluster, recipe.cluster.placement(stage)
+    name = job_name(stage, attempt, work)
+    settings = pod_settings(cluster, placement, task_config, image=f"kascade:{kascade.__version__}")
+    command = ["-m", "kascade.cluster.worker", name, *work]
+    common: dict[str, Any] = {
+        "cluster": cluster,
+        "placement": placement,
+        "labels": {**CONTROLLER_LABEL, "kascade.dev/stage": stage, "kascade.dev/run": label_value(Path(run).name)},
+        "owners": owner_references(os.environ),
+    }
+    if shape == "trainjob":
+        return TRAINJOB, train_job(name, command, settings, api=trainjob_api(api), **common)
+    return RAYJOB, ray_job(name, command, settings, **common)
+
+
+def job_name(stage: str, attempt: str, work: list[str]) -> str:
+    """The same work has the same name, so that a second try finds the job of the first. At most 47 characters."""
+    return f"kc-{stage[:16].replace('_', '-').strip('-')}-{attempt}-{short_hash(work)}"
+
+
+def label_value(text: str) -> str:
+    """`text` as far as a label's value may hold it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:63].strip("-._")
+
+
+def owner_references(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The step's own pod, if it knows itself: when the pod is deleted, its job goes, too."""
+    if not {"POD_NAME", "POD_UID"} <= environment.keys():
+        return []
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "name": environment["POD_NAME"],
+            "uid": environment["POD_UID"],
+            "blockOwnerDeletion": False,
+        }
+    ]
+
+
+def _namespace() -> str:
+    if "POD_NAMESPACE" in os.environ:
+        return os.environ["POD_NAMESPACE"]
+    return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+
+
+def _heartbeat(layout: RunLayout, stage: str, attempt: str) -> Callable[[], object]:
+    """When the job last wrote its progress or its log, which lie in storage that both see."""
+    paths = (layout.progress(f"{stage}.{attempt}"), layout.log(job_step(stage, attempt)))
+
+    def beat() -> object:
+        return tuple(path.stat().st_mtime_ns if path.exists() else None for path in paths)
+
+    return beat
+
+
+def _own_error(layout: RunLayout, stage: str, attempt: str) -> KascadeError | None:
+    """What the job wrote down about its own end: faults for people rather than a pod's log."""
+    path = layout.task_error(job_step(stage, attempt))
+    if not path.exists():
+        return None
+    error = read_json(path)
+    if error["faults"]:
+        return UserError([Fault(**fault) for fault in error["faults"]])
+    return JobFailed(f"{error['type']}: {error['message']}\nlog: {layout.log(job_step(stage, attempt))}")

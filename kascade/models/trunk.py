@@ -1,0 +1,102 @@
+"""Hidden states for training: a model without its head, on tokens laid out in blocks.
+
+For architectures that are known here the forward is written out on the model's own weights, so that a prompt
+shared by a group of rollouts is computed once for all of them (its keys and values, convolution windows and
+recurrent states are carried over, with gradient; shared-prefix forward, arXiv 2506.05433) and padding
+touches only what mixes tokens. Values and gradients are those of the model's own forward.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kascade.models.batch import Block, TokenBatch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def knows(model: PreTrainedModel) -> bool:
+    """Whether there is a trunk that computes exactly what `model` does."""
+    return _trunk_of(model) is not None
+
+
+def predicting_states(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """Final-norm hidden states that predict the scored tokens, in their order: [N, H].
+
+    Raises ValueError for a batch in blocks when the model's architecture is not known here.
+    """
+    trunk = _trunk_of(model)
+    if trunk is not None:
+        states: Tensor = trunk.forward(model, batch)
+        return states
+    rectangle = batch.rectangle
+    if rectangle is None:
+        raise ValueError(f"{model.config.model_type} models take one rectangle of tokens, not blocks")
+    # No attention mask: causal layers never see what lies to the right, so padding reaches no scored token.
+    hidden: Tensor = model.base_model(input_ids=rectangle, use_cache=False).last_hidden_state
+    return hidden.flatten(0, 1).index_select(0, batch.predictors)
+
+
+def _trunk_of(model: PreTrainedModel) -> Any:
+    from kascade.models import trunk_nemotron_h, trunk_qwen3
+
+    trunks = {"nemotron_h": trunk_nemotron_h, "qwen3": trunk_qwen3}
+    trunk: Any = trunks.get(model.config.model_type)
+    return trunk if trunk is not None and trunk.supports(model) else None
+
+
+class Attention:
+    """Causal attention within the rows of a batch's blocks, and over the prompts they continue."""
+
+    def __init__(self, batch: TokenBatch, dtype: torch.dtype) -> None:
+        self._blocks = batch.blocks
+        self._masks = [_mask(block, batch.blocks[0], dtype) for block in batch.blocks]
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query: [M, heads, D]; key, value: [M, kv heads, D]; to [M, heads D]."""
+        parts = []
+        first: tuple[Tensor, Tensor] | None = None
+        for block, mask in zip(self._blocks, self._masks, strict=True):
+            q, k, v = (block.view(x).transpose(1, 2) for x in (query, key, value))
+            if block.parents is not None and first is not None:
+                k = torch.cat([first[0].index_select(0, block.parents), k], dim=2)
+                v = torch.cat([first[1].index_select(0, block.parents), v], dim=2)
+            first = first or (k, v)
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=query.shape[1] != key.shape[1]
+            )
+            parts.append(out.transpose(1, 2).reshape(block.rows * block.length, -1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _mask(block: Block, first: Block, dtype: torch.dtype) -> Tensor | None:
+    """What to add to the scores of a block that continues prompts: [rows, 1, T, prompt + T]."""
+    if block.parents is None:
+        return None
+    device = block.lengths.device
+    prompt = torch.arange(first.length, device=device) < first.lengths[block.parents, None]
+    causal = torch.ones(block.length, block.length, dtype=torch.bool, device=device).tril()
+    visible = torch.cat(
+        [
+            prompt[:, None, None].expand(-1, 1, block.length, -1),
+            causal.expand(block.rows, 1, -1, -1),
+        ],
+        dim=-1,
+    )
+    return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, -torch.inf)
+
+
+def positions(batch: TokenBatch) -> Tensor:
+    """Position of every token in its sequence: [M]."""
+    parts = []
+    for block in batch.blocks:
+        within = torch.arange(block.length, device=batch.token_ids.device).expand(block.rows, -1)
+        if block.parents is not None:
+            within = within + batch.blocks[0].lengths[block.parents, None]
+        parts.append(within.reshape(-1))
+    return torch.cat(parts)

@@ -1,0 +1,199 @@
+"""Many conversations at once: each round samples one answer for every conversation that waits for one."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from kascade.data.chat import ChatFormat
+from kascade.data.conversation import Conversation
+from kascade.environments import get_environment
+from kascade.environments.base import Grade, Session, Task, Turn
+from kascade.errors import Fault, UserError
+from kascade.recipe.schema import Conversation as Limits
+from kascade.rollout.sampling import stream_key
+from kascade.rollout.types import FinishReason, Prompt, RolloutEngine, Sample, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A conversation to be had, `sessions` times over; `seed` fixes what is drawn."""
+
+    task: Task
+    sessions: tuple[Session, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One conversation that ended: all after its prompt as one sample, its text, and its grade.
+
+    finish_reason is "length" when a limit (turns, tokens, time) ended it.
+    """
+
+    sample: Sample
+    text: str
+    grade: Grade
+    num_turns: int
+
+
+@dataclass(slots=True)
+class _Open:
+    """A conversation under way: number `place` of its opening. The policy has said `num_turns` answers."""
+
+    opening: Opening
+    place: int
+    tokens: Conversation
+    deadline: float
+    num_turns: int = 0
+    versions: set[int] = field(default_factory=set)
+    ended: tuple[Grade, FinishReason] | None = None
+
+    @property
+    def session(self) -> Session:
+        return self.opening.sessions[self.place]
+
+    @property
+    def task(self) -> Task:
+        return self.opening.task
+
+    def room(self, limits: Limits) -> int:
+        return limits.max_tokens - len(self.tokens.token_ids)
+
+    def end(self, grade: Grade, reason: FinishReason) -> None:
+        self.ended = grade, reason
+        self.session.close()
+
+    def end_if_exhausted(self, limits: Limits) -> None:
+        """End it where it may not go on, though nobody ended it."""
+        out_of_time = time.monotonic() >= self.deadline
+        if self.num_turns >= limits.max_turns or self.room(limits) < 1 or out_of_time:
+            self.end(self.session.stop(), "length")
+
+
+def open_sessions(tasks: Sequence[Task], count: int) -> list[tuple[Session, ...] | None]:
+    """For each task a session for each of its rollouts, or None when one answer is all that it takes.
+
+    The caller closes them; when one cannot be opened, those opened before it are closed here.
+    """
+    with ExitStack() as stack:
+        opened = [_open_group(task, count, stack) for task in tasks]
+        stack.pop_all()
+        return opened
+
+
+def _open_group(task: Task, count: int, stack: ExitStack) -> tuple[Session, ...] | None:
+    environment = get_environment(task.environment)
+    sessions = []
+    for _ in range(count):
+        session = environment.start(task)
+        if session is None:
+            return None
+        stack.callback(session.close)
+        sessions.append(session)
+    return tuple(sessions)
+
+
+def converse(
+    engine: RolloutEngine,
+    chat: ChatFormat,
+    openings: Sequence[Opening],
+    params: SamplingParams,
+) -> list[list[Dialogue]]:
+    """Have all conversations, one for each session of each opening, in order.
+
+    Sessions are closed in any case. What is drawn in a turn depends on (opening's seed, session, turn) and
+    on what was said before, never on which other conversations there are. Raises UserError for a prompt
+    that leaves no room, ValueError when weights changed within a conversation.
+    """
+    with ExitStack() as stack:
+        for opening in openings:
+            for session in opening.sessions:
+                stack.callback(session.close)
+        limits = params.conversation
+        groups = [_open(chat, opening, limits) for opening in openings]
+        waiting = [one for group in groups for one in group]
+        while waiting:
+            _respond(chat, waiting, _sample(engine, waiting, params, limits), limits)
+            waiting = [one for one in waiting if one.ended is None]
+        return [[_close(chat, one) for one in group] for group in groups]
+
+
+def _open(chat: ChatFormat, opening: Opening, limits: Limits) -> list[_Open]:
+    prompt = tuple(chat.prompt_ids(opening.task))
+    if len(prompt) >= limits.max_tokens:
+        what = f"its prompt has {len(prompt)} tokens, which leaves no room in a conversation"
+        allowed = f"fewer than conversation.max_tokens, {limits.max_tokens}"
+        raise UserError(Fault(f"{opening.task.environment}, task {opening.task.id}", what, allowed))
+    deadline = time.monotonic() + limits.max_seconds
+    return [_Open(opening, place, Conversation(prompt), deadline) for place in range(len(opening.sessions))]
+
+
+def _sample(
+    engine: RolloutEngine, waiting: Sequence[_Open], params: SamplingParams, limits: Limits
+) -> list[Sample]:
+    """One answer for each waiting conversation; those that may say equally much are sampled together."""
+    drawn: dict[int, Sample] = {}
+    rooms = [min(params.max_new_tokens, one.room(limits)) for one in waiting]
+    for room in sorted(set(rooms), reverse=True):
+        owners = _owners([row for row, own in enumerate(rooms) if own == room], waiting)
+        prompts = [_prompt([waiting[row] for row in rows]) for rows in owners]
+        answers = engine.sample(prompts, replace(params, max_new_tokens=room))
+        for rows, samples in zip(owners, answers, strict=True):
+            drawn.update(zip(rows, samples, strict=True))
+    return [drawn[row] for row in range(len(waiting))]
+
+
+def _owners(rows: Sequence[int], waiting: Sequence[_Open]) -> list[list[int]]:
+    """Rows that share a prompt: first answers of an opening, whose prompt the engine then computes once."""
+    shared: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row in rows:
+        one = waiting[row]
+        shared[id(one.opening), 0 if one.num_turns == 0 else 1 + one.place].append(row)
+    return list(shared.values())
+
+
+def _prompt(sharing: Sequence[_Open]) -> Prompt:
+    one = sharing[0]
+    seed = one.opening.seed
+    if one.num_turns:
+        seed = stream_key(stream_key(seed, one.place), one.num_turns) >> 1  # 63 bits, as all seeds
+    return Prompt(tuple(one.tokens.token_ids), len(sharing), seed)
+
+
+def _respond(chat: ChatFormat, waiting: Sequence[_Open], answers: Sequence[Sample], limits: Limits) -> None:
+    """Hand every answer to its environment, all of one environment at once, and append what it says."""
+    complete: dict[str, list[tuple[_Open, str]]] = defaultdict(list)
+    for one, sample in zip(waiting, answers, strict=True):
+        one.tokens.add_answer(sample.token_ids, sample.logprobs)
+        one.num_turns += 1
+        one.versions.add(sample.weights_version)
+        if sample.finish_reason == "length":
+            one.end(one.session.stop(), "length")
+        else:
+            complete[one.task.environment].append((one, chat.decode(sample.token_ids)))
+    for name, turns in complete.items():
+        said = get_environment(name).respond_all([(one.session, text) for one, text in turns])
+        for (one, _), reaction in zip(turns, said, strict=True):
+            if isinstance(reaction, Turn):
+                one.tokens.add_context(chat, reaction.messages, thinking=one.task.thinking)
+                one.end_if_exhausted(limits)
+            else:
+                one.end(reaction, "stop")
+
+
+def _close(chat: ChatFormat, one: _Open) -> Dialogue:
+    if len(one.versions) > 1:
+        raise ValueError(f"one conversation was drawn by several versions of the weights: {one.versions}")
+    assert one.ended is not None
+    grade, reason = one.ended
+    token_ids, drawn = one.tokens.after_prompt
+    # What the environment said last, when a limit left it without an answer, is nobody's to learn from.
+    while drawn and not drawn[-1]:
+        token_ids, drawn = token_ids[:-1], drawn[:-1]
+    (version,) = one.versions
+    sample = Sample(token_ids, tuple(one.tokens.logprobs), reason, version, drawn)
+    return Dialogue(sample, chat.decode(token_ids), grade, one.num_turns)

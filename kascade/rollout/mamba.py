@@ -1,0 +1,161 @@
+"""Mamba-2 (arXiv 2405.21060) on plain tensors: whole prompts by chunks, then one token at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK = 32  # tokens whose mutual influence is one matrix; between chunks only the state travels
+
+
+class MambaStore:
+    """What the rows of one layer carry along: the convolution's last inputs and the recurrent state.
+
+    windows: K - 1 tensors [rows, channels], the oldest at `oldest` (the phase is the same for all rows).
+    states: [rows, G, N, H P / G], the layout in which decay, update and read-out run over contiguous memory.
+    """
+
+    def __init__(self, rows: int, mixer: Any, device: torch.device) -> None:
+        inner, groups = mixer.intermediate_size, mixer.n_groups
+        self.states = torch.empty(rows, groups, mixer.ssm_state_size, inner // groups, device=device)
+        taps, dtype = mixer.conv_kernel_size, mixer.in_proj.weight.dtype
+        self.windows = [torch.empty(rows, mixer.conv_dim, device=device, dtype=dtype) for _ in range(taps - 1)]
+        self.oldest = 0
+
+    def tensors(self) -> list[Tensor]:
+        return [self.states, *self.windows]
+
+    def put(self, rows: Tensor, window: Tensor, state: Tensor) -> None:
+        """Start rows [R] from a prompt's last inputs [R, K - 1, channels] and its state [R, G, N, H P / G]."""
+        self.states[rows] = state
+        for i in range(len(self.windows)):
+            self.windows[(self.oldest + i) % len(self.windows)][rows] = window[:, i]
+
+
+class MambaMixer:
+    """A layer's mixer. `step` and `prefill` compute what it does in training, time-step limit included
+    (transformers' own decode omits that limit, so its `generate` drifts from its `forward` where it bites).
+    """
+
+    def __init__(self, mixer: Any) -> None:
+        self._mixer = mixer
+        self._in, self._out = mixer.in_proj.weight.detach(), mixer.out_proj.weight.detach().T
+        self._decay_rate = -mixer.A_log.detach().float().exp()
+        self._dt_bias = mixer.dt_bias.detach()
+        self._taps = mixer.conv1d.weight.detach().squeeze(1).T.contiguous()  # [K, channels]
+        self._conv_bias = None if mixer.conv1d.bias is None else mixer.conv1d.bias.detach()
+        self._skip = mixer.D.detach().repeat_interleave(mixer.head_dim)
+        self._scale = mixer.norm.weight.detach()
+        self._inner, self._groups, self._heads = mixer.intermediate_size, mixer.n_groups, mixer.num_heads
+        self._width, self._state_size = mixer.head_dim, mixer.ssm_state_size
+        low, high = mixer.time_step_limit
+        self._limit = None if low <= 0 and high == float("inf") else (low, high)
+
+    def step(self, h: Tensor, store: MambaStore) -> Tensor:
+        """Normed inputs h [n, H] of one more token of each row; store is updated in place."""
+        rows = len(h)
+        gate, mixed, dt = self._project(h)
+        u, B, C = self._split(self._convolve_step(mixed, store))
+        dt = self._time_steps(dt)
+        decay = (dt * self._decay_rate).exp_()
+        decay = decay[..., None].expand(rows, self._heads, self._width).reshape(rows, self._groups, 1, -1)
+        added = (u.view(rows, self._heads, -1) * dt[..., None]).view(rows, self._groups, 1, -1)
+        state = store.states[:rows]
+        state.mul_(decay).addcmul_(B.reshape(rows, self._groups, -1, 1), added)
+        read = torch.bmm(C.reshape(rows * self._groups, 1, -1), state.flatten(0, 1)).view(rows, -1)
+        return self._finish(read, u, gate)
+
+    def prefill(self, h: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed prompts h [P, L, H], padded on the right to `lengths` [P] tokens.
+
+        Returns outputs [P, L, H], the convolution's last inputs [P, K - 1, channels] and the state after
+        each prompt's last token [P, G, N, H P / G].
+        """
+        prompts, longest, _ = h.shape
+        gate, mixed, dt = self._project(h)
+        taps = len(self._taps)
+        padded = F.pad(mixed, (0, 0, taps - 1, 0))
+        last = lengths[:, None] + torch.arange(taps - 1, device=h.device)
+        window = padded.gather(1, last[..., None].expand(-1, -1, padded.shape[-1]))
+        mixed = self._bias_and_newest(mixed)
+        for i in range(taps - 1):
+            mixed.addcmul_(padded[:, i : i + longest], self._taps[i])
+        u, B, C = self._split(F.silu(mixed, inplace=True))
+        # padding has no duration: it neither decays the state nor adds to it
+        inside = torch.arange(longest, device=h.device) < lengths[:, None]
+        dt = self._time_steps(dt) * inside[..., None]
+        read, state = self._scan(u, dt, B, C)
+        return self._finish(read, u, gate), window, state
+
+    def _scan(self, u: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+        """The recurrence over [P, L, ...] chunk by chunk: read-outs [P, L, inner] and final states."""
+        prompts, longest, _ = u.shape
+        groups, size = self._groups, self._state_size
+        state = u.new_zeros(prompts, groups, size, self._inner // groups)
+        added = u.unflatten(-1, (self._heads, -1)) * dt[..., None]  # [P, L, heads, P]
+        reads = []
+        for start in range(0, longest, CHUNK):
+            part = slice(start, min(start + CHUNK, longest))
+            b, c = (x[:, part].unflatten(-1, (groups, size)).transpose(1, 2) for x in (B, C))  # [P, G, Q, N]
+            length = b.shape[2]
+            total = (dt[:, part] * self._decay_rate).cumsum(1)  # log decay from the chunk's start: [P, Q, heads]
+            by_head = total.transpose(1, 2)
+            mutual = by_head[..., :, None] - by_head[..., None, :]  # [P, heads, Q, Q]
+            future = torch.ones(length, length, dtype=torch.bool, device=u.device).triu_(1)
+            mutual = mutual.masked_fill_(future, -torch.inf).exp_().unflatten(1, (groups, -1))
+            mutual.mul_((c @ b.transpose(-1, -2))[:, :, None])
+            values = added[:, part]
+            read = mutual.flatten(1, 2) @ values.transpose(1, 2)  # [P, heads, Q, P]
+            carried = (c @ state).transpose(1, 2).reshape(prompts, length, self._heads, -1)
+            reads.append(torch.addcmul(read.transpose(1, 2), carried, total.exp()[..., None]))
+            left = (total[:, -1:] - total).exp_()  # decay from each token to the chunk's end
+            weighted = (values * left[..., None]).view(prompts, length, groups, -1).transpose(1, 2)
+            state = state * self._per_channel(total[:, -1].exp())
+            state = state + b.transpose(-1, -2) @ weighted
+        return torch.cat(reads, 1).view(prompts, longest, -1), state
+
+    def _per_channel(self, per_head: Tensor) -> Tensor:
+        """[P, heads] to [P, G, 1, H P / G]."""
+        wide = per_head[..., None].expand(*per_head.shape, self._width)
+        return wide.reshape(len(per_head), self._groups, 1, -1)
+
+    def _project(self, h: Tensor) -> tuple[Tensor, ...]:
+        projected = F.linear(h, self._in)
+        return torch.split(projected, [self._inner, projected.shape[-1] - self._inner - self._heads, self._heads], -1)
+
+    def _split(self, mixed: Tensor) -> tuple[Tensor, ...]:
+        states = self._groups * self._state_size
+        return torch.split(mixed, [self._inner, states, states], dim=-1)
+
+    def _time_steps(self, dt: Tensor) -> Tensor:
+        steps = F.softplus((dt + self._dt_bias).float())
+        return steps if self._limit is None else steps.clamp_(*self._limit)
+
+    def _bias_and_newest(self, mixed: Tensor) -> Tensor:
+        if self._conv_bias is None:
+            return mixed * self._taps[-1]
+        return torch.addcmul(self._conv_bias, mixed, self._taps[-1])
+
+    def _convolve_step(self, mixed: Tensor, store: MambaStore) -> Tensor:
+        windows, rows = store.windows, len(mixed)
+        out = self._bias_and_newest(mixed)
+        for i in range(len(windows)):
+            out.addcmul_(windows[(store.oldest + i) % len(windows)][:rows], self._taps[i])
+        windows[store.oldest][:rows] = mixed
+        store.oldest = (store.oldest + 1) % len(windows)
+        return F.silu(out, inplace=True)
+
+    def _finish(self, read: Tensor, u: Tensor, gate: Tensor) -> Tensor:
+        y = torch.addcmul(read, u, self._skip).mul_(F.silu(gate))
+        grouped = y.unflatten(-1, (self._groups, -1))
+        y = scale_to_unit(grouped, self._mixer.norm.variance_epsilon).flatten(-2).mul_(self._scale)
+        return y @ self._out
+
+
+def scale_to_unit(x: Tensor, epsilon: float) -> Tensor:
+    """x / sqrt(mean of x² over the last dimension + epsilon), in fewer passes than F.rms_norm on a CPU."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * length.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()

@@ -1,0 +1,285 @@
+"""Speculative decoding: a draft head proposes tokens, one forward of the model judges them all. Lossless.
+
+A drafted token x ~ q is kept with probability min(1, p(x) / q(x)); the first that is not is replaced by one
+from max(0, p - q), normalised; after a round in which all were kept comes one more from p. Every token then
+has the model's own distribution p (arXiv 2211.17192 §2.3 and appendix A.1; arXiv 2302.01318), and greedy
+sampling gives the very tokens of plain greedy sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kascade.models.mtp import mtp_head
+from kascade.rollout.rollback import RollbackCache
+from kascade.rollout.sampling import restrict, stream_key, uniforms
+from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Uniform = Callable[[], float]
+
+
+class Drafter(Protocol):
+    """Proposes tokens for one row; what it remembers of the row is its own."""
+
+    def begin(self, token_ids: Tensor, hidden: Tensor) -> None:
+        """Start a row: the prompt's tokens [1, T] and the model's states behind them [1, T, H]."""
+        ...
+
+    def copy(self) -> Drafter:
+        """One that goes on from here by itself."""
+        ...
+
+    def draft(
+        self, tokens: Sequence[int], hidden: Tensor, count: int, choose: Callable[[Tensor], int]
+    ) -> list[int]:
+        """`count` tokens to follow; `tokens` are new since the last call, hidden [1, n, H] led to them.
+
+        choose: draws a token from logits [V].
+        """
+        ...
+
+
+class MTPDrafter:
+    """The model's own multi-token-prediction head, fed its own output to look further ahead.
+
+    Raises ValueError for a model without a head, and for one whose head has several steps or Mamba layers.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        head = mtp_head(model)
+        if head is None:
+            raise ValueError("the model has no multi-token-prediction head to draft with")
+        if head.num_steps > 1 or "linear_attention" in head.pattern:
+            raise ValueError("drafting takes a head of one step (num_nextn_predict_layers 1) without Mamba")
+        self._model: Any = model
+        self._head = head
+        self._cache: RollbackCache | None = None
+        self._ahead = 0  # entries of the cache that rest on drafted states
+
+    def begin(self, token_ids: Tensor, hidden: Tensor) -> None:
+        from transformers import DynamicCache
+
+        self._cache, self._ahead = RollbackCache(self._model, DynamicCache(config=self._head.config)), 0
+        if token_ids.shape[1] > 1:
+            self._forward(token_ids[:, 1:], hidden[:, :-1])
+
+    def copy(self) -> MTPDrafter:
+        other = MTPDrafter(self._model)
+        other._cache, other._ahead = self._cache.copy() if self._cache else None, self._ahead
+        return other
+
+    def draft(
+        self, tokens: Sequence[int], hidden: Tensor, count: int, choose: Callable[[Tensor], int]
+    ) -> list[int]:
+        if self._cache is None:
+            raise RuntimeError("`begin` comes first")
+        self._cache.keep(self._ahead, 0)
+        states = self._forward(torch.tensor([list(tokens)], device=hidden.device), hidden)[:, -1:]
+        drafted = [choose(self._model.get_output_embeddings()(states[0, -1]))]
+        self._ahead = count - 1
+        while len(drafted) < count:
+            states = self._forward(torch.tensor([drafted[-1:]], device=hidden.device), states)
+            drafted.append(choose(self._model.get_output_embeddings()(states[0, -1])))
+        return drafted
+
+    def _forward(self, token_ids: Tensor, hidden: Tensor) -> Tensor:
+        cache = self._cache.cache if self._cache else None
+        states: Tensor = self._head(self._model.get_input_embeddings()(token_ids), hidden, cache=cache)
+        return states
+
+
+@dataclass(slots=True)
+class DraftStats:
+    """Proposed and kept tokens by look-ahead, tokens sampled, and forwards of the model they took."""
+
+    proposed: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    tokens: int = 0
+    forwards: int = 0
+
+    def add(self, drafted: int, accepted: int, tokens: int) -> None:
+        while len(self.proposed) < drafted:
+            self.proposed.append(0)
+            self.kept.append(0)
+        for ahead in range(drafted):
+            self.proposed[ahead] += 1
+            self.kept[ahead] += ahead < accepted
+        self.tokens += tokens
+        self.forwards += 1
+
+    def metrics(self) -> dict[str, float]:
+        """draft_acceptance: share of proposed tokens kept, overall and by look-ahead; tokens_per_forward."""
+        if not self.forwards:
+            return {}
+        pairs = zip(self.kept, self.proposed, strict=True)
+        rates = {f"draft_acceptance_{i}": kept / count for i, (kept, count) in enumerate(pairs, start=1)}
+        overall = {"draft_acceptance": sum(self.kept) / sum(self.proposed)}
+        return {**overall, **rates, "tokens_per_forward": self.tokens / self.forwards}
+
+
+class SpeculativeEngine:
+    """Samples row by row, which suits few long answers; the native engine suits many short ones."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        end_ids: Sequence[int],
+        draft_tokens: int,
+        drafter: Drafter | None = None,
+    ) -> None:
+        """draft_tokens: proposed a round. drafter None: the model's multi-token-prediction head.
+
+        Raises ValueError when draft_tokens is not positive or the model cannot draft.
+        """
+        if draft_tokens < 1:
+            raise ValueError(f"draft_tokens must be positive, not {draft_tokens}")
+        self._model: Any = model
+        self._end_ids = frozenset(end_ids)
+        self._draft_tokens = draft_tokens
+        self._drafter: Drafter = drafter or MTPDrafter(model)
+        self._version = 0
+        self.stats = DraftStats()
+
+    def load_weights(self, version: int) -> None:
+        """What is sampled from now on carries `version`; statistics begin anew."""
+        self._version, self.stats = version, DraftStats()
+
+    @torch.inference_mode()
+    def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
+        """For each prompt, its samples in order. Raises ValueError for an empty prompt."""
+        if any(not prompt.token_ids for prompt in prompts):
+            raise ValueError("a prompt has no tokens")
+        training = self._model.training
+        self._model.eval()
+        try:
+            return [self._sample(prompt, params) for prompt in prompts]
+        finally:
+            self._model.train(training)
+
+    def _sample(self, prompt: Prompt, params: SamplingParams) -> list[Sample]:
+        ids = torch.tensor([list(prompt.token_ids)], device=self._model.device)
+        output = self._model.base_model(input_ids=ids, use_cache=True)
+        cache = RollbackCache(self._model, output.past_key_values)
+        hidden: Tensor = output.last_hidden_state
+        self._drafter.begin(ids, hidden)
+        rows = [
+            _Row(self._model, params, cache.copy(), self._drafter.copy(), _stream(prompt.seed, sample))
+            for sample in range(prompt.num_samples)
+        ]
+        return [self._finish(row, hidden[:, -1:], params) for row in rows]
+
+    def _finish(self, row: _Row, hidden: Tensor, params: SamplingParams) -> Sample:
+        tokens, logprobs = row.first(hidden)
+        fresh, states = list(tokens), hidden
+        while (length := self._end_of(tokens, params)) is None:
+            fresh, fresh_logprobs, states = row.round(fresh, states, self._draft_tokens, tokens[-1])
+            self.stats.add(self._draft_tokens, len(fresh) - 1, len(fresh))
+            tokens, logprobs = tokens + fresh, logprobs + fresh_logprobs
+        reason: FinishReason = "stop" if tokens[length - 1] in self._end_ids else "length"
+        return Sample(tuple(tokens[:length]), tuple(logprobs[:length]), reason, self._version)
+
+    def _end_of(self, tokens: Sequence[int], params: SamplingParams) -> int | None:
+        """How many of the tokens belong to the answer; None while it goes on."""
+        ends = (i + 1 for i, token in enumerate(tokens) if token in self._end_ids)
+        length = min(next(ends, len(tokens) + 1), params.max_new_tokens)
+        return length if length <= len(tokens) else None
+
+
+class _Row:
+    """One sample in the making."""
+
+    def __init__(
+        self, model: Any, params: SamplingParams, cache: RollbackCache, drafter: Drafter, uniform: Uniform
+    ) -> None:
+        self._model, self._params = model, params
+        self._cache, self._drafter, self._uniform = cache, drafter, uniform
+
+    def first(self, hidden: Tensor) -> tuple[list[int], list[float]]:
+        """The first token, from the prompt's last state [1, 1, H]."""
+        probabilities, logprobs = self._distribution(self._model.get_output_embeddings()(hidden[0]))
+        token = pick(probabilities[0], self._uniform())
+        return [token], [float(logprobs[0, token])]
+
+    def round(
+        self, fresh: Sequence[int], states: Tensor, count: int, last: int
+    ) -> tuple[list[int], list[float], Tensor]:
+        """Draft, judge, keep: the tokens won, their log-probabilities, and the states that led to them."""
+        proposals: list[Tensor] = []
+
+        def choose(logits: Tensor) -> int:
+            probabilities, _ = self._distribution(logits[None])
+            proposals.append(probabilities[0])
+            return pick(probabilities[0], self._uniform())
+
+        drafted = self._drafter.draft(fresh, states, count, choose)
+        ids = torch.tensor([[last, *drafted]], device=states.device)
+        with self._cache.trial():
+            output = self._model.base_model(input_ids=ids, past_key_values=self._cache.cache, use_cache=True)
+        hidden = output.last_hidden_state
+        target, logprobs = self._distribution(self._model.get_output_embeddings()(hidden[0]))
+        accepted, token = judge(target, torch.stack(proposals), drafted, self._uniform)
+        self._cache.keep(len(drafted) + 1, accepted + 1)
+        won = [*drafted[:accepted], token]
+        return won, [float(logprobs[i, t]) for i, t in enumerate(won)], hidden[:, : accepted + 1]
+
+    def _distribution(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What is drawn from (float64) and the log-probabilities to report, [n, V] each, as in `draw`."""
+        logits = logits.float()
+        if self._params.temperature == 0:
+            best = logits.argmax(-1)[:, None]
+            certain = torch.zeros_like(logits, dtype=torch.float64).scatter_(1, best, 1.0)
+            return certain, logits.log_softmax(-1)
+        restricted = restrict(logits / self._params.temperature, self._params.top_k, self._params.top_p)
+        return restricted.double().softmax(-1), restricted.log_softmax(-1)
+
+
+def judge(target: Tensor, proposal: Tensor, drafted: Sequence[int], uniform: Uniform) -> tuple[int, int]:
+    """How many drafted tokens to keep, and the token that follows them.
+
+    target [k + 1, V], proposal [k, V]: probabilities of the model and of the draft, float64. One uniform a
+    drafted token, one for the token that follows.
+    """
+    for index, token in enumerate(drafted):
+        if uniform() >= acceptance(target[index], proposal[index], token):
+            return index, pick(residual(target[index], proposal[index]), uniform())
+    return len(drafted), pick(target[-1], uniform())
+
+
+def acceptance(target: Tensor, proposal: Tensor, token: int) -> float:
+    """Probability of keeping a token drawn from the proposal."""
+    return min(1.0, float(target[token] / proposal[token]))
+
+
+def residual(target: Tensor, proposal: Tensor) -> Tensor:
+    """What a token that was not kept is replaced from, not normalised: [V]."""
+    left = (target - proposal).clamp(min=0)
+    return left if bool(left.any()) else target  # equal but for rounding: then it hardly ever comes to this
+
+
+def pick(weights: Tensor, uniform: float) -> int:
+    """The token of [V] whose stretch of the cumulative weights holds the uniform."""
+    cdf = weights.cumsum(-1)
+    point = torch.tensor([uniform], dtype=cdf.dtype, device=cdf.device) * cdf[-1]
+    return min(int(torch.searchsorted(cdf, point, right=True)), len(weights) - 1)
+
+
+def _stream(seed: int, sample: int) -> Uniform:
+    """Uniforms of one sample, one after another: the same whatever is sampled beside it."""
+    key, position = np.array([stream_key(seed, sample)], dtype=np.uint64), 0
+
+    def following() -> float:
+        nonlocal position
+        position += 1
+        return float(uniforms(key, np.array([position - 1], dtype=np.uint64))[0])
+
+    return following

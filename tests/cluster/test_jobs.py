@@ -1,0 +1,248 @@
+"""A job's custom resource, made from recipe and task, against schemas; and a stage that learns in a job."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from cr_schemas import RAYJOB as RAYJOB_SCHEMA
+from cr_schemas import trainjob as trainjob_schema
+from stub_api import StubApi
+
+from kascade.cluster import place
+from kascade.cluster.failures import JobFailed
+from kascade.cluster.jobs import TRAINJOB
+from kascade.cluster.manifests import PATCH_FIELDS, PatchField, TrainJobApi, ray_job, train_job
+from kascade.cluster.place import job_name, label_value, launch_step, owner_references
+from kascade.cluster.pod import PodSettings, pod_settings
+from kascade.cluster.worker import arguments, job_step, main
+from kascade.errors import UserError
+from kascade.recipe.cluster import Cluster
+from kascade.recipe.schema import Recipe
+from kascade.storage.files import write_json
+from kascade.storage.layout import RunLayout
+
+PLACED: dict[str, Any] = {
+    "image_pull_secrets": ["registry"],
+    "secrets": [{"secret": "hub", "key": "token", "variable": "HF_TOKEN"}],
+    "default": {
+        "nodes": 2,
+        "accelerators": 8,
+        "cpu": "32",
+        "memory": "200Gi",
+        "shared_memory": "64Gi",
+        "node_selector": {"gpu": "h100"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "toleration_seconds": 5}],
+        "affinity": [{"key": "zone", "values": ["a"]}, {"key": "fast", "operator": "Exists", "weight": 5}],
+        "volumes": [{"claim": "data", "path": "/data", "sub_path": "x"}],
+        "queue": "research",
+        "deadline_s": 3600,
+    },
+}
+CLUSTER = Cluster.model_validate(PLACED)
+OWNERS = owner_references({"POD_NAME": "p", "POD_UID": "u"})
+
+
+def settings(task_config: dict[str, Any] | None = None) -> PodSettings:
+    return pod_settings(CLUSTER, CLUSTER.default, task_config or {}, "kascade:1")
+
+
+def trainjob(patches: PatchField, *, deadline: bool = True) -> dict[str, Any]:
+    return train_job(
+        "kc-1",
+        ["-m", "kascade.cluster.worker", "kc-1"],
+        settings(),
+        cluster=CLUSTER,
+        placement=CLUSTER.default,
+        api=TrainJobApi(patches, deadline),
+        labels={"a": "b"},
+        owners=OWNERS,
+    )
+
+
+def rayjob() -> dict[str, Any]:
+    return ray_job(
+        "kc-1",
+        ["-m", "kascade.cluster.worker", "a run"],
+        settings(),
+        cluster=CLUSTER,
+        placement=CLUSTER.default,
+        labels={},
+        owners=OWNERS,
+    )
+
+
+@pytest.mark.parametrize("patches", PATCH_FIELDS)
+def test_a_trainjob_in_the_words_of_every_version(patches: PatchField) -> None:
+    deadline = patches == "runtimePatches"
+    job = trainjob(patches, deadline=deadline)
+    jsonschema.validate(job, trainjob_schema(patches, deadline=deadline))
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert job["metadata"]["ownerReferences"][0]["uid"] == "u"
+    assert job["spec"]["trainer"]["numNodes"] == 2 and job["spec"]["trainer"]["numProcPerNode"] == 8
+    patched = json.dumps(job["spec"][patches])
+    for word in ("kascade-runs", "/dev/shm", '"gpu": "h100"', "tolerationSeconds", '"subPath": "x"'):
+        assert word in patched, word
+    assert ("nodeAffinity" in patched) == (patches != "podSpecOverrides")
+
+
+def test_other_versions_schemas_refuse_it() -> None:
+    for mine, theirs in (("runtimePatches", "podSpecOverrides"), ("podSpecOverrides", "runtimePatches")):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(trainjob(mine), trainjob_schema(theirs, deadline=True))  # type: ignore[arg-type]
+
+
+def test_a_rayjob() -> None:
+    job = rayjob()
+    jsonschema.validate(job, RAYJOB_SCHEMA)
+    spec = job["spec"]
+    assert spec["entrypoint"] == "python -m kascade.cluster.worker 'a run'"
+    assert spec["shutdownAfterJobFinishes"] is True and spec["activeDeadlineSeconds"] == 3600
+    (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 2
+    container = workers["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert "nvidia.com/gpu" not in head["resources"]["limits"]
+
+
+def test_secrets_are_only_named() -> None:
+    (variable,) = settings().env
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token", "optional": False}
+
+
+def test_what_the_task_was_given_wins_over_the_recipe() -> None:
+    given = {
+        "resources": {"limits": {"nvidia.com/gpu": "1"}},
+        "env": [{"name": "HF_TOKEN", "value": "x"}],
+        "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": "other"}}],
+        "volume_mounts": [{"name": "runs", "mountPath": "/kascade"}],
+        "node_selector": {"gpu": "b200"},
+        "tolerations": None,
+    }
+    found = settings(given)
+    assert found.resources == given["resources"] and found.node_selector == {"gpu": "b200"}
+    assert [variable.get("value") for variable in found.env] == ["x"]
+    assert [m["mountPath"] for m in found.volume_mounts] == ["/kascade", "/data", "/dev/shm"]
+    assert {v["name"] for v in found.volumes} == {m["name"] for m in found.volume_mounts}
+    assert found.tolerations[0]["key"] == "nvidia.com/gpu"  # nothing given: the recipe's
+
+
+def test_names_are_stable_short_and_tell_work_apart() -> None:
+    work = arguments("/r", "a_very_long_stage_name_of_forty_characters", "recover-2", "c", "p")
+    name = job_name(work[1], work[2], work)
+    assert name == job_name(work[1], work[2], list(work)) and len(name) <= 47
+    assert name != job_name(work[1], work[2], [*work[:-1], "another parent"])
+    assert label_value("my run {1}-") == "my-run--1"
+
+
+def recipe_in(folder: Path, **placement: Any) -> RunLayout:
+    source = {"environment": "math_with_judge"}
+    stage = {"kind": "sft", "name": "sft", "steps": 1, "data": [{"source": source}]}
+    recipe = Recipe.model_validate(
+        {
+            "kascade": 1,
+            "name": "r",
+            "model": {"source": "builtin://mini-nemotron-h"},
+            "stages": [stage],
+            "benchmarks": [{"name": "m", "source": source}],
+            "cluster": {"stages": {"sft": {"silence_s": 30, **placement}}},
+        }
+    )
+    layout = RunLayout(folder)
+    write_json(layout.resolved_recipe, recipe.model_dump(mode="json"))
+    return layout
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubApi]:
+    """A cluster around this process."""
+    from kubernetes import client, config
+
+    stub = StubApi()
+    fields = {"properties": {"spec": {"properties": {"runtimePatches": {}}}}}
+    stub.description = {TRAINJOB.api_version: {"components": {"schemas": {"x.TrainJob": fields}}}}
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("POD_NAMESPACE", "team")
+    monkeypatch.setattr(config, "load_incluster_config", lambda: None)
+    configured = stub.client()
+    monkeypatch.setattr(client, "ApiClient", lambda: configured)
+    monkeypatch.setattr(place, "Patience", lambda silence_s, deadline_s: _quick(silence_s, deadline_s))
+    yield stub
+    stub.close()
+
+
+def _quick(silence_s: float, deadline_s: float | None) -> Any:
+    from kascade.cluster.launch import Patience
+
+    return Patience(silence_s, deadline_s, poll_s=0.02)
+
+
+def works(api: StubApi, monkeypatch: pytest.MonkeyPatch, learn: Any) -> None:
+    """Let the job's pod run `main` as its command says, with `learn` in place of the training."""
+    monkeypatch.setattr("kascade.cluster.worker.train_here", learn)
+
+    def pod(resource: dict[str, Any]) -> None:
+        command = resource["spec"]["trainer"]["command"]
+        try:
+            main(*command[3:])
+            kind = "Complete"
+        except BaseException:
+            kind = "Failed"
+        resource["status"] = {"conditions": [{"type": kind, "status": "True"}]}
+
+    def on_get(resource: dict[str, Any], times: int) -> None:
+        if times == 2:
+            threading.Thread(target=pod, args=(resource,)).start()
+
+    api.on_get = on_get
+
+
+def test_a_stage_of_two_nodes_learns_in_a_job(
+    api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe_in(tmp_path, nodes=2)
+    works(api, monkeypatch, lambda run, stage, attempt, checkpoint, parent: f"{stage}/{attempt} of {parent}")
+    assert launch_step(str(tmp_path), "sft", "train", "p", "p", {}) == "sft/train of p"
+    assert api.verbs() == ["POST", "DELETE"]
+
+
+def test_the_jobs_own_error_is_the_steps(
+    api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kascade.errors import Fault
+
+    layout = recipe_in(tmp_path, nodes=2)
+
+    def faulty(*work: str) -> str:
+        raise UserError(Fault("rows.jsonl:3", "is not JSON", remedy="mend it"))
+
+    works(api, monkeypatch, faulty)
+    with pytest.raises(UserError, match="rows.jsonl:3: is not JSON"):
+        launch_step(str(tmp_path), "sft", "train", "p", "p", {})
+    assert "mend it" in layout.log(job_step("sft", "train")).read_text()
+
+    def crash(*work: str) -> str:
+        raise RuntimeError("device lost")
+
+    works(api, monkeypatch, crash)
+    api._gets = 0
+    with pytest.raises(JobFailed, match="RuntimeError: device lost"):
+        launch_step(str(tmp_path), "sft", "train", "p", "p", {})
+
+
+@pytest.mark.parametrize(("placement", "cluster"), [({}, True), ({"nodes": 2}, False)])
+def test_one_node_or_no_cluster_learns_here(
+    placement: dict[str, Any], cluster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    if cluster:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    recipe_in(tmp_path, **placement)
+    monkeypatch.setattr(place, "train_here", lambda *work: " ".join(work[1:]))
+    assert launch_step(str(tmp_path), "sft", "recover-1", "c", "p", {}) == "sft recover-1 c p"

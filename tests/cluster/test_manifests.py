@@ -1,0 +1,153 @@
+"""What is applied to a cluster: it renders, it is valid at a current version, and it keeps its promises."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from cr_schemas import COUNT, STRINGS, TEXT, TOLERATION, closed, many
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAYS = ("single-node", "gpu", "s3-external")
+CURRENT = "1.34"
+QUOTA = closed("name nominalQuota", name=TEXT, nominalQuota={"type": ["string", "integer"]}, borrowingLimit=TEXT)
+FLAVOR = closed("name resources", name=TEXT, resources=many(QUOTA))
+GROUP = closed("coveredResources flavors", coveredResources=many(TEXT), flavors=many(FLAVOR))
+SELECTOR = closed(matchLabels=STRINGS, matchExpressions=many({"type": "object"}))
+# Facts: kueue v0.10, apis/kueue/v1beta1.
+KUEUE = {
+    "ResourceFlavor": closed(nodeLabels=STRINGS, nodeTaints=many({}), tolerations=many(TOLERATION)),
+    "ClusterQueue": closed(
+        cohort=TEXT,
+        namespaceSelector=SELECTOR,
+        preemption=closed(withinClusterQueue={"enum": ["Never", "LowerPriority", "LowerOrNewerEqualPriority"]}),
+        queueingStrategy={"enum": ["StrictFIFO", "BestEffortFIFO"]},
+        resourceGroups=many(GROUP),
+    ),
+    "LocalQueue": closed(clusterQueue=TEXT, stopPolicy=TEXT, maxCount=COUNT),
+}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl is not installed: the manifests were NOT rendered"
+)
+
+
+@cache
+def rendered(overlay: str) -> tuple[dict[str, Any], ...]:
+    command = ["kubectl", "kustomize", str(ROOT / "manifests" / "overlays" / overlay)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return tuple(yaml.safe_load_all(text))
+
+
+def named(overlay: str, kind: str, name: str) -> dict[str, Any]:
+    return next(r for r in rendered(overlay) if r["kind"] == kind and r["metadata"]["name"] == name)
+
+
+def pod_specs(overlay: str) -> list[dict[str, Any]]:
+    return [r["spec"]["template"]["spec"] for r in rendered(overlay) if r["kind"] in ("Deployment", "StatefulSet")]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_valid_at_a_current_version(overlay: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for resource in rendered(overlay):
+        if "kueue" not in resource["apiVersion"]:
+            validate(resource, CURRENT, strict=True)
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "s3-external"])
+def test_queues_validate_against_kueues_schema(overlay: str) -> None:
+    queues = [r for r in rendered(overlay) if "kueue" in r["apiVersion"]]
+    assert {queue["kind"] for queue in queues} == set(KUEUE)
+    for queue in queues:
+        jsonschema.validate(queue["spec"], KUEUE[queue["kind"]])
+        assert ("namespace" in queue["metadata"]) == (queue["kind"] == "LocalQueue")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_meet_the_restricted_standard(overlay: str) -> None:
+    for pod in pod_specs(overlay):
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True and context["seccompProfile"]["type"] == "RuntimeDefault"
+        assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        assert all("hostPath" not in volume for volume in pod["volumes"])
+        for container in pod["containers"]:
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]}
+            assert own["readOnlyRootFilesystem"] is True
+            assert {"requests", "limits"} <= container["resources"].keys()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_secrets_are_named_and_never_held(overlay: str) -> None:
+    assert all(resource["kind"] != "Secret" for resource in rendered(overlay))
+    for pod in pod_specs(overlay):
+        for variable in pod["containers"][0]["env"]:
+            if any(word in variable["name"] for word in ("PASSWORD", "SECRET", "KEY")):
+                assert "secretKeyRef" in variable["valueFrom"], variable["name"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_everything_that_is_named_is_there(overlay: str) -> None:
+    """Config maps, service accounts and claims of pods; secrets are made by hand, and listed in the docs."""
+    there = {(r["kind"], r["metadata"]["name"]) for r in rendered(overlay)}
+    documented = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    for pod in pod_specs(overlay):
+        assert ("ServiceAccount", pod["serviceAccountName"]) in there
+        for volume in pod["volumes"]:
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in there
+        for variable in pod["containers"][0]["env"]:
+            source = variable.get("valueFrom", {})
+            if "configMapKeyRef" in source:
+                config = named(overlay, "ConfigMap", source["configMapKeyRef"]["name"])
+                assert source["configMapKeyRef"]["key"] in config["data"]
+            if "secretKeyRef" in source:
+                assert f"create secret generic {source['secretKeyRef']['name']}" in documented
+                assert f"--from-literal={source['secretKeyRef']['key']}=" in documented
+
+
+def test_tracking_wants_a_password_and_knows_its_own_names() -> None:
+    container = named("gpu", "Deployment", "mlflow")["spec"]["template"]["spec"]["containers"][0]
+    arguments = " ".join(container["args"])
+    assert "--app-name=basic-auth" in arguments and "s3://$(BUCKET)" in arguments
+    hosts = next(a for a in container["args"] if a.startswith("--allowed-hosts="))
+    for host in ("mlflow:5000", "mlflow.$(NAMESPACE).svc.cluster.local:5000", "localhost:5000"):
+        assert host in hosts.partition("=")[2].split(",")
+    assert "://" not in arguments.replace("s3://", "").replace("postgresql+psycopg2:///", "")
+
+
+def test_a_sandbox_talks_to_nobody() -> None:
+    spec = named("gpu", "NetworkPolicy", "sandbox")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"] and not {"ingress", "egress"} & spec.keys()
+
+
+def test_a_launcher_may_do_what_it_does_and_no_more() -> None:
+    """The verbs that `kascade.cluster` uses; no secret, no pod made, nothing beyond its namespace."""
+    for overlay in OVERLAYS:
+        role = named(overlay, "Role", "kascade-launcher")
+        rights = {(g, r): set(rule["verbs"]) for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"]}
+        jobs = {"create", "get", "patch", "delete"}
+        assert rights == {
+            ("trainer.kubeflow.org", "trainjobs"): jobs,
+            ("ray.io", "rayjobs"): jobs,
+            ("", "pods"): {"get", "list"},
+            ("", "pods/log"): {"get"},
+        }
+        assert all(r["kind"] not in ("ClusterRole", "ClusterRoleBinding") for r in rendered(overlay))
+
+
+def test_the_recipes_defaults_are_the_manifests_names() -> None:
+    from kascade.recipe.cluster import Cluster
+
+    cluster = Cluster()
+    assert named("gpu", "PersistentVolumeClaim", cluster.storage.claim)
+    assert named("gpu", "ServiceAccount", cluster.service_account)
+    assert named("single-node", "PersistentVolumeClaim", "kascade-runs")["spec"]["accessModes"] == ["ReadWriteOnce"]

@@ -1,0 +1,111 @@
+"""Where steps run: what a recipe may say about it, and what it means when it says little."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from kascade.errors import UserError
+from kascade.recipe.cluster import Cluster, Placement
+from kascade.recipe.identity import fingerprint
+from kascade.recipe.load import load_recipe
+from kascade.recipe.schema import Recipe
+
+
+def faults_of(**cluster: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe("quickstart", {"cluster": cluster})
+    return str(caught.value)
+
+
+def test_a_stage_takes_the_default_but_for_what_it_says() -> None:
+    recipe = load_recipe(
+        "quickstart",
+        {"cluster": {"default": {"cpu": "8", "accelerators": 4}, "stages": {"if_rl": {"accelerators": 8}}}},
+    )
+    placement = recipe.cluster.placement("if_rl")
+    assert (placement.cpu, placement.accelerators) == ("8", 8)
+    assert recipe.cluster.placement("sft") == recipe.cluster.default
+    again = Recipe.model_validate_json(recipe.model_dump_json())
+    assert again == recipe  # what is written down means the same when read
+
+
+PLACEMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "cpu": st.sampled_from(["1", "500m", "96"]),
+        "accelerators": st.integers(0, 8),
+        "nodes": st.integers(1, 4),
+        "caching": st.booleans(),
+        "retries": st.fixed_dictionaries({"count": st.integers(0, 5)}),
+    },
+)
+
+
+@given(default=PLACEMENTS, own=PLACEMENTS)
+def test_completing_is_done_once(default: dict[str, Any], own: dict[str, Any]) -> None:
+    cluster = Cluster.model_validate({"default": default, "stages": {"a": own}})
+    expected = Placement.model_validate({**default, **own})
+    assert cluster.placement("a") == expected
+    assert Cluster.model_validate(json.loads(cluster.model_dump_json())) == cluster
+
+
+def test_placement_changes_no_weights() -> None:
+    changes = {"cluster": {"default": {"accelerators": 8}, "image": "other:2"}}
+    assert fingerprint(load_recipe("quickstart")) == fingerprint(load_recipe("quickstart", changes))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kind", "shape"), [(1, "sft", "inline"), (2, "sft", "trainjob"), (2, "if_rl", "rayjob")]
+)
+def test_the_number_of_nodes_decides_how_a_stage_runs(nodes: int, kind: str, shape: str) -> None:
+    assert Cluster(default=Placement(nodes=nodes)).shape_of("a", kind) == shape
+
+
+def test_a_scale_decides_it() -> None:
+    large, small = load_recipe("nemotron-cascade-2"), load_recipe("nemotron-cascade-2", scale="node")
+    assert [large.cluster.shape_of(s.name, s.kind) for s in large.stages[:2]] == ["trainjob", "rayjob"]
+    assert {small.cluster.shape_of(s.name, s.kind) for s in small.stages} == {"inline"}
+    assert small.cluster.default.accelerators == 8
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told"),
+    [
+        ({"default": {"gpus": 8}}, "unknown key 'gpus'"),
+        ({"stages": {"if_lr": {}}}, "did you mean 'if_rl'?"),
+        ({"default": {"memory": "8 GB"}}, '"8 GB" will not do'),
+        ({"default": {"nodes": 2, "runs_as": "inline"}}, "2 nodes cannot be one pod"),
+        ({"stages": {"if_rl": {"runs_as": "trainjob"}}}, "a trainjob does not train 'if_rl'"),
+        ({"default": {"runs_as": "rayjob"}}, "a rayjob does not train 'sft'"),
+        ({"default": {"tolerations": [{"operator": "Exists", "value": "x"}]}}, "Exists compares no value"),
+        ({"default": {"tolerations": [{"value": "x"}]}}, "Equal needs a key"),
+        ({"secrets": [{"secret": "s", "key": "k", "variable": "1X"}]}, '"1X" will not do'),
+        ({"storage": {"claim": "c", "path": "relative"}}, '"relative" will not do'),
+    ],
+)
+def test_faults_are_told(cluster: dict[str, Any], told: str) -> None:
+    assert told in faults_of(**cluster)
+
+
+def test_all_faults_come_at_once() -> None:
+    told = faults_of(default={"gpus": 1, "cpu": "many"}, stages={"nowhere": {}})
+    assert "gpus" in told and '"many"' in told and "nowhere" in told
+
+
+def test_a_stage_left_out_takes_its_pods_along() -> None:
+    pods = {"cluster": {"stages": {"if_rl": {"cpu": "8"}}}}
+    recipe = load_recipe("quickstart", {**pods, "if_rl": None})
+    assert "if_rl" not in recipe.cluster.stages
+
+
+def test_secrets_hold_no_value() -> None:
+    with pytest.raises(ValidationError):
+        Cluster.model_validate(
+            {"secrets": [{"secret": "s", "key": "k", "variable": "V", "value": "hunter2"}]}
+        )
