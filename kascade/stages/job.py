@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kascade.clock import Clock
 from kascade.data.chat import ChatFormat, template
 from kascade.environments.base import Task
+from kascade.learning.distributed import ShardedTrainer, WorkerLost, rank, world
 from kascade.learning.metrics import append_metrics, truncate_metrics
-from kascade.learning.state import load_state, save_state
 from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, load_tokenizer
 from kascade.recipe.schema import ModelPart, StagePart
@@ -97,14 +97,34 @@ class Job:
         save_every: int,
         take_step: Callable[[int], StepMetrics],
     ) -> None:
-        """Take the steps that are still to do; killed at any moment, the next call gives the same weights."""
+        """Take the steps that are still to do; killed at any moment, the next call gives the same weights.
+
+        When a process that trains with others is lost, the steps since the last state are taken again.
+        """
+        while True:
+            try:
+                self._take_steps(policy, trainer, steps, save_every, take_step)
+                return
+            except WorkerLost as lost:
+                if self.training is None:
+                    raise
+                log.warning("%s; going on from the last training state", lost)
+
+    def _take_steps(
+        self,
+        policy: Policy,
+        trainer: Trainer,
+        steps: int,
+        save_every: int,
+        take_step: Callable[[int], StepMetrics],
+    ) -> None:
         for step in range(self._resume(policy, trainer), steps):
             metrics = take_step(step)
             policy.sync(step + 1)
             self._record(step, steps, metrics)
             if self.training and ((step + 1) % save_every == 0 or step + 1 == steps):
                 with self.clock.section("saving"):
-                    save_state(self.training / "state", step + 1, trainer.model, trainer.optimizer)
+                    trainer.save(self.training / "state", step + 1)
             self.after_step(step + 1)
 
     def skip(self, note: str) -> None:
@@ -117,12 +137,15 @@ class Job:
     def _resume(self, policy: Policy, trainer: Trainer) -> int:
         if self.training is None:
             return 0
-        done = load_state(self.training / "state", trainer.model, trainer.optimizer)
-        truncate_metrics(self.training / "metrics.jsonl", done)
+        done = trainer.load(self.training / "state")
+        if rank() == 0:
+            truncate_metrics(self.training / "metrics.jsonl", done)
         policy.sync(done)
         return done
 
     def _record(self, step: int, steps: int, metrics: StepMetrics) -> None:
+        if rank() != 0:  # the first process speaks for all
+            return
         if self.training is not None:
             append_metrics(self.training / "metrics.jsonl", step, metrics)
         if self.progress is not None:
@@ -132,7 +155,7 @@ class Job:
 
 def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
     """The trainer of a stage's policy, as its part of the recipe says."""
-    return Trainer(
+    return (ShardedTrainer if world() > 1 else Trainer)(
         policy.model,
         part.optimizer,
         total_steps=part.steps,

@@ -30,6 +30,7 @@ def test_the_alias_moves_by_verdict_only(tmp_path: Path) -> None:
     assert (first.reference, first.version) == (accepted, "1")
     assert promote(run.root, run.recipe) == first
     longer = promoting("sft", "if_rl", "rlhf")
+    run.recipe = longer
     run.stage("rlhf", {"preference": 0.8, "needle": 0.1}, recoveries=({},), decision="continued")
     assert promote(run.root, longer).reasons == ("rlhf: continued",)
     with connect(tracking_uri(run.root, run.recipe)) as client:
