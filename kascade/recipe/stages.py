@@ -46,6 +46,7 @@ class StagePart(Part):
     steps: PositiveInt
     micro_batch_tokens: PositiveInt = Field(8192, description="padded tokens of one forward and backward")
     save_every: PositiveInt = Field(10, description="steps between training states kept for resume")
+    keep_states: PositiveInt = Field(2, description="training states kept: one may be damaged")
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> StagePart:

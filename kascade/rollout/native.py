@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kascade.models.checksum import weights_checksum
 from kascade.rollout.decoder import Decoder, make_decoder
 from kascade.rollout.sampling import draw, stream_key, uniforms
 from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
@@ -49,11 +50,13 @@ class NativeEngine:
         self._max_rows = max_batch_rows
         self._decoder: Decoder = make_decoder(model)
         self._version = 0
+        self.weights_checksum = weights_checksum(model)
 
     def load_weights(self, version: int) -> None:
         """Take over the model's current weights; what is sampled from now on carries `version`."""
         self._decoder.refresh()
         self._version = version
+        self.weights_checksum = weights_checksum(self._model)
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:

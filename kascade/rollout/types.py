@@ -56,7 +56,12 @@ class Sample:
 
 
 class RolloutEngine(Protocol):
-    """Samples answers. Engines: the native one (torch, CPU and CUDA); others behind the same face."""
+    """Samples answers. Engines: the native one (torch, CPU and CUDA); others behind the same face.
+
+    weights_checksum: `kascade.models.checksum.weights_checksum` of the weights taken over last.
+    """
+
+    weights_checksum: int
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
         """For each prompt, its samples in order."""

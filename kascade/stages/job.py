@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kascade.clock import Clock
 from kascade.data.chat import ChatFormat, template
 from kascade.environments.base import Task
+from kascade.errors import TrainingStopped
 from kascade.learning.metrics import append_metrics, truncate_metrics
-from kascade.learning.state import load_state, save_state
+from kascade.learning.state import StateWriter, load_state
 from kascade.learning.trainer import Trainer
+from kascade.models.checksum import weights_checksum
 from kascade.models.load import load_model, load_tokenizer
 from kascade.recipe.schema import ModelPart, StagePart
 from kascade.rollout.native import NativeEngine
@@ -67,6 +70,16 @@ class Policy:
         """The sampler takes over the current weights, stamped `version` (the number of updates)."""
         self.version = version
         self.engine.load_weights(version)
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Raise TrainingStopped when the sampler's weights are not the trainer's, bit for bit."""
+        held, own = self.engine.weights_checksum, weights_checksum(self.model)
+        if held != own:
+            raise TrainingStopped(
+                f"the sampler holds weights {held:016x} as version {self.version}, the trainer {own:016x}: they "
+                "were changed without a sync, or the sync lost some. To do: resume; if it happens again, report it"
+            )
 
 
 @dataclass(slots=True)
@@ -75,6 +88,7 @@ class Job:
 
     name, seed: all random draws derive from these and the step. training: folder of curves and training
     state; None keeps neither. after_step: called with the number of steps done, the weights in place.
+    rollouts: a batch that later updates learn from, too; part of the training state.
     """
 
     name: str
@@ -83,29 +97,33 @@ class Job:
     training: Path | None = None
     progress: Progress | None = None
     after_step: Callable[[int], None] = lambda done: None
+    rollouts: dict[str, Tensor] = field(default_factory=dict)
 
     def draw_seed(self, *parts: object) -> int:
         """A 63-bit seed of these parts under this job."""
         return derive_seed(self.seed, self.name, *parts)
 
     def run_steps(
-        self,
-        policy: Policy,
-        trainer: Trainer,
-        *,
-        steps: int,
-        save_every: int,
-        take_step: Callable[[int], StepMetrics],
+        self, policy: Policy, trainer: Trainer, part: StagePart, take_step: Callable[[int], StepMetrics]
     ) -> None:
         """Take the steps that are still to do; killed at any moment, the next call gives the same weights."""
-        for step in range(self._resume(policy, trainer), steps):
-            metrics = take_step(step)
-            policy.sync(step + 1)
-            self._record(step, steps, metrics)
-            if self.training and ((step + 1) % save_every == 0 or step + 1 == steps):
-                with self.clock.section("saving"):
-                    save_state(self.training / "state", step + 1, trainer.model, trainer.optimizer)
-            self.after_step(step + 1)
+        if self.training is None:
+            for step in range(part.steps):
+                self._step(policy, step, part.steps, take_step)
+            return
+        begin = self._resume(policy, trainer, self.training)
+        with StateWriter(self.training / "state", part.keep_states) as writer:
+            for step in range(begin, part.steps):
+                self._step(policy, step, part.steps, take_step)
+                if (step + 1) % part.save_every == 0 or step + 1 == part.steps:
+                    with self.clock.section("saving"):
+                        writer.save(step + 1, trainer.model, trainer.optimizer, self.rollouts)
+
+    def _step(self, policy: Policy, step: int, steps: int, take_step: Callable[[int], StepMetrics]) -> None:
+        metrics = take_step(step)
+        policy.sync(step + 1)
+        self._record(step, steps, metrics)
+        self.after_step(step + 1)
 
     def skip(self, note: str) -> None:
         """Say in the curves why the stage took no step; the weights stay as they are."""
@@ -114,11 +132,10 @@ class Job:
             truncate_metrics(self.training / "metrics.jsonl", 0)
             append_metrics(self.training / "metrics.jsonl", 0, {"note": note})
 
-    def _resume(self, policy: Policy, trainer: Trainer) -> int:
-        if self.training is None:
-            return 0
-        done = load_state(self.training / "state", trainer.model, trainer.optimizer)
-        truncate_metrics(self.training / "metrics.jsonl", done)
+    def _resume(self, policy: Policy, trainer: Trainer, training: Path) -> int:
+        """Continue from the newest intact state: how many steps it has done."""
+        done = load_state(training / "state", trainer.model, trainer.optimizer, self.rollouts)
+        truncate_metrics(training / "metrics.jsonl", done)
         policy.sync(done)
         return done
 
