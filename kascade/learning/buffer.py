@@ -11,13 +11,15 @@ from torch import Tensor
 
 from kascade.learning.trainer import Example
 
-NUMBER, METRICS, LENGTHS, TOKENS, SCORED, COLUMN = (
+NUMBER, METRICS, LENGTHS, TOKENS, SCORED, COLUMN, ROUTED, ROUTING = (
     "number",
     "metrics",
     "lengths",
     "tokens",
     "scored",
     "column.",
+    "routed",
+    "routing",
 )
 
 
@@ -40,6 +42,10 @@ class Batch:
         }
         for name in self.examples[0].columns if self.examples else ():
             found[COLUMN + name] = torch.cat([e.columns[name] for e in self.examples])
+        routing = [e.routing for e in self.examples if e.routing is not None]
+        if routing and len(routing) == len(self.examples):
+            found[ROUTED] = torch.tensor([len(record) for record in routing])
+            found[ROUTING] = torch.cat(routing)
         return found
 
     @classmethod
@@ -52,9 +58,15 @@ class Batch:
             for name, values in tensors.items()
             if name.startswith(COLUMN)
         }
+        routing: Sequence[Tensor | None] = [None] * len(lengths)
+        if ROUTING in tensors:
+            routing = torch.split(tensors[ROUTING], tensors[ROUTED].tolist())
         examples = [
             Example(
-                ids[row].tolist(), scored[row].tolist(), {name: parts[row] for name, parts in columns.items()}
+                ids[row].tolist(),
+                scored[row].tolist(),
+                {name: parts[row] for name, parts in columns.items()},
+                routing[row],
             )
             for row in range(len(lengths))
         ]

@@ -60,8 +60,8 @@ def clipped_policy_loss(
 ) -> Tensor:
     """-sum w min(r A, clip(r, 1 - low, 1 + high) A) with r = pi / pi_old: later updates of a batch.
 
-    PPO (arXiv 1707.06347 Eq. 7), clipped higher above than below (DAPO, arXiv 2503.14476 §3.1). Where r is 1 its
-    gradient is that of `policy_gradient_loss`.
+    PPO (arXiv 1707.06347 Eq. 7), clipped higher above than below (DAPO, arXiv 2503.14476 §3.1). Where r is 1
+    its gradient is that of `policy_gradient_loss`.
     """
     ratio = (logprobs - old_logprobs).exp()
     clipped = ratio.clamp(1.0 - low, 1.0 + high)
@@ -80,10 +80,10 @@ def importance_weights(
     """
     gap = logprobs.detach() - sampler_logprobs
     ratio = gap.exp()
-    if rule.kind == "tis":
+    if rule.rule == "tis":
         return ratio.clamp(rule.low, rule.high), torch.ones_like(ratio, dtype=torch.bool)
     judged = ratio
-    if rule.kind == "sequence_mask":
+    if rule.rule == "sequence_mask":
         _, rows, counts = torch.unique(sequence, return_inverse=True, return_counts=True)
         sums = torch.zeros(len(counts), dtype=gap.dtype, device=gap.device).index_add_(0, rows, gap)
         judged = (sums / counts).exp()[rows]

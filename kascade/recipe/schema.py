@@ -17,15 +17,18 @@ from kascade.recipe.parts import (
     Clip,
     Conversation,
     Correction,
+    Curriculum,
     DataSource,
     ImportanceRange,
     Judge,
+    JudgeModel,
     Limits,
     Mix,
     Name,
     Optimizer,
     Pairwise,
     Part,
+    Rollout,
     Sampling,
     Share,
     check_warmup,
@@ -48,10 +51,12 @@ __all__ = [
     "Correction",
     "Conversation",
     "Cluster",
+    "Curriculum",
     "DataSource",
     "Guard",
     "ImportanceRange",
     "Judge",
+    "JudgeModel",
     "Limits",
     "LongContext",
     "LowPrecision",
@@ -70,6 +75,7 @@ __all__ = [
     "RLStage",
     "Recipe",
     "Recovery",
+    "Rollout",
     "RolloutStage",
     "SFTStage",
     "Sampling",
@@ -133,8 +139,8 @@ class Guard(Part):
     recovery: Recovery = Recovery()
     unrecovered: Literal["continue", "rollback", "stop"] = Field(
         "continue",
-        description="after the last round: go on with the loss, which later stages then compare with; go back "
-        "to the stage's start; or stop",
+        description="after the last round: go on with the loss, which later stages then compare with; go "
+        "back to the stage's start; or stop",
     )
 
 
@@ -155,6 +161,7 @@ class ModelPart(Part):
         description="tokens that the model's multi-token-prediction head drafts a step of sampling "
         "(speculative decoding, lossless: arXiv 2302.01318); None: no drafts",
     )
+    rollout: Rollout = Rollout()
 
 
 class Tracking(Part):
@@ -162,6 +169,12 @@ class Tracking(Part):
 
     uri: str | None = None
     experiment: str = "kascade"
+    promote_as: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$",
+        description="alias of the registered model (named as the recipe) that moves to the final checkpoint "
+        "when every stage of the main line was accepted or recovered; None: nothing is registered",
+    )
 
 
 class Storage(Part):
@@ -190,6 +203,7 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
+    judge: JudgeModel | None = Field(None, description="who judges what no rule can; None: nobody")
     storage: Storage = Storage()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()

@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from kascade.environments.base import Domain
+from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.recipe.model_parts import MTP, MoE
 from kascade.recipe.parts import (
     GRPO,
+    Curriculum,
     ImportanceRange,
     Judge,
     Limits,
@@ -25,6 +27,7 @@ from kascade.recipe.parts import (
     check_usable_groups,
     check_warmup,
 )
+from kascade.recipe.workers import Workers
 
 
 class StagePart(Part):
@@ -84,9 +87,14 @@ class RLStage(RolloutStage):
     kind: Literal["if_rl", "multi_domain_rl", "long_context_rl", "code_rl", "swe_rl"]
     rollouts_per_prompt: int = Field(16, ge=2, description="a group; one rollout has nothing to compare with")
     grpo: GRPO = GRPO()
+    curriculum: Curriculum | None = Field(None, description="tasks by pass rate; None: in random order")
+    workers: Workers = Field(Workers(), description="Ray actors that train and sample")
 
     @model_validator(mode="after")
     def _updates_are_possible(self) -> RLStage:
+        if self.workers.asynchronous and self.grpo.updates_per_batch > 1:
+            what = "asynchronous workers sample for every update, updates_per_batch uses a batch again"
+            raise CrossCheckError([Problem(("grpo", "updates_per_batch"), what, allowed="1")])
         check_usable_groups(self.grpo, self.prompts_per_step)
         return self
 

@@ -6,7 +6,9 @@ SWE and, with another grader and a KL term, RLHF). [C2 §4.1.2]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +20,7 @@ from kascade.learning.buffer import Batch
 from kascade.learning.losses import constant_weights, per_sample_weights, per_token_weights
 from kascade.learning.objectives import PolicyGradient
 from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example
+from kascade.learning.trainer import Example, Trainer
 from kascade.models.logprobs import token_logprobs
 from kascade.recipe.schema import RLHFStage, RLStage
 from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
@@ -52,21 +54,28 @@ def train_grpo(
     grader: Grader = grade_by_environment,
     observe: Callable[[Sequence[Group]], dict[str, float]] = rollout_metrics,
     reference: PreTrainedModel | None = None,
+    trainer: Trainer | None = None,
 ) -> None:
     """Train the policy in place. With one update a rollout batch every ratio is 1; with more, the batch is in
     the training state, so that an interrupted stage goes on with it, and ratios are clipped.
+
+    With asynchronous workers the next batch is sampled meanwhile: by weights one update older, for which the
+    loss is corrected. trainer: None: one of this process.
 
     observe: the step's metrics from its groups. reference: whom the KL penalty keeps close to; needed where
     grpo.kl_coefficient > 0. Raises TrainingStopped when a limit of the recipe is passed.
     """
     if part.grpo.kl_coefficient > 0 and reference is None:
         raise ValueError("a KL coefficient needs a reference model")
-    trainer = stage_trainer(policy, part)
-    sampling, uses = part.sampling, part.grpo.updates_per_batch
-    objective = PolicyGradient(sampling.temperature, part.grpo, sampling.top_k, sampling.top_p)
+    trainer = trainer or stage_trainer(policy, part)
+    ahead = isinstance(part, RLStage) and part.workers.asynchronous
+    rule, sampling, uses = part.grpo, part.sampling, part.grpo.updates_per_batch
+    if ahead and isinstance(part, RLStage):
+        rule = rule.model_copy(update={"correction": part.workers.correction})
+    objective = PolicyGradient(sampling.temperature, rule, sampling.top_k, sampling.top_p)
+    draws = Draws(partial(draw_batch, policy, tasks, part, job, grader=grader), part, ahead=ahead)
 
-    def make_batch(number: int) -> Batch:
-        drawn = draw_batch(policy, tasks, part, job, step=number, grader=grader)
+    def make_batch(number: int, drawn: Drawn) -> Batch:
         seen = observe(drawn.groups) | {"usable_groups": float(len(drawn.usable))}
         if len(drawn.usable) < part.grpo.min_usable_groups:
             return Batch(number, [], seen)
@@ -81,16 +90,23 @@ def train_grpo(
     def take_step(step: int) -> StepMetrics:
         number = step // uses
         held = Batch.from_tensors(job.rollouts) if job.rollouts else None
-        batch = held if held is not None and held.number == number else make_batch(number)
+        if held is not None and held.number == number:
+            return learn(step, held)
+        with draws.of(number) as drawn:
+            return learn(step, make_batch(number, drawn))
+
+    def learn(step: int, batch: Batch) -> StepMetrics:
         job.rollouts.clear()
         if (step + 1) % uses:
             job.rollouts.update(batch.tensors())
         check = limit_check(step, numbers(batch.metrics), part)
         if not batch.examples:
             check({})
-            usable, needed = batch.metrics["usable_groups"], part.grpo.min_usable_groups
-            note = f"update skipped: {usable:.0f} usable groups, {needed} needed, or none with an advantage"
-            return merge(batch.metrics, {"note": note})
+            usable, needed = int(batch.metrics["usable_groups"]), part.grpo.min_usable_groups
+            what = (
+                f"{usable} usable groups, {needed} needed" if usable < needed else "no advantage in any group"
+            )
+            return merge(batch.metrics, {"note": f"update skipped: {what}"})
         with job.clock.section("training"):
             learnt = trainer.update(step, batch.examples, objective, check=check)
         return merge(batch.metrics, learnt)
@@ -100,6 +116,30 @@ def train_grpo(
 
 def numbers(metrics: Mapping[str, float | str]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not isinstance(value, str)}
+
+
+class Draws:
+    """The batches of the steps; with `ahead`, the next one is drawn while the present one is learnt.
+
+    Not across a saved state, so that a run that was interrupted draws what it would have drawn.
+    """
+
+    def __init__(self, draw: Callable[..., Drawn], part: RLStage | RLHFStage, *, ahead: bool) -> None:
+        self._draw, self._part, self._ahead = draw, part, ahead
+        self._waiting: tuple[int, Future[Drawn]] | None = None
+
+    @contextmanager
+    def of(self, step: int) -> Iterator[Drawn]:
+        """The batch of a step, to learn within the block; when it is left, the next one is drawn, too."""
+        kept, self._waiting = self._waiting, None
+        batch = kept[1].result() if kept and kept[0] == step else self._draw(step=step)
+        following = step + 1
+        if not self._ahead or following >= self._part.steps or following % self._part.save_every == 0:
+            yield batch
+            return
+        with ThreadPoolExecutor(1) as thread:  # leaving it waits: weights change between batches only
+            self._waiting = (following, thread.submit(self._draw, step=following))
+            yield batch
 
 
 def draw_batch(
@@ -156,6 +196,7 @@ def policy_gradient_examples(
                 "sampler_logprobs": torch.tensor(sample.logprobs),
                 "sequence": torch.full((length,), row),
             },
+            routing=sample.routing,
         )
         for row, ((prompt_ids, sample, advantage), length, weight) in enumerate(
             zip(chosen, lengths, weights, strict=True)

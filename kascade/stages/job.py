@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,15 +15,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kascade.clock import Clock
 from kascade.data.chat import ChatFormat, template
 from kascade.environments.base import Task
-from kascade.errors import TrainingStopped
+from kascade.errors import Fault, TrainingStopped, UserError
+from kascade.learning.distributed import ShardedTrainer, WorkerLost, rank, world
 from kascade.learning.metrics import append_metrics, truncate_metrics
-from kascade.learning.state import StateWriter, load_state
+from kascade.learning.model_trainer import ModelTrainer
 from kascade.learning.trainer import Trainer
 from kascade.models.checksum import weights_checksum
 from kascade.models.load import load_model, load_tokenizer
-from kascade.recipe.schema import ModelPart, StagePart
-from kascade.rollout.native import NativeEngine
-from kascade.rollout.types import RolloutEngine
+from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
+from kascade.rollout.engines import make_engine
+from kascade.rollout.routed import RoutedEngine
+from kascade.rollout.speculative import SpeculativeEngine
+from kascade.rollout.types import HoldsWeights, RolloutEngine
 from kascade.storage.progress import Progress
 
 StepMetrics = dict[str, float | str]
@@ -50,14 +53,25 @@ class Policy:
     @classmethod
     def load(cls, folder: Path, part: ModelPart) -> Policy:
         """The model in `folder`; a chat template that the recipe chose becomes the tokenizer's own."""
-        model, tokenizer = load_model(folder), load_tokenizer(folder)
+        model = load_model(folder, precision=part.precision, low_precision=part.low_precision)
+        tokenizer = load_tokenizer(folder)
         if part.chat_template != "own":
             tokenizer.chat_template = template(part.chat_template)
-        return cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template))
+        policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
+        if part.draft_tokens is not None:
+            ends = policy.chat.end_ids
+            policy.use_engine(SpeculativeEngine(model, end_ids=ends, draft_tokens=part.draft_tokens))
+        return policy
 
     @classmethod
-    def around(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> Policy:
-        engine = NativeEngine(model, end_ids=chat.end_ids)
+    def around(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatFormat,
+        rollout: Rollout = Rollout(),  # noqa: B008 - frozen
+    ) -> Policy:
+        engine = make_engine(model, tokenizer, chat, rollout)
         policy = cls(model, tokenizer, chat, engine)
         policy.sync(0)
         return policy
@@ -65,6 +79,11 @@ class Policy:
     @property
     def pad_id(self) -> int:
         return self.chat.pad_id
+
+    def use_engine(self, engine: RolloutEngine) -> None:
+        """Sample with `engine` from now on."""
+        self.engine = engine
+        self.sync(self.version)
 
     def sync(self, version: int) -> None:
         """The sampler takes over the current weights, stamped `version` (the number of updates)."""
@@ -74,11 +93,14 @@ class Policy:
 
     def check_weights(self) -> None:
         """Raise TrainingStopped when the sampler's weights are not the trainer's, bit for bit."""
+        if not isinstance(self.engine, HoldsWeights):
+            return  # weights were sent elsewhere, which checks what arrives
         held, own = self.engine.weights_checksum, weights_checksum(self.model)
         if held != own:
             raise TrainingStopped(
-                f"the sampler holds weights {held:016x} as version {self.version}, the trainer {own:016x}: they "
-                "were changed without a sync, or the sync lost some. To do: resume; if it happens again, report it"
+                f"the sampler holds weights {held:016x} as version {self.version}, the trainer {own:016x}: "
+                "they were changed without a sync, or the sync lost some. To do: resume; if it happens again, "
+                "report it"
             )
 
 
@@ -106,24 +128,35 @@ class Job:
     def run_steps(
         self, policy: Policy, trainer: Trainer, part: StagePart, take_step: Callable[[int], StepMetrics]
     ) -> None:
-        """Take the steps that are still to do; killed at any moment, the next call gives the same weights."""
-        if self.training is None:
-            for step in range(part.steps):
-                self._step(policy, step, part.steps, take_step)
-            return
-        begin = self._resume(policy, trainer, self.training)
-        with StateWriter(self.training / "state", part.keep_states) as writer:
-            for step in range(begin, part.steps):
-                self._step(policy, step, part.steps, take_step)
-                if (step + 1) % part.save_every == 0 or step + 1 == part.steps:
-                    with self.clock.section("saving"):
-                        writer.save(step + 1, trainer.model, trainer.optimizer, self.rollouts)
+        """Take the steps that are still to do; killed at any moment, the next call gives the same weights.
 
-    def _step(self, policy: Policy, step: int, steps: int, take_step: Callable[[int], StepMetrics]) -> None:
-        metrics = take_step(step)
-        policy.sync(step + 1)
-        self._record(step, steps, metrics)
-        self.after_step(step + 1)
+        When a process that trains with others is lost, the steps since the last state are taken again.
+        """
+        while True:
+            try:
+                self._take_steps(policy, trainer, part, take_step)
+                return
+            except WorkerLost as lost:
+                if self.training is None:
+                    raise
+                log.warning("%s; going on from the last training state", lost)
+            finally:
+                trainer.finish_saving()
+
+    def _take_steps(
+        self, policy: Policy, trainer: Trainer, part: StagePart, take_step: Callable[[int], StepMetrics]
+    ) -> None:
+        for step in range(self._resume(policy, trainer), part.steps):
+            metrics = take_step(step)
+            if isinstance(policy.engine, SpeculativeEngine):
+                metrics = merge(metrics, policy.engine.stats.metrics())
+            policy.sync(step + 1)
+            self._record(step, part.steps, metrics)
+            if self.training and ((step + 1) % part.save_every == 0 or step + 1 == part.steps):
+                with self.clock.section("saving"):
+                    folder = self.training / "state"
+                    trainer.save(folder, step + 1, self.rollouts, keep=part.keep_states)
+            self.after_step(step + 1)
 
     def skip(self, note: str) -> None:
         """Say in the curves why the stage took no step; the weights stay as they are."""
@@ -132,14 +165,19 @@ class Job:
             truncate_metrics(self.training / "metrics.jsonl", 0)
             append_metrics(self.training / "metrics.jsonl", 0, {"note": note})
 
-    def _resume(self, policy: Policy, trainer: Trainer, training: Path) -> int:
-        """Continue from the newest intact state: how many steps it has done."""
-        done = load_state(training / "state", trainer.model, trainer.optimizer, self.rollouts)
-        truncate_metrics(training / "metrics.jsonl", done)
+    def _resume(self, policy: Policy, trainer: Trainer) -> int:
+        if self.training is None:
+            return 0
+        self.rollouts.clear()
+        done = trainer.load(self.training / "state", self.rollouts)
+        if rank() == 0:
+            truncate_metrics(self.training / "metrics.jsonl", done)
         policy.sync(done)
         return done
 
     def _record(self, step: int, steps: int, metrics: StepMetrics) -> None:
+        if rank() != 0:  # the first process speaks for all
+            return
         if self.training is not None:
             append_metrics(self.training / "metrics.jsonl", step, metrics)
         if self.progress is not None:
@@ -149,13 +187,26 @@ class Job:
 
 def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
     """The trainer of a stage's policy, as its part of the recipe says."""
-    return Trainer(
-        policy.model,
-        part.optimizer,
-        total_steps=part.steps,
-        micro_batch_tokens=part.micro_batch_tokens,
-        pad_id=policy.pad_id,
-    )
+    common: dict[str, Any] = {
+        "total_steps": part.steps,
+        "micro_batch_tokens": part.micro_batch_tokens,
+        "pad_id": policy.pad_id,
+    }
+    if world() > 1:
+        _refuse_alone_only(part)
+        return ShardedTrainer(policy.model, part.optimizer, **common)
+    if part.moe is not None and part.moe.routing_replay and not isinstance(part, SFTStage):
+        policy.use_engine(RoutedEngine(policy.model, end_ids=policy.chat.end_ids))
+    return ModelTrainer(policy.model, part.optimizer, **common, moe=part.moe, mtp=part.mtp)
+
+
+def _refuse_alone_only(part: StagePart) -> None:
+    """Raise UserError for what a trainer spread over processes does not do."""
+    named = [name for name in ("moe", "mtp") if getattr(part, name) is not None]
+    if named:
+        what = "is not there when several processes train together"
+        remedy = "leave it out, or train in one process"
+        raise UserError([Fault(f"stage {part.name!r} {name}", what, remedy=remedy) for name in named])
 
 
 def derive_seed(*parts: object) -> int:

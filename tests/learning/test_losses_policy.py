@@ -60,14 +60,14 @@ def test_corrections_clamp_drop_tokens_or_drop_rollouts():
     ratios = logs(0.1, 1.0, 8.0, 0.5, 2.0)
     sampler = torch.zeros(5, dtype=torch.float64)
     rollouts = torch.tensor([7, 7, 7, 3, 3])
-    found, kept = importance_weights(ratios, sampler, rollouts, Correction(kind="tis", low=0.2, high=5))
+    found, kept = importance_weights(ratios, sampler, rollouts, Correction(rule="tis", low=0.2, high=5))
     torch.testing.assert_close(found, torch.tensor([0.2, 1.0, 5.0, 0.5, 2.0], dtype=torch.float64))
     assert kept.all()
-    found, kept = importance_weights(ratios, sampler, rollouts, Correction(kind="icepop", low=0.5, high=5))
+    found, kept = importance_weights(ratios, sampler, rollouts, Correction(rule="icepop", low=0.5, high=5))
     torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.0, 0.5, 2.0], dtype=torch.float64))
     assert kept.tolist() == [False, True, False, True, True]
     # geometric means: 0.8 ** (1 / 3) = 0.928 and 1
-    rule = Correction(kind="sequence_mask", low=0.95, high=1.05)
+    rule = Correction(rule="sequence_mask", low=0.95, high=1.05)
     found, kept = importance_weights(ratios, sampler, rollouts, rule)
     torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 0.0, 0.5, 2.0], dtype=torch.float64))
     assert kept.tolist() == [False, False, False, True, True]

@@ -197,9 +197,9 @@ def test_full_distillation_has_the_gradient_of_its_definition():
     found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     student = (model.get_output_embeddings()(scored_hidden(model, batch)) / 0.7).log_softmax(-1)
-    taught = torch.stack([
-        (heads[row % 2](columns["teacher_hidden"][row]) / 0.7).log_softmax(-1).detach() for row in range(count)
-    ])  # fmt: skip
+    states = columns["teacher_hidden"]
+    logits = [heads[row % 2](states[row]).detach() / 0.7 for row in range(count)]
+    taught = torch.stack(logits).log_softmax(-1)
     chosen = student.gather(1, batch.targets[:, None]).squeeze(1).detach()
     ratio = (chosen - columns["sampler_logprobs"]).exp()
     kept = (ratio >= 0.5) & (ratio <= 2.0)

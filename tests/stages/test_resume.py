@@ -21,7 +21,7 @@ from kascade.stages.grpo import train_grpo
 from kascade.stages.job import Job
 from kascade.stages.tasks import training_pool
 
-RULES = {"updates_per_batch": 3, "min_usable_groups": 1, "correction": {"kind": "tis", "low": 0.2, "high": 5}}
+RULES = {"updates_per_batch": 3, "min_usable_groups": 1, "correction": {"rule": "tis", "low": 0.2, "high": 5}}
 
 
 def train(folder: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
