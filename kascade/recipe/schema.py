@@ -14,7 +14,9 @@ from kascade.recipe.cluster import Cluster, Placement
 from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
 from kascade.recipe.parts import (
     GRPO,
+    Clip,
     Conversation,
+    Correction,
     Curriculum,
     DataSource,
     ImportanceRange,
@@ -45,6 +47,8 @@ from kascade.recipe.stages import (
 __all__ = [
     "GRPO",
     "Benchmark",
+    "Clip",
+    "Correction",
     "Conversation",
     "Cluster",
     "Curriculum",
