@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import CrossCheckError, Problem
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+ROWS_HELP = (
+    "rows: a file (JSONL, JSON, CSV, TSV, Parquet), a folder of them or of save_to_disk, hf://OWNER/NAME, or "
+    "s3://BUCKET/KEY; None: generated tasks"
+)
 
 
 class Part(BaseModel):
@@ -65,12 +69,35 @@ class Limits(Part):
 
 
 class DataSource(Part):
-    """Where an environment's tasks come from: generated here, or NeMo-Gym rows of a JSONL file."""
+    """Where an environment's tasks come from: generated here, or read from rows. See docs/data.md."""
 
     environment: str
-    path: str | None = Field(None, description="JSONL of NeMo-Gym rows; None: generated tasks")
+    path: str | None = Field(None, description=ROWS_HELP)
     count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
     levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="the environment's own options (docs/environments.md)"
+    )
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet"] = Field(
+        "auto", description="of the files; auto: by their names' endings"
+    )
+    layout: str = Field("auto", description="how rows are laid out; auto: told from their fields")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our field: their column (dots reach into objects)"
+    )
+    prompt: str | None = Field(None, description="text of the user's turn; {column} stands for a value")
+    system: str | None = Field(None, description="system message for rows that have none")
+    split: str | None = Field(None, description="which split of a dataset; None: train, or every file")
+    subset: str | None = Field(None, description="which configuration of a hub dataset")
+    turns: Literal["last", "all"] = Field(
+        "last", description="which assistant turns of `messages` are answers to learn"
+    )
+    thinking: bool = Field(False, description="answers to these rows begin inside an open think block")
+    hold_out: bool = Field(
+        True, description="split rows 80/10/10 by hash; false: all of them wherever they are named"
+    )
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    max_bad_rows: int = Field(100, ge=0, description="skipping more than this stops after all")
 
     @model_validator(mode="after")
     def _tasks_come_from_somewhere(self) -> DataSource:
@@ -174,10 +201,43 @@ class ImportanceRange(Part):
         return self
 
 
-class Judge(Part):
-    """Who compares two answers. `rule`: the environment's own preference; `reward_model`: learned here."""
+class JudgeModel(Part):
+    """A language model that judges: behind an OpenAI-compatible endpoint, or a local checkpoint.
 
-    kind: Literal["rule", "reward_model"] = "rule"
+    Defaults of sampling: NeMo-Gym genrm_compare. A key is named by its environment variable, never written.
+    """
+
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="of the endpoint, up to and with /v1; None: a checkpoint"
+    )
+    model: str = Field(description="name at the endpoint; or a folder, hub id or builtin:// of a checkpoint")
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the key"
+    )
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: PositiveInt = 16_384
+    timeout_s: PositiveFloat = Field(600.0, description="of one request")
+    attempts: PositiveInt = Field(4, description="tries of a request that failed or said nothing readable")
+    backoff_s: float = Field(1.0, ge=0, description="wait after the first failure; doubles with each")
+    max_backoff_s: float = Field(60.0, ge=0)
+    concurrency: PositiveInt = Field(16, description="requests under way at once")
+    requests_per_minute: PositiveFloat | None = Field(None, description="None: as fast as they are answered")
+    cache: bool = Field(True, description="keep verdicts on disk and ask no question twice")
+
+
+class Judge(Part):
+    """Who compares two answers.
+
+    rule: the environment's own preference. reward_model: learned here. genrm: the recipe's `judge`.
+    """
+
+    kind: Literal["rule", "reward_model", "genrm"] = "rule"
+    style: Literal["prompt", "roles"] = Field(
+        "prompt", description="how a genrm is asked: in words, or by NeMo-Gym's response_1/response_2 roles"
+    )
+    principle: str | None = Field(None, description="what a genrm is to prefer, for rows without `principle`")
+    votes: PositiveInt = Field(1, description="times each pair is judged, the mean taken")
     min_agreement: Share = Field(0.85, description="held-out agreement under which a reward model is refused")
     pairs: PositiveInt = Field(
         512, description="preference pairs the reward model is trained and measured on"

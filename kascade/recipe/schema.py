@@ -19,6 +19,7 @@ from kascade.recipe.parts import (
     DataSource,
     ImportanceRange,
     Judge,
+    JudgeModel,
     Limits,
     Mix,
     Name,
@@ -51,6 +52,7 @@ __all__ = [
     "Guard",
     "ImportanceRange",
     "Judge",
+    "JudgeModel",
     "Limits",
     "LongContext",
     "LowPrecision",
@@ -133,8 +135,8 @@ class Guard(Part):
     recovery: Recovery = Recovery()
     unrecovered: Literal["continue", "rollback", "stop"] = Field(
         "continue",
-        description="after the last round: go on with the loss, which later stages then compare with; go back "
-        "to the stage's start; or stop",
+        description="after the last round: go on with the loss, which later stages then compare with; go "
+        "back to the stage's start; or stop",
     )
 
 
@@ -163,6 +165,12 @@ class Tracking(Part):
 
     uri: str | None = None
     experiment: str = "kascade"
+    promote_as: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$",
+        description="alias of the registered model (named as the recipe) that moves to the final checkpoint "
+        "when every stage of the main line was accepted or recovered; None: nothing is registered",
+    )
 
 
 class Storage(Part):
@@ -191,6 +199,7 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
+    judge: JudgeModel | None = Field(None, description="who judges what no rule can; None: nobody")
     storage: Storage = Storage()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from kascade.recipe.schema import Conversation
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "length"]
 
@@ -57,7 +60,8 @@ class Sample:
     logprobs: log-probability of each drawn token under the distribution it was drawn from (greedy: under the
     model's own), in nats. weights_version: which weights drew it. drawn: per token whether the policy drew
     it; the end of a thinking budget is put there, and in a conversation the environment's words lie between
-    its answers. None: it drew all of them.
+    its answers. None: it drew all of them. routing: experts used for the
+    prompt's tokens and all of these but the last, [tokens, layers, experts a token] int16, where recorded.
     """
 
     token_ids: tuple[int, ...]
@@ -65,6 +69,7 @@ class Sample:
     finish_reason: FinishReason
     weights_version: int
     drawn: tuple[bool, ...] | None = None
+    routing: Tensor | None = field(default=None, compare=False)
 
     @property
     def scored(self) -> list[bool]:
