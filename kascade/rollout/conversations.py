@@ -166,14 +166,14 @@ def _prompt(sharing: Sequence[_Open]) -> Prompt:
     seed = one.opening.seed
     if one.num_turns:
         seed = stream_key(stream_key(seed, one.place), one.num_turns) >> 1  # 63 bits, as all seeds
-    return Prompt(tuple(one.tokens.token_ids), len(sharing), seed)
+    return Prompt(tuple(one.tokens.token_ids), len(sharing), seed, thinking=one.task.thinking)
 
 
 def _respond(chat: ChatFormat, waiting: Sequence[_Open], answers: Sequence[Sample], limits: Limits) -> None:
     """Hand every answer to its environment, all of one environment at once, and append what it says."""
     complete: dict[str, list[tuple[_Open, str]]] = defaultdict(list)
     for one, sample in zip(waiting, answers, strict=True):
-        one.tokens.add_answer(sample.token_ids, sample.logprobs)
+        one.tokens.add_answer(sample.token_ids, sample.logprobs, sample.drawn)
         one.routing = sample.routing  # of all before the answer, too: it was that answer's prompt
         one.num_turns += 1
         one.versions.add(sample.weights_version)

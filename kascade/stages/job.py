@@ -19,8 +19,8 @@ from kascade.learning.model_trainer import ModelTrainer
 from kascade.learning.state import load_state, save_state
 from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, load_tokenizer
-from kascade.recipe.schema import ModelPart, SFTStage, StagePart
-from kascade.rollout.native import NativeEngine
+from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
+from kascade.rollout.engines import make_engine
 from kascade.rollout.routed import RoutedEngine
 from kascade.rollout.speculative import SpeculativeEngine
 from kascade.rollout.types import RolloutEngine
@@ -54,15 +54,21 @@ class Policy:
         tokenizer = load_tokenizer(folder)
         if part.chat_template != "own":
             tokenizer.chat_template = template(part.chat_template)
-        policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template))
+        policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
         if part.draft_tokens is not None:
             ends = policy.chat.end_ids
             policy.use_engine(SpeculativeEngine(model, end_ids=ends, draft_tokens=part.draft_tokens))
         return policy
 
     @classmethod
-    def around(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> Policy:
-        engine = NativeEngine(model, end_ids=chat.end_ids)
+    def around(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatFormat,
+        rollout: Rollout = Rollout(),  # noqa: B008 - frozen
+    ) -> Policy:
+        engine = make_engine(model, tokenizer, chat, rollout)
         policy = cls(model, tokenizer, chat, engine)
         policy.sync(0)
         return policy

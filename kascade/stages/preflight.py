@@ -10,6 +10,7 @@ from pathlib import Path
 from kascade.data.chat import ChatFormat
 from kascade.environments import get_environment
 from kascade.environments.base import Task
+from kascade.environments.isolation import isolation_of
 from kascade.errors import Fault, UserError
 from kascade.models.fit import fit_faults
 from kascade.models.load import check_model_folder, load_tokenizer, resolve_source
@@ -17,7 +18,7 @@ from kascade.models.long_context import with_long_context
 from kascade.models.precision import precision_faults
 from kascade.recipe.checks import BASE
 from kascade.recipe.identity import short_hash
-from kascade.recipe.schema import SFTStage
+from kascade.recipe.schema import Recipe, SFTStage
 from kascade.rollout.pools import TaskPool
 from kascade.stages.context import Run, publish_checkpoint
 from kascade.stages.tasks import benchmark_tasks, training_pool
@@ -39,11 +40,21 @@ def check_and_import(run: Run) -> str:
         exams, exam_faults = load_exams(run)
         pools, pool_faults = load_pools(run)
     with run.clock.section("grading"):
+        isolation, sandbox_faults = isolation_of(environments_of(run.recipe))
         faults += exam_faults + pool_faults + grader_faults(exams) + demonstration_faults(run, pools)
+        faults += sandbox_faults
     if faults:
         raise UserError(list(dict.fromkeys(faults)))
-    write_json(run.layout.preflight, {"contamination": contamination(exams, pools)})
+    for kind, how in isolation.items():
+        log.info("untrusted %s are confined by %s", kind, how)
+    write_json(run.layout.preflight, {"contamination": contamination(exams, pools), "isolation": isolation})
     return import_base(run, folder)
+
+
+def environments_of(recipe: Recipe) -> set[str]:
+    """Every environment that trains or examines."""
+    exams = {benchmark.source.environment for benchmark in recipe.benchmarks}
+    return exams | {mix.source.environment for stage in recipe.stages for mix in stage.data}
 
 
 def model_faults(run: Run, folder: Path) -> list[Fault]:
