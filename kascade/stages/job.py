@@ -20,8 +20,7 @@ from kascade.learning.state import load_state, save_state
 from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, load_tokenizer
 from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
-from kascade.rollout.engines import make_engine
-from kascade.rollout.routed import RoutedEngine
+from kascade.rollout.engines import make_drafting_engine, make_engine, make_routed_engine
 from kascade.rollout.speculative import SpeculativeEngine
 from kascade.rollout.types import RolloutEngine
 from kascade.storage.progress import Progress
@@ -56,8 +55,7 @@ class Policy:
             tokenizer.chat_template = template(part.chat_template)
         policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
         if part.draft_tokens is not None:
-            ends = policy.chat.end_ids
-            policy.use_engine(SpeculativeEngine(model, end_ids=ends, draft_tokens=part.draft_tokens))
+            policy.use_engine(make_drafting_engine(model, tokenizer, policy.chat, part.draft_tokens))
         return policy
 
     @classmethod
@@ -154,7 +152,7 @@ class Job:
 def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
     """The trainer of a stage's policy, as its part of the recipe says."""
     if part.moe is not None and part.moe.routing_replay and not isinstance(part, SFTStage):
-        policy.use_engine(RoutedEngine(policy.model, end_ids=policy.chat.end_ids))
+        policy.use_engine(make_routed_engine(policy.model, policy.tokenizer, policy.chat))
     return ModelTrainer(
         policy.model,
         part.optimizer,
