@@ -5,10 +5,11 @@ Sources: [C2] Nemotron-Cascade 2 (arXiv 2603.19220).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from kascade.recipe.benchmark_presets import with_preset
 from kascade.recipe.checks import cross_check
 from kascade.recipe.cluster import Cluster, Placement
 from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
@@ -84,10 +85,22 @@ class Benchmark(Part):
     """An environment, a fixed task set and a sampling rule."""
 
     name: Name
+    preset: str | None = Field(None, description="a published benchmark whose protocol fills in the rest")
     source: DataSource
     tasks: PositiveInt = Field(200, description="how many tasks of the test split")
     sampling: Sampling = Sampling()
+    samples: PositiveInt | None = Field(
+        None, description="answers a task in the screen (avg@k); None: guard.screen_samples"
+    )
     greedy: bool = Field(False, description="also one greedy answer a task, for the report")
+    keep_every: PositiveInt = Field(
+        256, description="tasks whose answers are drawn, graded and kept at a time; an exam resumes there"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, fields: Any) -> Any:
+        return with_preset(fields) if isinstance(fields, dict) else fields
 
 
 class Recovery(Part):
