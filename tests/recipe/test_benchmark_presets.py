@@ -49,7 +49,7 @@ def test_an_unknown_benchmark_is_told_with_its_line(tmp_path: Path) -> None:
     recipe.write_text(json.dumps(full, indent=1))
     with pytest.raises(UserError, match="'aime52' is not a benchmark known here") as caught:
         load_recipe(recipe)
-    assert "did you mean 'aime25'?" in str(caught.value)
+    assert "did you mean 'aime2 in str(caught.value)
 
 
 def test_a_recipes_preset_reads_rows_beside_it(tmp_path: Path) -> None:
