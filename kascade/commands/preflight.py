@@ -20,16 +20,18 @@ def preflight_faults(loaded: LoadedRecipe, out: Path | None = None) -> list[Faul
 
 
 def _model_faults(loaded: LoadedRecipe) -> list[Fault]:
+    from kascade.models.fit import fit_faults
     from kascade.models.load import BUILTIN_SCHEME, check_model_folder, resolve_source
 
     source = loaded.recipe.model.source
     if Path(source).is_dir():
-        return check_model_folder(Path(source))
+        return check_model_folder(Path(source)) or fit_faults(Path(source), loaded.recipe)
     is_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~", BUILTIN_SCHEME))
     if is_hub_id:  # fetching it is the run's business
         return []
     try:
-        return check_model_folder(resolve_source(source))
+        folder = resolve_source(source)
+        return check_model_folder(folder) or fit_faults(folder, loaded.recipe)
     except UserError as error:
         where = loaded.place("model", "source")
         return [Fault(where, fault.what, fault.allowed, fault.remedy) for fault in error.faults]

@@ -1,8 +1,8 @@
 """Long texts with something to find, count or follow in them, at any size.
 
-The kinds are RULER's (Hsieh et al. 2024, arXiv 2404.06654, §3) and the graph walks of long-context exams; the wording
-is our own. `size` is the number of filler units; what is asked does not depend on it, so a text can be
-fitted to a length by its size alone.
+The kinds are RULER's (Hsieh et al. 2024, arXiv 2404.06654, §3) and the graph walks of long-context exams;
+the wording is our own. `size` counts filler: what is asked does not depend on it, so a text can be fitted
+to a length by its size alone.
 """
 
 from __future__ import annotations

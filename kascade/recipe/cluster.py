@@ -149,7 +149,7 @@ class Cluster(Part):
 
     @model_validator(mode="after")
     def _stages_are_complete(self) -> Cluster:
-        """Fill what a stage does not say from `default`, so that the written recipe needs no rule to be read."""
+        """Fill what a stage does not say from `default`: a written recipe is read without a rule."""
         complete = {
             name: self.default.model_copy(update={f: getattr(own, f) for f in own.model_fields_set})
             for name, own in self.stages.items()

@@ -1,7 +1,7 @@
 """Parts of stages: optimiser, limits, data, sampling, and the rules of each way to learn.
 
 Every number of a loss or a rule is a field, with its source. Sources: [C2] Nemotron-Cascade 2 (arXiv
-2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848).
+2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848), [LN] Llama-Nemotron (arXiv 2505.00949).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class DataSource(Part):
     count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
     levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
     options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="what the environment's generator understands, such as `length`"
+        default_factory=dict, description="the environment's own options (docs/environments.md)"
     )
     format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet"] = Field(
         "auto", description="of the files; auto: by their names' endings"
@@ -133,6 +133,10 @@ class Sampling(Part):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: PositiveInt | None = None
     max_new_tokens: PositiveInt = Field(49_152, description="of an answer; of each one in a conversation")
+    thinking_budget: PositiveInt | None = Field(
+        None, description="tokens after which an open think block is closed for the model; None: no budget"
+    )
+    stop: tuple[str, ...] = Field((), description="texts that end an answer, beside the end of its turn")
     conversation: Conversation = Conversation()
 
 
@@ -162,6 +166,25 @@ def check_usable_groups(grpo: GRPO, prompts_per_step: int) -> None:
         what = f"{grpo.min_usable_groups} usable groups can never come from {prompts_per_step} prompts"
         allowed = f"1 to {prompts_per_step}"
         raise CrossCheckError([Problem(("grpo", "min_usable_groups"), what, allowed)])
+
+
+class Curriculum(Part):
+    """Which tasks a stage sees when, by how often its start solves them. [N3 §3.2.2; LN §5.1]"""
+
+    samples: PositiveInt = Field(8, description="answers a task that measure its pass rate")
+    passed_from: float = Field(1.0, description="reward from which an answer has passed")
+    drop_from: float = Field(
+        1.0, gt=0, le=1, description="leave out tasks with at least this pass rate [N3: 1; LN: 0.75]"
+    )
+    unsolved_odds: Share = Field(
+        0.25, description="odds of a task that was never solved to take part in a round through the tasks"
+    )
+    first_mean: Share = Field(0.7, description="mean of the target pass rates in the first step [N3 Fig. 6]")
+    last_mean: Share = Field(0.4, description="the same in the last step [N3 Fig. 6]")
+    width: PositiveFloat = Field(0.15, description="standard deviation of the target; no source gives one")
+    bins: PositiveInt = Field(
+        10, description="bins of pass rate, filled by the target, rest from the fullest"
+    )
 
 
 class ImportanceRange(Part):
@@ -234,3 +257,22 @@ class Pairwise(Part):
     conciseness_percentile: Share = Field(
         0.8, description="only answers with at least this reward percentile"
     )
+
+
+class VLLM(Part):
+    """What the vLLM engine asks for, where it is chosen; names and meanings are vLLM's own."""
+
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share the model")
+    gpu_memory_utilization: float = Field(
+        0.45, gt=0, lt=1, description="share of GPU memory; the rest is the trainer's"
+    )
+    max_model_len: PositiveInt | None = Field(None, description="None: the model's own")
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+class Rollout(Part):
+    """Which engine samples answers, and how many at a time."""
+
+    engine: Literal["native", "vllm"] = Field("native", description="vllm: needs the package and a GPU")
+    max_batch_rows: PositiveInt = Field(256, description="answers the native engine computes side by side")
+    vllm: VLLM = VLLM()

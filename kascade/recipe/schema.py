@@ -16,6 +16,7 @@ from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, Prec
 from kascade.recipe.parts import (
     GRPO,
     Conversation,
+    Curriculum,
     DataSource,
     ImportanceRange,
     Judge,
@@ -26,6 +27,7 @@ from kascade.recipe.parts import (
     Optimizer,
     Pairwise,
     Part,
+    Rollout,
     Sampling,
     Share,
     check_warmup,
@@ -46,6 +48,7 @@ __all__ = [
     "Benchmark",
     "Conversation",
     "Cluster",
+    "Curriculum",
     "DataSource",
     "Guard",
     "ImportanceRange",
@@ -69,6 +72,7 @@ __all__ = [
     "RLStage",
     "Recipe",
     "Recovery",
+    "Rollout",
     "RolloutStage",
     "SFTStage",
     "Sampling",
@@ -142,7 +146,11 @@ class Guard(Part):
         description="one-sided p under which a goal benchmark has risen over the stage's start",
     )
     recovery: Recovery = Recovery()
-    unrecovered: Literal["continue", "rollback", "stop"] = "continue"
+    unrecovered: Literal["continue", "rollback", "stop"] = Field(
+        "continue",
+        description="after the last round: go on with the loss, which later stages then compare with; go "
+        "back to the stage's start; or stop",
+    )
 
 
 class ModelPart(Part):
@@ -162,6 +170,7 @@ class ModelPart(Part):
         description="tokens that the model's multi-token-prediction head drafts a step of sampling "
         "(speculative decoding, lossless: arXiv 2302.01318); None: no drafts",
     )
+    rollout: Rollout = Rollout()
 
 
 class Tracking(Part):
@@ -169,6 +178,12 @@ class Tracking(Part):
 
     uri: str | None = None
     experiment: str = "kascade"
+    promote_as: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$",
+        description="alias of the registered model (named as the recipe) that moves to the final checkpoint "
+        "when every stage of the main line was accepted or recovered; None: nothing is registered",
+    )
 
 
 class Storage(Part):

@@ -59,9 +59,9 @@ class Prefix:
         return Prefix(lengths, *stores)
 
     def attend(self, layer: int, query: Tensor) -> tuple[Tensor, Tensor]:
-        """query: rows of heads sorted by (prompt, kv head), [P kv G, heads per kv head x D]; see `_attend`."""
+        """query: heads sorted by (prompt, kv head), [P kv G, heads per kv head x D]; see `_attend`."""
         keys, values = self.keys[layer], self.values[layer]
-        prompts, kv_heads, longest, width = keys.shape
+        prompts, kv_heads, _, width = keys.shape
         query = query.view(prompts * kv_heads, -1, width)
         out, mass = _attend(query, keys.flatten(0, 1), values.flatten(0, 1), self._beyond, prompts)
         return out.view(-1, out.shape[-1]), mass.view(-1)

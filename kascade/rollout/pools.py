@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from kascade.environments import get_environment
-from kascade.environments.base import Split, Task, generate_tasks, split_of
+from kascade.environments.base import Environment, Split, Task, generate_tasks, split_of
 from kascade.environments.loading import load_tasks
 from kascade.errors import Fault, UserError
 from kascade.recipe.schema import DataSource, Mix
@@ -23,7 +23,7 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
 
     Splits are disjoint by content hash. Raises UserError when there are no or not enough tasks.
     """
-    environment = get_environment(source.environment)
+    environment = configured(source)
     wanted = count or source.count
     if source.path is not None:
         loaded = load_tasks(environment, source).tasks
@@ -36,11 +36,20 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
     if wanted is None:
         raise UserError(Fault(f"source {source.environment!r}", "has neither a path nor a count"))
     try:
-        environment = environment.with_options(source.options)
         return generate_tasks(environment, split=split, count=wanted, seed=seed, levels=source.levels)
     except ValueError as error:
         remedy = "ask for fewer tasks (count), widen `levels`, or mend `options`"
         raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error
+
+
+def configured(source: DataSource) -> Environment:
+    """The source's environment with its options. Raises UserError for one that it does not have."""
+    environment = get_environment(source.environment)
+    try:
+        return environment.with_options(source.options)
+    except ValueError as error:
+        where, _, what = str(error).partition(": ")
+        raise UserError(Fault(f"source {source.environment!r} {where}", what)) from error
 
 
 @dataclass(frozen=True)

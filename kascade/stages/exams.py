@@ -17,7 +17,14 @@ from kascade.rollout.types import SamplingParams
 from kascade.stages.answers import TaskAnswers, answer_lines, append_answers, grade_again, read_answers
 from kascade.stages.context import Run
 from kascade.stages.job import Policy, derive_seed
-from kascade.stages.rollouts import Group, answer, grade, grade_by_environment, sampling_params
+from kascade.stages.rollouts import (
+    Group,
+    answer,
+    answer_with_greedy,
+    grade,
+    grade_by_environment,
+    sampling_params,
+)
 from kascade.stages.tasks import benchmark_tasks
 from kascade.storage.files import write_text
 from kascade.storage.layout import RunLayout
@@ -70,30 +77,50 @@ def score_benchmark(
     as they come, `keep_every` tasks at a time: interrupted, the exam goes on with the tasks still to answer.
     """
     tasks = benchmark_tasks(benchmark, run.recipe.seed)
-    seed = derive_seed(run.recipe.seed, "exam", benchmark.name, digest, phase, draw)
+    exam = _Draw(
+        sampling_params(benchmark.sampling),
+        num_samples(run, benchmark, phase),
+        derive_seed(run.recipe.seed, "exam", benchmark.name, digest, phase, draw),
+        with_greedy=benchmark.greedy and phase == "screen",
+    )
     path = run.layout.answers(digest, benchmark.name, phase, draw)
-    samples = num_samples(run, benchmark, phase)
-    params = sampling_params(benchmark.sampling)
-    answers = _sit_and_keep(run, policy, benchmark, path, _Draw(params, samples, seed, greedy=False))
-    if benchmark.greedy and phase == "screen":
-        surest = SamplingParams(
-            benchmark.sampling.max_new_tokens,
-            temperature=0.0,
-            conversation=benchmark.sampling.conversation,
-        )
-        answers += _sit_and_keep(run, policy, benchmark, path, _Draw(surest, 1, 0, greedy=True))
+    answers = _sit_and_keep(run, policy, benchmark, path, exam)
     domain = tasks[0].domain
     return write_results(run.layout, benchmark, domain, digest, answers, phase=phase, draw=draw)
 
 
 @dataclass(frozen=True, slots=True)
 class _Draw:
-    """How the answers of an exam are drawn."""
+    """How the answers of an exam are drawn; `seed` fixes all of them."""
 
     params: SamplingParams
     num_samples: int
     seed: int
-    greedy: bool
+    with_greedy: bool
+
+    def sit(self, policy: Policy, tasks: Sequence[Task], clock: Clock) -> list[TaskAnswers]:
+        """Graded answers to the tasks, the greedy ones behind the drawn ones."""
+        if not self.with_greedy:
+            count = self.num_samples
+            groups = sit_exam(policy, tasks, self.params, num_samples=count, seed=self.seed, clock=clock)
+            return [TaskAnswers.of(group, greedy=False) for group in groups]
+        both = answer_with_greedy(
+            policy,
+            tasks,
+            self.params,
+            num_samples=self.num_samples,
+            seed_of=lambda task: derive_seed(self.seed, task.id),
+            clock=clock,
+        )
+        return [
+            TaskAnswers.of(group, greedy=greedy)
+            for greedy, answered in zip((False, True), both, strict=True)
+            for group in grade(answered, grade_by_environment, clock)
+        ]
+
+    def wanted(self, task: Task) -> list[tuple[str, bool]]:
+        """Keys of what must be known of a task: its drawn answers, and the greedy one where it is asked for."""
+        return [(task.id, greedy) for greedy in ((False, True) if self.with_greedy else (False,))]
 
 
 def _sit_and_keep(
@@ -102,24 +129,16 @@ def _sit_and_keep(
     """The answers to all tasks in order: those kept at `path`, and the others drawn now and kept there."""
     tasks = benchmark_tasks(benchmark, run.recipe.seed)
     kept = {
-        one.task_id: one
+        (one.task_id, one.greedy): one
         for one in read_answers(path)
-        if one.greedy == draw.greedy and len(one.answers) == draw.num_samples
+        if one.greedy or len(one.answers) == draw.num_samples
     }
-    pending = [task for task in tasks if task.id not in kept]
+    pending = [task for task in tasks if not all(key in kept for key in draw.wanted(task))]
     for start in range(0, len(pending), benchmark.keep_every):
-        groups = sit_exam(
-            policy,
-            pending[start : start + benchmark.keep_every],
-            draw.params,
-            num_samples=draw.num_samples,
-            seed=draw.seed,
-            clock=run.clock,
-        )
-        found = [TaskAnswers.of(group, greedy=draw.greedy) for group in groups]
+        found = draw.sit(policy, pending[start : start + benchmark.keep_every], run.clock)
         append_answers(path, found)
-        kept |= {one.task_id: one for one in found}
-    return [kept[task.id] for task in tasks]
+        kept |= {(one.task_id, one.greedy): one for one in found}
+    return [kept[key] for task in tasks for key in draw.wanted(task)]
 
 
 def write_results(

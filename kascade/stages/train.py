@@ -7,13 +7,15 @@ import logging
 from collections.abc import Callable, Mapping
 
 from kascade.environments.base import Domain
-from kascade.errors import Fault, TrainingStopped, UserError
+from kascade.errors import CheckpointError, Fault, TrainingStopped, UserError
 from kascade.guard.lineage import Ancestor, accepted_of_stages
 from kascade.guard.teachers import best_teachers, teacher_candidates
+from kascade.learning.distributed import join_group, rank, wait_for_all
 from kascade.models.load import load_model, save_model
 from kascade.recipe.identity import find_stage, stage_key
 from kascade.recipe.schema import MOPDStage, RLHFStage, SFTStage, Stage
 from kascade.stages.context import Run, digest_of, publish_checkpoint
+from kascade.stages.curriculum import by_pass_rate
 from kascade.stages.gaps import leading_domains
 from kascade.stages.grpo import train_grpo
 from kascade.stages.job import Job, Policy
@@ -48,6 +50,7 @@ def make_checkpoint(
     digests = {str(domain): teacher.digest for domain, teacher in teachers.items()}
     key = stage_key(run.recipe, stage, attempt, digest_of(start), digests)
     checkpoint_id = f"{stage}/{attempt}-{key}"
+    join_group()
     if found := run.existing(checkpoint_id):
         log.info("%s is finished already", checkpoint_id)
         return found
@@ -63,7 +66,10 @@ def make_checkpoint(
         progress=run.progress,
     )
     learn(policy, job)
-    return publish_checkpoint(
+    if rank() != 0:  # the first process publishes for all
+        wait_for_all()
+        return run.existing(checkpoint_id) or refuse_unpublished(checkpoint_id)
+    published = publish_checkpoint(
         run,
         stage=stage,
         attempt=attempt,
@@ -72,6 +78,12 @@ def make_checkpoint(
         teachers={str(domain): teacher for domain, teacher in teachers.items()},
         write=lambda target: save_model(policy.model, policy.tokenizer, target),
     )
+    wait_for_all()
+    return published
+
+
+def refuse_unpublished(checkpoint_id: str) -> str:
+    raise CheckpointError(f"{checkpoint_id}: the first process has not published it")
 
 
 def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Domain, Ancestor]) -> None:
@@ -87,8 +99,16 @@ def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Dom
     tasks = training_pool(part.data, job.seed, job.name)
     if isinstance(part, SFTStage):
         train_sft(policy, tasks, part, job)
-    elif isinstance(part, RLHFStage):
+        return
+    if isinstance(part, RLHFStage):
         train_rlhf(policy, tasks, part, job, reference=copy.deepcopy(policy.model))
+        return
+    if part.curriculum is not None:
+        tasks = by_pass_rate(policy, tasks, part, part.curriculum, job)
+    if part.workers.distributed:
+        from kascade.cluster.ray_workers import train_with_workers
+
+        train_with_workers(policy, tasks, part, job)
     else:
         train_grpo(policy, tasks, part, job)
 
@@ -124,7 +144,9 @@ def load_teachers(run: Run, teachers: Mapping[Domain, Ancestor]) -> Teachers:
         for teacher in teachers.values():
             if teacher.digest not in models:
                 folder = run.open_verified(teacher.reference)
-                models[teacher.digest] = load_model(folder).requires_grad_(False)
+                part = run.recipe.model
+                model = load_model(folder, precision=part.precision, low_precision=part.low_precision)
+                models[teacher.digest] = model.requires_grad_(False)
         return {domain: models[teacher.digest] for domain, teacher in teachers.items()}
 
 

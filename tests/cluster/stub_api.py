@@ -1,4 +1,4 @@
-"""A Kubernetes API server in a few lines: custom resources, pods and their logs, and what it says of itself."""
+"""A Kubernetes API server in a few lines: custom resources, pods, logs, and what it says of itself."""
 
 from __future__ import annotations
 

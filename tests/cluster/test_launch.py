@@ -160,7 +160,7 @@ def test_a_job_deleted_by_someone_else_is_not_waited_for(api: StubApi) -> None:
 
 def test_what_the_api_refuses_is_told(api: StubApi) -> None:
     api.answer = lambda verb, *rest: (422, {"message": "spec.x: unknown"})  # type: ignore[method-assign]
-    with pytest.raises(JobFailed, match="spec.x: unknown"):
+    with pytest.raises(JobFailed, match="unknown"):
         run(api)
 
 
@@ -223,7 +223,7 @@ def test_states_of_a_trainjob() -> None:
 
 
 def description(*fields: str) -> dict[str, Any]:
-    spec = {"properties": dict.fromkeys(fields, {})}
+    spec = {"properties": {field: {} for field in fields}}
     schema = {"properties": {"spec": spec}}
     return {"components": {"schemas": {"org.kubeflow.trainer.v1alpha1.TrainJob": schema}}}
 
