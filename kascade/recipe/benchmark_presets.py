@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kascade.recipe.checks import CrossCheckError, Problem, nearest
+from kascade.errors import Fault
+from kascade.recipe.checks import nearest
+from kascade.recipe.document import Node, from_value
+from kascade.recipe.layers import merged, with_field
 
 FILE = Path(__file__).parent / "benchmarks.yaml"
 
@@ -22,24 +23,29 @@ def benchmark_presets() -> dict[str, dict[str, Any]]:
     return found
 
 
-def with_preset(benchmark: Mapping[str, Any]) -> dict[str, Any]:
-    """A benchmark's fields over those of the preset it names. Raises CrossCheckError for an unknown one."""
-    name = benchmark.get("preset")
-    if name is None:
-        return dict(benchmark)
+def with_presets(root: Node, faults: list[Fault]) -> Node:
+    """A recipe whose benchmarks have the fields of the presets they name, wherever they say nothing else.
+
+    Done a second time, it changes nothing. An unknown preset is told in `faults`.
+    """
+    benchmarks = root.mapping.get("benchmarks")
+    if benchmarks is None or not benchmarks.items:
+        return root
+    filled = [_filled(benchmark, faults) for benchmark in benchmarks.items]
+    return with_field(root, "benchmarks", Node(filled, benchmarks.place))
+
+
+def _filled(benchmark: Node, faults: list[Fault]) -> Node:
+    named = benchmark.mapping.get("preset")
+    if named is None or named.value is None:
+        return benchmark
     presets = benchmark_presets()
-    if name not in presets:
+    if not isinstance(named.value, str) or named.value not in presets:
         known = sorted(presets)
-        problem = Problem(
-            ("preset",), f"{name!r} is not a benchmark known here", ", ".join(known), nearest(name, known)
-        )
-        raise CrossCheckError([problem])
-    preset = {key: value for key, value in presets[name].items() if key != "hub"}
-    return _over(copy.deepcopy(preset), benchmark)
-
-
-def _over(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in change.items():
-        both = isinstance(value, Mapping) and isinstance(base.get(key), dict)
-        base[key] = _over(base[key], value) if both else value
-    return base
+        what = f"{named.plain()!r} is not a benchmark known here"
+        fault = Fault(named.place, what, ", ".join(known), nearest(named.value, known))
+        if fault not in faults:
+            faults.append(fault)
+        return benchmark
+    preset = {key: value for key, value in presets[named.value].items() if key != "hub"}
+    return merged(from_value(preset, f"benchmark preset {named.value}"), benchmark)

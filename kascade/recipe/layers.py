@@ -60,11 +60,7 @@ def _map_sources(node: Node, change: Callable[[Node], Node]) -> Node:
     if "environment" in node.mapping:
         return change(node)
     if isinstance(node.value, dict):
-        parts = {
-            key: change(part) if key == "source" and part.mapping else _map_sources(part, change)
-            for key, part in node.value.items()
-        }
-        return Node(parts, node.place)
+        return Node({key: _map_sources(part, change) for key, part in node.value.items()}, node.place)
     if isinstance(node.value, list):
         return Node([_map_sources(item, change) for item in node.value], node.place)
     return node
@@ -118,8 +114,7 @@ def _apply_data(root: Node, data: Node, folder: Path, faults: list[Fault]) -> No
         )
 
     def rows(source: Node) -> Node:
-        named = source.mapping.get("environment")  # a benchmark with a preset need not name it
-        path = paths.get(str(named.value)) if named else None
+        path = paths.get(str(source.mapping["environment"].value))
         return with_field(source, "path", path) if path else source
 
     return _map_sources(root, rows)

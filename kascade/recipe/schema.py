@@ -5,11 +5,10 @@ Sources: [C2] Nemotron-Cascade 2 (arXiv 2603.19220).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from kascade.recipe.benchmark_presets import with_preset
 from kascade.recipe.checks import cross_check
 from kascade.recipe.cluster import Cluster, Placement
 from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, PrecisionName
@@ -86,7 +85,10 @@ __all__ = [
 
 
 class Benchmark(Part):
-    """An environment, a fixed task set and a sampling rule."""
+    """An environment, a fixed task set and a sampling rule.
+
+    A recipe file may name a `preset` and leave out what it says: `recipe.benchmark_presets` fills that in.
+    """
 
     name: Name
     preset: str | None = Field(None, description="a published benchmark whose protocol fills in the rest")
@@ -100,11 +102,6 @@ class Benchmark(Part):
     keep_every: PositiveInt = Field(
         256, description="tasks whose answers are drawn, graded and kept at a time; an exam resumes there"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _filled_in(cls, fields: Any) -> Any:
-        return with_preset(fields) if isinstance(fields, dict) else fields
 
 
 class Recovery(Part):

@@ -119,7 +119,7 @@ class _Draw:
         ]
 
     def wanted(self, task: Task) -> list[tuple[str, bool]]:
-        """Keys of what must be known of a task: its drawn answers, and the greedy one where it is asked for."""
+        """Keys of what must be known of a task: its drawn answers, the greedy one where asked for."""
         return [(task.id, greedy) for greedy in ((False, True) if self.with_greedy else (False,))]
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from kascade.environments import get_environment, known_environments
 from kascade.environments.loading import load_tasks
-from kascade.errors import UserError
-from kascade.recipe.benchmark_presets import benchmark_presets
+from kascade.errors import Fault, UserError
+from kascade.recipe.benchmark_presets import benchmark_presets, with_presets
+from kascade.recipe.document import from_value
 from kascade.recipe.load import load_recipe
 from kascade.recipe.schema import Benchmark
 from kascade.rollout.pools import source_tasks
@@ -22,13 +23,17 @@ from kascade.rollout.pools import source_tasks
 
 def benchmark(preset: str, path: Path | str = "rows.jsonl", **fields: Any) -> Benchmark:
     source = {"path": str(path), **fields.pop("source", {})}
-    return Benchmark.model_validate({"name": "exam", "preset": preset, "source": source, **fields})
+    written = {"benchmarks": [{"name": "exam", "preset": preset, "source": source, **fields}]}
+    faults: list[Fault] = []
+    (filled,) = with_presets(from_value(written, "test"), faults).plain()["benchmarks"]
+    assert not faults
+    return Benchmark.model_validate_json(json.dumps(filled), strict=True)
 
 
 @pytest.mark.parametrize("preset", benchmark_presets())
 def test_every_preset_is_a_benchmark_and_stays_what_it_is(preset: str) -> None:
     found = benchmark(preset)
-    assert Benchmark.model_validate_json(found.model_dump_json()) == found
+    assert Benchmark.model_validate_json(found.model_dump_json(), strict=True) == found
     if found.source.environment not in known_environments():
         pytest.skip(f"NOT RUN: {found.source.environment} is not registered here")
 
