@@ -32,6 +32,7 @@ FURTHER = {
     "demonstrations": "kascade.environments.demonstrations:Demonstrations",
     "equivalence_llm_judge": "kascade.environments.equivalence:EquivalenceJudge",
     "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
+    "ruler": "kascade.environments.ruler:Ruler",
     "lc_judge": "kascade.environments.equivalence:DocumentQuestions",
 }
 
