@@ -9,25 +9,26 @@ BUILTIN = {
     "instruction_following": "kascade.environments.instruction_following:InstructionFollowing",
     "mcqa": "kascade.environments.knowledge:MultipleChoice",
     "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
-    "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
-    "single_step_tool_use_with_argument_comparison": (
-        "kascade.environments.function_calls:SingleStepToolUse"
-    ),
-    "bfcl": "kascade.environments.function_calls:FunctionCalls",
     "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",
     "genrm_compare": "kascade.environments.chat:PairwiseChat",
     "lc_niah": "kascade.environments.long_context:Retrieval",
     "code_gen": "kascade.environments.code:CodeGeneration",
-    "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
-    "ns_tools": "kascade.environments.python_tool:PythonTool",
-    "math_with_code": "kascade.environments.python_tool:MathWithCode",
-    "competitive_coding_challenges": "kascade.environments.code:CompetitiveCoding",
-    "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
+}
+# Further ones: they need rows, options or a judge, and pose nothing that a miniature is pretrained on.
+FURTHER = {
+    "bfcl": "kascade.environments.function_calls:FunctionCalls",
+    "competitive_coding_challenges": "kascade.environments.code:CompetitiveCoding",
+    "math_with_code": "kascade.environments.python_tool:MathWithCode",
+    "ns_tools": "kascade.environments.python_tool:PythonTool",
+    "single_step_tool_use_with_argument_comparison": "kascade.environments.function_calls:SingleStepToolUse",
+    "swe_agents": "kascade.environments.swe_agents:SweAgents",
+    "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
+    "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
 }
 
 
 def known_environments() -> dict[str, str]:
     """Name of each environment → "module:Class", the user's own entry points included."""
     plugins = {point.name: point.value for point in entry_points(group="kascade.environments")}
-    return {**BUILTIN, **plugins}
+    return {**BUILTIN, **FURTHER, **plugins}
