@@ -160,6 +160,11 @@ def final_answer(completion: str) -> str:
     return completion.rpartition(THINK_END)[2].strip()
 
 
+def visible_answer(task: Task, completion: str) -> str:
+    """What follows the thinking; nothing where the task opened it and the completion never ended it."""
+    return "" if task.thinking and THINK_END not in completion else final_answer(completion)
+
+
 def split_of(task_id: str) -> Split:
     """Split by content hash, so train, validation and test are disjoint: 80 / 10 / 10."""
     bucket = int(hashlib.sha256(task_id.encode()).hexdigest()[:8], 16) % 10

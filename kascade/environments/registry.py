@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 BUILTIN = {
     "math_with_judge": "kascade.environments.math:MathEnvironment",
     "instruction_following": "kascade.environments.instruction_following:InstructionFollowing",
+    "ifbench": "kascade.environments.ifbench:IFBench",
     "mcqa": "kascade.environments.knowledge:MultipleChoice",
     "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
     "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",
@@ -25,6 +26,14 @@ FURTHER = {
     "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
     "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
+}
+
+# Further ones: they need rows, options or a judge, and pose nothing that a miniature is pretrained on.
+FURTHER = {
+    "demonstrations": "kascade.environments.demonstrations:Demonstrations",
+    "equivalence_llm_judge": "kascade.environments.equivalence:EquivalenceJudge",
+    "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
+    "lc_judge": "kascade.environments.equivalence:DocumentQuestions",
 }
 
 

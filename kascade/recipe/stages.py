@@ -12,6 +12,7 @@ from kascade.environments.base import Domain
 from kascade.recipe.model_parts import MTP, MoE
 from kascade.recipe.parts import (
     GRPO,
+    Curriculum,
     ImportanceRange,
     Judge,
     Limits,
@@ -83,6 +84,7 @@ class RLStage(RolloutStage):
     kind: Literal["if_rl", "multi_domain_rl", "long_context_rl", "code_rl", "swe_rl"]
     rollouts_per_prompt: int = Field(16, ge=2, description="a group; one rollout has nothing to compare with")
     grpo: GRPO = GRPO()
+    curriculum: Curriculum | None = Field(None, description="tasks by pass rate; None: in random order")
 
     @model_validator(mode="after")
     def _updates_are_possible(self) -> RLStage:
