@@ -119,6 +119,8 @@ class Environment(ABC):
         if unknown := [name for name in options if name not in self.option_names]:
             known = ", ".join(self.option_names) or "it has none"
             raise ValueError(f"options.{unknown[0]}: {self.name} has no such option (allowed: {known})")
+        if not options:
+            return self
         configured = copy(self)
         configured.options = options
         return configured

@@ -255,9 +255,8 @@ def _order(sandbox: CommandSandbox, command: Command, namespaces: bool, scratch:
     inside = home if folder is None else INSIDE if namespaces else folder
     writable = ["/tmp", "/dev/shm", INSIDE] if namespaces else [tmp, *([folder] if folder else [])]
     environment = {**sandbox.environment, "HOME": home, "TMPDIR": home, **command.environment}
-    argv0 = shutil.which(command.argv[0], path=environment["PATH"]) or command.argv[0]
     return {
-        "argv": [argv0, *command.argv[1:]],
+        "argv": command.argv,
         "environment": environment,
         "folder": folder,
         "inside": inside,
