@@ -48,6 +48,20 @@ def policy_gradient_loss(logprobs: Tensor, advantages: Tensor, weights: Tensor) 
     return -(weights * advantages * logprobs).sum()
 
 
+def off_policy_weights(
+    logprobs: Tensor, sampler_logprobs: Tensor, rule: str, low: float, high: float
+) -> tuple[Tensor, Tensor]:
+    """(weight [N] without gradient, masked [N]) of tokens that older weights drew.
+
+    icepop: the ratio trainer / sampler, 0 outside [low, high]; tis: the ratio cut to [low, high], nothing
+    masked. [NeMo-RL, truncated importance sampling; masked importance sampling: Nemotron 3 Nano §3.2.5]
+    """
+    ratio, kept = in_importance_range(logprobs, sampler_logprobs, low, high)
+    if rule == "tis":
+        return ratio.clamp(low, high), torch.zeros_like(kept)
+    return torch.where(kept, ratio, 0.0), ~kept
+
+
 def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Per-token estimate [N] of KL(pi || reference): exp(d) - d - 1 with d = log ref - log pi.
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from kascade.learning import losses
 from kascade.learning.trainer import Columns, Terms
 from kascade.models.logprobs import TokenBatch, TokenScores, scored_hidden, token_logprobs
+from kascade.recipe.workers import Correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +33,29 @@ class Supervised:
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradient:
-    """On-policy policy gradient, with a KL penalty to `reference_logprobs` where kl_coefficient > 0."""
+    """Policy gradient, with a KL penalty to `reference_logprobs` where kl_coefficient > 0.
+
+    correction: how tokens that older weights drew are weighted; None: on-policy, every ratio is 1.
+    """
 
     temperature: float
     kl_coefficient: float = 0.0
+    correction: Correction | None = None
 
     def __call__(self, model: PreTrainedModel, batch: TokenBatch, columns: Columns) -> Terms:
         scores = token_logprobs(model, batch, temperature=self.temperature)
         watched = watch_sampler(scores, columns)
-        loss = losses.policy_gradient_loss(scores.logprobs, columns["advantages"], columns["weights"])
+        weights = columns["weights"]
+        if self.correction is not None:
+            ratio, masked = losses.off_policy_weights(
+                scores.logprobs,
+                columns["sampler_logprobs"],
+                self.correction.rule,
+                self.correction.low,
+                self.correction.high,
+            )
+            weights, watched["dropped"] = weights * ratio, masked.float()
+        loss = losses.policy_gradient_loss(scores.logprobs, columns["advantages"], weights)
         if self.kl_coefficient > 0:
             kl = losses.kl_k3(scores.logprobs, columns["reference_logprobs"])
             loss = loss + self.kl_coefficient * (columns["weights"] * kl).sum()

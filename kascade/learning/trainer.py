@@ -6,15 +6,17 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kascade.data.packing import micro_batches, shared_micro_batches
 from kascade.errors import TrainingStopped
 from kascade.learning.optimizer import build_optimizer, learning_rate
+from kascade.learning.state import load_state, save_state
 from kascade.models import trunk
 from kascade.models.batch import TokenBatch, shared_cuts
 from kascade.recipe.schema import Optimizer
@@ -81,8 +83,7 @@ class Trainer:
         """
         rate = learning_rate(self.part, step, self.total_steps)
         metrics = self._accumulate(examples, objective)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.part.max_grad_norm)
-        metrics |= {"grad_norm": float(norm), "learning_rate": rate}
+        metrics |= {"grad_norm": self._clip(), "learning_rate": rate}
         try:
             _refuse_non_finite(step, metrics)
             check(metrics)
@@ -92,6 +93,18 @@ class Trainer:
         finally:
             self.optimizer.zero_grad(set_to_none=True)
         return metrics
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write the training state after `step` updates under `folder`."""
+        save_state(folder, step, self.model, self.optimizer)
+
+    def load(self, folder: Path) -> int:
+        """Go on from the newest intact state; returns its step, 0 when there is none."""
+        return load_state(folder, self.model, self.optimizer)
+
+    def _clip(self) -> float:
+        """Scale gradients down to max_grad_norm; returns their norm before."""
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.part.max_grad_norm))
 
     def _accumulate(self, examples: Sequence[Example], objective: Objective) -> dict[str, float]:
         """Forward and backward over all micro-batches; gradients are left in the parameters."""

@@ -135,8 +135,8 @@ class Guard(Part):
     recovery: Recovery = Recovery()
     unrecovered: Literal["continue", "rollback", "stop"] = Field(
         "continue",
-        description="after the last round: go on with the loss, which later stages then compare with; go back "
-        "to the stage's start; or stop",
+        description="after the last round: go on with the loss, which later stages then compare with; go "
+        "back to the stage's start; or stop",
     )
 
 
@@ -165,6 +165,12 @@ class Tracking(Part):
 
     uri: str | None = None
     experiment: str = "kascade"
+    promote_as: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$",
+        description="alias of the registered model (named as the recipe) that moves to the final checkpoint "
+        "when every stage of the main line was accepted or recovered; None: nothing is registered",
+    )
 
 
 class Storage(Part):

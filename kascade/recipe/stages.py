@@ -26,6 +26,7 @@ from kascade.recipe.parts import (
     check_usable_groups,
     check_warmup,
 )
+from kascade.recipe.workers import Workers
 
 
 class StagePart(Part):
@@ -85,6 +86,7 @@ class RLStage(RolloutStage):
     rollouts_per_prompt: int = Field(16, ge=2, description="a group; one rollout has nothing to compare with")
     grpo: GRPO = GRPO()
     curriculum: Curriculum | None = Field(None, description="tasks by pass rate; None: in random order")
+    workers: Workers = Field(Workers(), description="Ray actors that train and sample")
 
     @model_validator(mode="after")
     def _updates_are_possible(self) -> RLStage:

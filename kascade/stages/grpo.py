@@ -6,7 +6,9 @@ SWE and, with another grader and a KL term, RLHF). [C2 §4.1.2]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +19,7 @@ from kascade.learning.advantages import GroupSignal, group_signal
 from kascade.learning.losses import per_token_weights
 from kascade.learning.objectives import PolicyGradient
 from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example
+from kascade.learning.trainer import Example, Trainer
 from kascade.models.logprobs import token_logprobs
 from kascade.recipe.schema import RLHFStage, RLStage
 from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
@@ -51,19 +53,29 @@ def train_grpo(
     grader: Grader = grade_by_environment,
     observe: Callable[[Sequence[Group]], dict[str, float]] = rollout_metrics,
     reference: PreTrainedModel | None = None,
+    trainer: Trainer | None = None,
 ) -> None:
     """Train the policy in place: one update a rollout batch, so that every ratio is 1.
+
+    With asynchronous workers the next batch is sampled meanwhile: by weights one update older, for which the
+    loss is corrected. trainer: None: one of this process.
 
     observe: the step's metrics from its groups. reference: whom the KL penalty keeps close to; needed where
     grpo.kl_coefficient > 0. Raises TrainingStopped when a limit of the recipe is passed.
     """
     if part.grpo.kl_coefficient > 0 and reference is None:
         raise ValueError("a KL coefficient needs a reference model")
-    trainer = stage_trainer(policy, part)
-    objective = PolicyGradient(part.sampling.temperature, part.grpo.kl_coefficient)
+    trainer = trainer or stage_trainer(policy, part)
+    ahead = isinstance(part, RLStage) and part.workers.asynchronous
+    correction = part.workers.correction if isinstance(part, RLStage) and ahead else None
+    objective = PolicyGradient(part.sampling.temperature, part.grpo.kl_coefficient, correction)
+    draws = Draws(partial(draw_batch, policy, tasks, part, job, grader=grader), part, ahead=ahead)
 
     def take_step(step: int) -> StepMetrics:
-        batch = draw_batch(policy, tasks, part, job, step=step, grader=grader)
+        with draws.of(step) as batch:
+            return learn(step, batch)
+
+    def learn(step: int, batch: Batch) -> StepMetrics:
         seen = observe(batch.drawn) | {"usable_groups": float(len(batch.usable))}
         if len(batch.usable) < part.grpo.min_usable_groups:
             limit_check(step, seen, part)({})
@@ -83,6 +95,30 @@ def train_grpo(
         return merge(seen, learnt)
 
     job.run_steps(policy, trainer, steps=part.steps, save_every=part.save_every, take_step=take_step)
+
+
+class Draws:
+    """The batches of the steps; with `ahead`, the next one is drawn while the present one is learnt.
+
+    Not across a saved state, so that a run that was interrupted draws what it would have drawn.
+    """
+
+    def __init__(self, draw: Callable[..., Batch], part: RLStage | RLHFStage, *, ahead: bool) -> None:
+        self._draw, self._part, self._ahead = draw, part, ahead
+        self._waiting: tuple[int, Future[Batch]] | None = None
+
+    @contextmanager
+    def of(self, step: int) -> Iterator[Batch]:
+        """The batch of a step, to learn within the block; when it is left, the next one is drawn, too."""
+        kept, self._waiting = self._waiting, None
+        batch = kept[1].result() if kept and kept[0] == step else self._draw(step=step)
+        following = step + 1
+        if not self._ahead or following >= self._part.steps or following % self._part.save_every == 0:
+            yield batch
+            return
+        with ThreadPoolExecutor(1) as thread:  # leaving it waits: weights change between batches only
+            self._waiting = (following, thread.submit(self._draw, step=following))
+            yield batch
 
 
 def draw_batch(

@@ -7,16 +7,17 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kascade.clock import Clock
 from kascade.data.chat import ChatFormat, template
 from kascade.environments.base import Task
+from kascade.errors import Fault, UserError
+from kascade.learning.distributed import ShardedTrainer, WorkerLost, rank, world
 from kascade.learning.metrics import append_metrics, truncate_metrics
 from kascade.learning.model_trainer import ModelTrainer
-from kascade.learning.state import load_state, save_state
 from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, load_tokenizer
 from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
@@ -116,7 +117,27 @@ class Job:
         save_every: int,
         take_step: Callable[[int], StepMetrics],
     ) -> None:
-        """Take the steps that are still to do; killed at any moment, the next call gives the same weights."""
+        """Take the steps that are still to do; killed at any moment, the next call gives the same weights.
+
+        When a process that trains with others is lost, the steps since the last state are taken again.
+        """
+        while True:
+            try:
+                self._take_steps(policy, trainer, steps, save_every, take_step)
+                return
+            except WorkerLost as lost:
+                if self.training is None:
+                    raise
+                log.warning("%s; going on from the last training state", lost)
+
+    def _take_steps(
+        self,
+        policy: Policy,
+        trainer: Trainer,
+        steps: int,
+        save_every: int,
+        take_step: Callable[[int], StepMetrics],
+    ) -> None:
         for step in range(self._resume(policy, trainer), steps):
             metrics = take_step(step)
             if isinstance(policy.engine, SpeculativeEngine):
@@ -125,7 +146,7 @@ class Job:
             self._record(step, steps, metrics)
             if self.training and ((step + 1) % save_every == 0 or step + 1 == steps):
                 with self.clock.section("saving"):
-                    save_state(self.training / "state", step + 1, trainer.model, trainer.optimizer)
+                    trainer.save(self.training / "state", step + 1)
             self.after_step(step + 1)
 
     def skip(self, note: str) -> None:
@@ -138,12 +159,15 @@ class Job:
     def _resume(self, policy: Policy, trainer: Trainer) -> int:
         if self.training is None:
             return 0
-        done = load_state(self.training / "state", trainer.model, trainer.optimizer)
-        truncate_metrics(self.training / "metrics.jsonl", done)
+        done = trainer.load(self.training / "state")
+        if rank() == 0:
+            truncate_metrics(self.training / "metrics.jsonl", done)
         policy.sync(done)
         return done
 
     def _record(self, step: int, steps: int, metrics: StepMetrics) -> None:
+        if rank() != 0:  # the first process speaks for all
+            return
         if self.training is not None:
             append_metrics(self.training / "metrics.jsonl", step, metrics)
         if self.progress is not None:
@@ -153,17 +177,26 @@ class Job:
 
 def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
     """The trainer of a stage's policy, as its part of the recipe says."""
+    common: dict[str, Any] = {
+        "total_steps": part.steps,
+        "micro_batch_tokens": part.micro_batch_tokens,
+        "pad_id": policy.pad_id,
+    }
+    if world() > 1:
+        _refuse_alone_only(part)
+        return ShardedTrainer(policy.model, part.optimizer, **common)
     if part.moe is not None and part.moe.routing_replay and not isinstance(part, SFTStage):
         policy.use_engine(RoutedEngine(policy.model, end_ids=policy.chat.end_ids))
-    return ModelTrainer(
-        policy.model,
-        part.optimizer,
-        total_steps=part.steps,
-        micro_batch_tokens=part.micro_batch_tokens,
-        pad_id=policy.pad_id,
-        moe=part.moe,
-        mtp=part.mtp,
-    )
+    return ModelTrainer(policy.model, part.optimizer, **common, moe=part.moe, mtp=part.mtp)
+
+
+def _refuse_alone_only(part: StagePart) -> None:
+    """Raise UserError for what a trainer spread over processes does not do."""
+    named = [name for name in ("moe", "mtp") if getattr(part, name) is not None]
+    if named:
+        what = "is not there when several processes train together"
+        remedy = "leave it out, or train in one process"
+        raise UserError([Fault(f"stage {part.name!r} {name}", what, remedy=remedy) for name in named])
 
 
 def derive_seed(*parts: object) -> int:

@@ -14,7 +14,7 @@ from kascade.environments.base import Grade, Task
 from kascade.errors import TrainingStopped
 from kascade.learning.advantages import Floats, Mask
 from kascade.learning.limits import check_limits
-from kascade.recipe.schema import RolloutStage, Sampling
+from kascade.recipe.schema import RLStage, RolloutStage, Sampling
 from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import Prompt, Sample, SamplingParams
 from kascade.stages.job import Job, Policy
@@ -220,7 +220,8 @@ def limit_check(
     Nucleus sampling renormalises what it keeps, at least top_p, so it may raise a log-probability by up to
     -log top_p; top-k sampling by an unknown amount, so there the gap is not held to its limit.
     """
-    hidden = set() if part.sampling.top_k is None else {"logprob_gap"}
+    older = isinstance(part, RLStage) and part.workers.asynchronous  # the gap is one of weights, too
+    hidden = {"logprob_gap"} if older or part.sampling.top_k is not None else set()
 
     def check(learnt: Mapping[str, float]) -> None:
         metrics = {name: value for name, value in {**seen, **learnt}.items() if name not in hidden}
