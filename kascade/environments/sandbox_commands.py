@@ -149,7 +149,8 @@ class CommandSandbox:
     def _accepted(self, isolation: Isolation) -> Isolation:
         confined = isolation.seccomp and (isolation.landlock or isolation.namespaces)
         if not confined and not self.allow_unconfined:
-            what = "; ".join(isolation.problems()) or "neither Landlock nor namespaces: files can be read"
+            missing = "seccomp" if not isolation.seccomp else "namespaces and no Landlock"
+            what = f"this host has no {missing}: commands could do as they like"
             remedy = f"use a kernel with seccomp and Landlock or user namespaces, or set {UNCONFINED}=1"
             raise UserError(Fault("sandbox", what, remedy=remedy))
         return isolation

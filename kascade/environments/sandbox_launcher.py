@@ -137,6 +137,7 @@ def _keep(order: dict[str, Any], uid: int, mapped: int, starting: int, files: Fi
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+        checked(libc.prctl(confinement.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the keeper")
         _become(order, starting, files)
     checked(libc.prctl(confinement.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the keeper")
     _new_root(order, order["shown"])
