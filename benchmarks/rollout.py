@@ -7,40 +7,55 @@ once their lengths are spread geometrically over 1:8, from 16 to 128.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.measure import Measurement, compare
 from kascade.models.mini import MINI_CONFIGS, mini_config
-from kascade.rollout.native import NativeEngine, _Row
+from kascade.rollout.ending import Ending
+from kascade.rollout.native import NativeEngine
+from kascade.rollout.rows import Bools, Ints
 from kascade.rollout.types import Prompt, SamplingParams
 
 VOCABULARY, PROMPT_TOKENS = 512, 7
 PROMPTS, SAMPLES = 16, 8
 FIXED_LENGTH = 64
 SPREAD = (16, 128)
-NEVER = -1  # no token: marks the end of an answer whose length is given
+GPU_LENGTH = 512
+QWEN3_06B = {
+    "vocab_size": 151_936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 class GivenLengths(NativeEngine):
     """Ends each answer at a given length, as `EndAtLength` does for `generate`."""
 
     def __init__(self, model: PreTrainedModel, lengths: Sequence[int]) -> None:
-        super().__init__(model, end_ids=[NEVER])
+        super().__init__(model, end_ids=[])
         self.lengths = lengths
 
-    def _append(self, rows: Sequence[_Row], logits: Tensor, params: SamplingParams) -> None:
-        super()._append(rows, logits, params)
-        for row in rows:
-            if len(row.tokens) == self.lengths[row.prompt * SAMPLES + row.sample]:
-                row.tokens[-1] = NEVER
+    def make_ending(self, prompts: Sequence[Prompt], params: SamplingParams) -> Ending:
+        return _AtLength(params, self.lengths)
+
+
+class _AtLength(Ending):
+    def __init__(self, params: SamplingParams, lengths: Sequence[int]) -> None:
+        super().__init__(params, [], [], None)
+        self.lengths = np.array(lengths)
+
+    def stopped(self, numbers: Ints, positions: Ints, tokens: Ints) -> Bools:
+        return positions + 1 == self.lengths[numbers]
 
 
 class EndAtLength(StoppingCriteria):  # type: ignore[misc]
@@ -52,7 +67,43 @@ class EndAtLength(StoppingCriteria):  # type: ignore[misc]
 
 
 def run(quick: bool) -> list[Measurement]:
+    """On the CPU; where there is a GPU, a 0.6B model on it as well (`on_gpu`)."""
     transformers_logging.set_verbosity_error()  # on CPU there is no kernel to advise
+    return [*on_cpu(quick), *(on_gpu(quick) if torch.cuda.is_available() else [])]
+
+
+def on_gpu(quick: bool) -> list[Measurement]:
+    """Tokens per second of wall time, bf16, random weights in the shape of Qwen3-0.6B, rows as on the CPU."""
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model: Any = AutoModelForCausalLM.from_config(Qwen3Config(**QWEN3_06B), dtype=torch.bfloat16).eval()
+    model.generation_config.eos_token_id = None
+    lengths = [FIXED_LENGTH if quick else GPU_LENGTH] * (PROMPTS * SAMPLES)
+    ids = random_prompts()
+    ours = partial(sample_ours, GivenLengths(model, lengths), ids, max(lengths))
+    peer = partial(sample_peer, model, ids, lengths)
+    own, other = compare_wall(ours, peer, 1 if quick else 5)
+    name = f"rollout on {torch.cuda.get_device_name()}, qwen3 0.6B bf16, {len(lengths)} x {lengths[0]} tokens"
+    tokens = sum(lengths)
+    return [Measurement(name, tokens / own, "tokens / s", tokens / other, "transformers generate")]
+
+
+def compare_wall(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median seconds of both, called in turns after one call each to warm up, the GPU waited for."""
+
+    def seconds(work: Callable[[], object]) -> float:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    seconds(ours), seconds(peer)
+    times = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    return median(own for own, _ in times), median(other for _, other in times)
+
+
+def on_cpu(quick: bool) -> list[Measurement]:
     rounds = 1 if quick else 5
     fixed = [FIXED_LENGTH] * (PROMPTS * SAMPLES)
     cases = {"128 x 64 tokens": fixed, "128 x 16 to 128 tokens": spread_lengths(PROMPTS * SAMPLES)}
@@ -79,9 +130,13 @@ def make_model(name: str) -> PreTrainedModel:
     return model
 
 
-def measure(name: str, model: PreTrainedModel, lengths: Sequence[int], rounds: int) -> Measurement:
+def random_prompts() -> list[list[int]]:
     rng = random.Random(0)
-    ids = [[rng.randrange(2, VOCABULARY) for _ in range(PROMPT_TOKENS)] for _ in range(PROMPTS)]
+    return [[rng.randrange(2, VOCABULARY) for _ in range(PROMPT_TOKENS)] for _ in range(PROMPTS)]
+
+
+def measure(name: str, model: PreTrainedModel, lengths: Sequence[int], rounds: int) -> Measurement:
+    ids = random_prompts()
     own, other = compare(
         partial(sample_ours, GivenLengths(model, lengths), ids, max(lengths)),
         partial(sample_peer, model, ids, lengths),
@@ -102,13 +157,13 @@ def sample_ours(engine: NativeEngine, ids: Sequence[Sequence[int]], longest: int
 def sample_peer(model: Any, ids: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     """Returns the number of tokens drawn, those after an answer's end included."""
     drawn = model.generate(
-        torch.tensor(ids),
-        attention_mask=torch.ones(len(ids), PROMPT_TOKENS, dtype=torch.long),
+        torch.tensor(ids, device=model.device),
+        attention_mask=torch.ones(len(ids), PROMPT_TOKENS, dtype=torch.long, device=model.device),
         num_return_sequences=SAMPLES,
         max_new_tokens=max(lengths),
         do_sample=True,
         top_k=0,
         pad_token_id=0,
-        stopping_criteria=StoppingCriteriaList([EndAtLength(torch.tensor(lengths))]),
+        stopping_criteria=StoppingCriteriaList([EndAtLength(torch.tensor(lengths, device=model.device))]),
     )
     return int(drawn[:, PROMPT_TOKENS:].numel())

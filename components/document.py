@@ -32,7 +32,10 @@ def readme(name: str) -> str:
     lines += _table("Outputs", spec.outputs or {})
     needs = ", ".join(f"Kubeflow {d['name']} {d['version']}" for d in metadata["dependencies"]["kubeflow"])
     lines += [f"Stability: {metadata['stability']}. Needs: {needs}.", ""]
-    lines += [f"Tags: {', '.join(metadata['tags'])}. Last verified: {str(metadata['lastVerified'])[:10]}.", ""]
+    lines += [
+        f"Tags: {', '.join(metadata['tags'])}. Last verified: {str(metadata['lastVerified'])[:10]}.",
+        "",
+    ]
     lines += ["<!-- Made by `python -m components.document`; change the code instead. -->"]
     return "\n".join(lines) + "\n"
 

@@ -19,7 +19,9 @@ Component = dict[str, Any]
 
 def python_components() -> Iterator[Component]:
     """Every installed distribution, once, by normalised name."""
-    found = {normalised(name): distribution for distribution in distributions() if (name := distribution.name)}
+    found = {
+        normalised(name): distribution for distribution in distributions() if (name := distribution.name)
+    }
     for name in sorted(found):
         distribution = found[name]
         licence = licence_of(distribution)

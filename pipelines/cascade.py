@@ -22,14 +22,13 @@ from pipelines.steps import Component, Steps, Task, Thread, Value
 
 __all__ = ["Steps", "build_cascade"]
 
+
 def build_cascade(recipe: Recipe, steps: Steps, scales: Mapping[str, Any] | None = None) -> Any:
     """The pipeline of a recipe; its parameters are the run form's (`pipelines.run_form`).
 
     scales: those that the form may name.
     """
-    stages = {
-        stage.name: switched_stage(recipe, number, steps) for number, stage in enumerate(recipe.stages)
-    }
+    stages = {stage.name: switched_stage(recipe, number, steps) for number, stage in enumerate(recipe.stages)}
     light = recipe.cluster.light
     packed = pack(recipe, scales)
 

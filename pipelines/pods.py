@@ -1,4 +1,4 @@
-"""A step's pod: what the recipe's `cluster` part says, put on a task as far as Kubeflow Pipelines can hold it.
+"""A step's pod: the recipe's `cluster` part, put on a task as far as Kubeflow Pipelines can hold it.
 
 Resources, image, retries and caching go into the pipeline; node selection, tolerations, secrets, volumes and
 time limits into its Kubernetes part. None of it matters to `kfp.local`, save retries and caching.
@@ -38,7 +38,7 @@ def variant(component: Component, label: str | None) -> Component:
 
 
 def place(task: Task, cluster: Cluster, placement: Placement, *, launches: bool = False) -> Task:
-    """Give a task its pod. launches: its settings are for the job that it launches; the pod itself is small."""
+    """Give a task its pod. launches: its settings are for the job that it launches; its own pod is small."""
     if image := placement.image or cluster.image:
         task.set_container_image(image)
     _resources(task, placement)

@@ -1,7 +1,6 @@
 """One guarded stage as a sub-pipeline: train, evaluate, judge, recover where it regressed, settle."""
 
 from collections.abc import Callable
-from typing import Any
 
 from kfp import dsl
 
@@ -134,9 +133,7 @@ class _Stage:
             recovered = self._learn(thread, attempt, checkpoint, parent)
             recovered.set_display_name(f"Recover, round {round_}")
             regressed = self._judge(thread, attempt, recovered.output, parent)
-            candidate: str = self._recovered_or_kept(
-                following, thread, regressed, recovered.output, parent
-            )
+            candidate: str = self._recovered_or_kept(following, thread, regressed, recovered.output, parent)
             return candidate
 
         return recovery

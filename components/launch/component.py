@@ -32,5 +32,6 @@ def launch(
         from dataclasses import asdict
 
         from kascade.cluster.place import launch_step
+        from kascade.cluster.worker import Work
 
-        return launch_step(run, stage, attempt, checkpoint, parent, asdict(task_config))
+        return launch_step(Work(run, stage, attempt, checkpoint, parent), asdict(task_config))

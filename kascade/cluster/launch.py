@@ -42,7 +42,7 @@ class Launcher:
     """Jobs of one namespace, through a `kubernetes.client.ApiClient`."""
 
     def __init__(self, client: Any, namespace: str) -> None:
-        from kubernetes.client import CoreV1Api, CustomObjectsApi
+        from kubernetes.client import CoreV1Api, CustomObjectsApi  # type: ignore[import-untyped]
 
         self.namespace = namespace
         self._custom, self._core = CustomObjectsApi(client), CoreV1Api(client)
@@ -71,28 +71,29 @@ class Launcher:
             self._delete(kind, name)
 
     def _create_or_join(self, kind: JobKind, manifest: Mapping[str, Any], patience: Patience) -> None:
-        from kubernetes.client.exceptions import ApiException
+        from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
 
         name = manifest["metadata"]["name"]
         try:
             self._custom.create_namespaced_custom_object(*self._at(kind), dict(manifest))
             log.info("created %s %s/%s", kind.kind, self.namespace, name)
-            return
+            return None
         except ApiException as error:
             if error.status != 409:
                 raise JobFailed(f"{kind.kind} {name} was refused: {error.reason}: {error.body}") from error
         found = self._get(kind, name)
         if found is None:
-            return self._create_or_join(kind, manifest, patience)
+            self._create_or_join(kind, manifest, patience)
+            return
         if "deletionTimestamp" in found["metadata"] or kind.state(found).phase == "failed":
             log.info("%s %s is left over from an earlier try; it makes way", kind.kind, name)
             self._delete(kind, name)
             self._wait_until_gone(kind, name, patience)
-            return self._create_or_join(kind, manifest, patience)
+            self._create_or_join(kind, manifest, patience)
+            return
         log.info("%s %s/%s is there already: waiting for it", kind.kind, self.namespace, name)
         owners = {"metadata": {"ownerReferences": manifest["metadata"].get("ownerReferences", [])}}
         self._custom.patch_namespaced_custom_object(*self._at(kind), name, owners)
-        return None
 
     def _wait(
         self, kind: JobKind, name: str, heartbeat: Callable[[], object], patience: Patience
@@ -119,7 +120,9 @@ class Launcher:
             last = state
             time.sleep(patience.poll_s)
 
-    def _check_time(self, kind: JobKind, name: str, silent_s: float, run_s: float, patience: Patience) -> None:
+    def _check_time(
+        self, kind: JobKind, name: str, silent_s: float, run_s: float, patience: Patience
+    ) -> None:
         if silent_s > patience.silence_s:
             raise JobFailed(
                 f"{kind.kind} {name} runs, but has shown no progress for {silent_s:.0f} s (silence_s)"

@@ -58,7 +58,9 @@ def train_job(
         "resourcesPerNode": settings.resources,
         "env": settings.env,
     }
-    deadline = {"activeDeadlineSeconds": placement.deadline_s} if placement.deadline_s and api.deadline else {}
+    deadline = (
+        {"activeDeadlineSeconds": placement.deadline_s} if placement.deadline_s and api.deadline else {}
+    )
     return {
         "apiVersion": TRAINJOB.api_version,
         "kind": TRAINJOB.kind,

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,12 @@ from kascade.cluster.launch import Launcher, Patience
 from kascade.cluster.manifests import ray_job, train_job
 from kascade.cluster.pod import pod_settings
 from kascade.cluster.versions import trainjob_api
-from kascade.cluster.worker import arguments, job_step, read_result, train_here
+from kascade.cluster.worker import Work, read_result, train_here
 from kascade.errors import Fault, KascadeError, UserError
 from kascade.recipe.cluster import RunsAs
 from kascade.recipe.identity import find_stage, short_hash
 from kascade.recipe.schema import Recipe
 from kascade.storage.files import read_json
-from kascade.storage.layout import RunLayout
 
 log = logging.getLogger(__name__)
 
@@ -34,51 +34,44 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 CONTROLLER_LABEL = {"app.kubernetes.io/managed-by": "kascade"}
 
 
-def launch_step(
-    run: str, stage: str, attempt: str, checkpoint: str, parent: str, task_config: Mapping[str, Any]
-) -> str:
+def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
     """Train a stage, or recover it, where the run's recipe says. Returns the checkpoint's reference.
 
-    attempt: "train" or "recover-N". task_config: fields of `dsl.TaskConfig`. Raises JobFailed, or the
-    error that the job itself wrote down.
+    task_config: fields of `dsl.TaskConfig`. Raises JobFailed, or the error that the job itself wrote down.
     """
-    layout = RunLayout(Path(run))
-    recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
-    shape = recipe.cluster.shape_of(stage, find_stage(recipe, stage).kind)
+    recipe = Recipe.model_validate_json(work.layout.resolved_recipe.read_text(encoding="utf-8"))
+    shape = recipe.cluster.shape_of(work.stage, find_stage(recipe, work.stage).kind)
     if shape == "inline" or "KUBERNETES_SERVICE_HOST" not in os.environ:
         if shape != "inline":
-            log.info("no cluster here: %s learns in this process, not as a %s", stage, shape)
-        return train_here(run, stage, attempt, checkpoint, parent)
-    from kubernetes import client, config
+            log.info("no cluster here: %s learns in this process, not as a %s", work.stage, shape)
+        return train_here(work)
+    from kubernetes import client, config  # type: ignore[import-untyped]
 
     config.load_incluster_config()
     api = client.ApiClient()
-    work = arguments(run, stage, attempt, checkpoint, parent)
     kind, manifest = _job(api, recipe, shape, work, task_config)
-    placement = recipe.cluster.placement(stage)
-    launcher = Launcher(api, _namespace())
-    name = manifest["metadata"]["name"]
+    placement = recipe.cluster.placement(work.stage)
+    patience = Patience(placement.silence_s, placement.deadline_s)
+    work.layout.task_error(work.step).unlink(missing_ok=True)  # of an earlier try
     try:
-        launcher.run(
-            kind, manifest, _heartbeat(layout, stage, attempt), Patience(placement.silence_s, placement.deadline_s)
-        )
+        Launcher(api, _namespace()).run(kind, manifest, _heartbeat(work), patience)
     except JobFailed as error:
-        raise _own_error(layout, stage, attempt) or error from None
-    return read_result(layout, stage, attempt, name)
+        raise _own_error(work) or error from None
+    return read_result(work, manifest["metadata"]["name"])
 
 
 def _job(
-    api: Any, recipe: Recipe, shape: RunsAs, work: list[str], task_config: Mapping[str, Any]
+    api: Any, recipe: Recipe, shape: RunsAs, work: Work, task_config: Mapping[str, Any]
 ) -> tuple[JobKind, dict[str, Any]]:
-    run, stage, attempt, *_ = work
-    cluster, placement = recipe.cluster, recipe.cluster.placement(stage)
-    name = job_name(stage, attempt, work)
+    cluster, placement = recipe.cluster, recipe.cluster.placement(work.stage)
+    name = job_name(work)
     settings = pod_settings(cluster, placement, task_config, image=f"kascade:{kascade.__version__}")
-    command = ["-m", "kascade.cluster.worker", name, *work]
+    command = ["-m", "kascade.cluster.worker", name, *astuple(work)]
+    run = label_value(Path(work.run).name)
     common: dict[str, Any] = {
         "cluster": cluster,
         "placement": placement,
-        "labels": {**CONTROLLER_LABEL, "kascade.dev/stage": stage, "kascade.dev/run": label_value(Path(run).name)},
+        "labels": {**CONTROLLER_LABEL, "kascade.dev/stage": work.stage, "kascade.dev/run": run},
         "owners": owner_references(os.environ),
     }
     if shape == "trainjob":
@@ -86,9 +79,10 @@ def _job(
     return RAYJOB, ray_job(name, command, settings, **common)
 
 
-def job_name(stage: str, attempt: str, work: list[str]) -> str:
-    """The same work has the same name, so that a second try finds the job of the first. At most 47 characters."""
-    return f"kc-{stage[:16].replace('_', '-').strip('-')}-{attempt}-{short_hash(work)}"
+def job_name(work: Work) -> str:
+    """The same work has the same name, so that a second try finds the first's job. At most 47 characters."""
+    stage = work.stage[:16].replace("_", "-").strip("-")
+    return f"kc-{stage}-{work.attempt}-{short_hash(astuple(work))}"
 
 
 def label_value(text: str) -> str:
@@ -117,9 +111,9 @@ def _namespace() -> str:
     return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
 
 
-def _heartbeat(layout: RunLayout, stage: str, attempt: str) -> Callable[[], object]:
+def _heartbeat(work: Work) -> Callable[[], object]:
     """When the job last wrote its progress or its log, which lie in storage that both see."""
-    paths = (layout.progress(f"{stage}.{attempt}"), layout.log(job_step(stage, attempt)))
+    paths = (work.layout.progress(f"{work.stage}.{work.attempt}"), work.layout.log(work.step))
 
     def beat() -> object:
         return tuple(path.stat().st_mtime_ns if path.exists() else None for path in paths)
@@ -127,12 +121,12 @@ def _heartbeat(layout: RunLayout, stage: str, attempt: str) -> Callable[[], obje
     return beat
 
 
-def _own_error(layout: RunLayout, stage: str, attempt: str) -> KascadeError | None:
+def _own_error(work: Work) -> KascadeError | None:
     """What the job wrote down about its own end: faults for people rather than a pod's log."""
-    path = layout.task_error(job_step(stage, attempt))
+    path = work.layout.task_error(work.step)
     if not path.exists():
         return None
     error = read_json(path)
     if error["faults"]:
         return UserError([Fault(**fault) for fault in error["faults"]])
-    return JobFailed(f"{error['type']}: {error['message']}\nlog: {layout.log(job_step(stage, attempt))}")
+    return JobFailed(f"{error['type']}: {error['message']}\nlog: {work.layout.log(work.step)}")

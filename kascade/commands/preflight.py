@@ -20,24 +20,25 @@ def preflight_faults(loaded: LoadedRecipe, out: Path | None = None) -> list[Faul
 
 
 def _model_faults(loaded: LoadedRecipe) -> list[Fault]:
+    from kascade.models.fit import fit_faults
     from kascade.models.load import BUILTIN_SCHEME, check_model_folder, resolve_source
 
     source = loaded.recipe.model.source
     if Path(source).is_dir():
-        return check_model_folder(Path(source))
+        return check_model_folder(Path(source)) or fit_faults(Path(source), loaded.recipe)
     is_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~", BUILTIN_SCHEME))
     if is_hub_id:  # fetching it is the run's business
         return []
     try:
-        return check_model_folder(resolve_source(source))
+        folder = resolve_source(source)
+        return check_model_folder(folder) or fit_faults(folder, loaded.recipe)
     except UserError as error:
         where = loaded.place("model", "source")
         return [Fault(where, fault.what, fault.allowed, fault.remedy) for fault in error.faults]
 
 
-def _sources(loaded: LoadedRecipe) -> Iterator[tuple[str, str, str]]:
-    """(environment, path, place) of each data file, once."""
-    seen: set[tuple[str, str]] = set()
+def _sources(loaded: LoadedRecipe) -> Iterator[tuple[DataSource, str]]:
+    """(data source, place) of all rows that are read, each once."""
     parts: list[tuple[tuple[str | int, ...], DataSource]] = [
         (("stages", i, "data", j, "source", "path"), mix.source)
         for i, stage in enumerate(loaded.recipe.stages)
@@ -45,28 +46,36 @@ def _sources(loaded: LoadedRecipe) -> Iterator[tuple[str, str, str]]:
     ]
     for i, exam in enumerate(loaded.recipe.benchmarks):
         parts.append((("benchmarks", i, "source", "path"), exam.source))
+    seen: list[DataSource] = []
     for path, source in parts:
-        if source.path is not None and (source.environment, source.path) not in seen:
-            seen.add((source.environment, source.path))
-            yield source.environment, source.path, loaded.place(*path)
+        if source.path is not None and source not in seen:
+            seen.append(source)
+            yield source, loaded.place(*path)
 
 
 def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
-    from kascade.data.rows import tasks_from_rows
+    from kascade.data.files import local_path
     from kascade.environments import get_environment
+    from kascade.environments.loading import load_tasks
 
     faults: list[Fault] = []
-    for environment, path, place in _sources(loaded):
-        if not Path(path).is_file():
-            remedy = f"put rows there, or name another file: data: {{{environment}: PATH}}"
-            faults.append(Fault(place, f"{path} does not exist", "a JSONL file of NeMo-Gym rows", remedy))
-            continue
+    for source, place in _sources(loaded):
+        path = str(source.path)
         try:
-            tasks_from_rows(get_environment(environment), Path(path))
+            local = local_path(path)
+            if local is None:  # fetching it is the run's business
+                continue
+            if not local.exists():
+                remedy = f"put rows there, or name others: data: {{{source.environment}: PATH}}"
+                allowed = "a file or folder of rows, hf://OWNER/NAME, s3://BUCKET/KEY"
+                faults.append(Fault(place, f"{path} does not exist", allowed, remedy))
+                continue
+            load_tasks(get_environment(source.environment), source)
         except UserError as error:
             faults += error.faults[:FAULTS_PER_FILE]
             if len(error.faults) > FAULTS_PER_FILE:
-                faults.append(Fault(path, f"{len(error.faults) - FAULTS_PER_FILE} more faulty rows"))
+                what = f"{len(error.faults) - FAULTS_PER_FILE} more faulty rows"
+                faults.append(Fault(path, what, remedy="all of them: kascade data check"))
     return faults
 
 

@@ -47,12 +47,18 @@ class Conversation:
         self.token_ids = list(self.prompt_ids)
         self.learnt = [False] * len(self.prompt_ids)
 
-    def add_answer(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> None:
-        """Append sampled tokens. Raises ValueError when a token lacks its log-probability."""
-        if len(token_ids) != len(logprobs):
-            raise ValueError(f"{len(token_ids)} sampled tokens, but {len(logprobs)} log-probabilities")
+    def add_answer(
+        self, token_ids: Sequence[int], logprobs: Sequence[float], drawn: Sequence[bool] | None = None
+    ) -> None:
+        """Append an answer's tokens; drawn: which of them were sampled, None: all.
+
+        Raises ValueError when a sampled token lacks its log-probability.
+        """
+        drawn = [True] * len(token_ids) if drawn is None else drawn
+        if sum(drawn) != len(logprobs):
+            raise ValueError(f"{sum(drawn)} sampled tokens, but {len(logprobs)} log-probabilities")
         self.token_ids += token_ids
-        self.learnt += [True] * len(token_ids)
+        self.learnt += drawn
         self.logprobs += logprobs
 
     def add_context(self, chat: ChatFormat, messages: Sequence[Message], *, thinking: bool) -> None:

@@ -1,73 +1,65 @@
-"""NeMo-Gym rows: JSONL in, dictionaries and tasks out; all faults of a file at once."""
+"""Rows in: any data source as NeMo-Gym rows, each with the place it was read from, or the fault of it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from kascade.environments.base import Environment, Task
+from kascade.data.files import Row, read_source
+from kascade.data.layouts import LAYOUTS
+from kascade.data.shapes import nemo_gym_rows
 from kascade.errors import Fault, UserError
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from kascade.recipe.parts import DataSource
+
+__all__ = ["BadRows", "Row", "field_fault", "read_rows"]
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(line number, row) of each non-blank line of a JSONL file.
+def read_rows(source: DataSource) -> Iterator[tuple[str, Row | Fault]]:
+    """(place, row or fault) of each row of a source, in order; the place is `file:line` or `file row N`.
 
-    Raises UserError at once when the file cannot be opened, and at the end with all bad lines
-    (`file:line`), so that a reader who collects faults of its own sees every good row first.
+    Raises UserError when there is nothing to read.
     """
-    faults: list[Fault] = []
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        remedy = "check `path` of the data source"
-        raise UserError(Fault(str(path), f"cannot be read: {error.strerror}", remedy=remedy)) from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            parsed = _parse(line, f"{path}:{number}")
-            if isinstance(parsed, Fault):
-                faults.append(parsed)
-            else:
-                yield number, parsed
-    if faults:
-        raise UserError(faults)
+    if source.layout not in LAYOUTS and source.layout != "auto":
+        allowed = ", ".join(["auto", *sorted(LAYOUTS)])
+        raise UserError(Fault("layout", f"{source.layout!r} is not a known layout of rows", allowed))
+    for place, found in read_source(source):
+        if isinstance(found, Fault):
+            yield place, found
+            continue
+        try:
+            rows = nemo_gym_rows(found, source)
+        except ValueError as error:
+            yield place, field_fault(place, error, "see docs/data.md for the shapes of rows")
+        else:
+            for row in rows:
+                yield place, row
 
 
-def _parse(line: bytes, where: str) -> Row | Fault:
-    try:
-        row = json.loads(line)  # bytes: json detects the encoding and refuses what is not Unicode
-    except (ValueError, RecursionError) as error:
-        return Fault(where, f"is not JSON: {error}", allowed="one JSON object a line")
-    if not isinstance(row, dict):
-        return Fault(where, f"is a {type(row).__name__}, not an object", allowed="one JSON object a line")
-    return row
+def field_fault(place: str, error: ValueError, remedy: str) -> Fault:
+    """A fault from "field: what is wrong", as environments raise it."""
+    name, colon, what = str(error).partition(": ")
+    if colon and name and " " not in name:
+        return Fault(f"{place} {name}", what, remedy=remedy)
+    return Fault(place, str(error), remedy=remedy)
 
 
-def tasks_from_rows(environment: Environment, path: Path) -> list[Task]:
-    """The file's rows as tasks of `environment`, without repeated questions.
+@dataclass(slots=True)
+class BadRows:
+    """What is done with bad rows: collected; skipped up to a limit where the recipe allows that."""
 
-    Raises UserError with the faults of all lines, or when the file holds no row.
-    """
-    tasks: dict[str, Task] = {}
-    faults: list[Fault] = []
-    try:
-        for number, row in read_rows(path):
-            try:
-                task = environment.from_row(row)
-            except ValueError as error:
-                remedy = f"see the row format of environment {environment.name!r}"
-                faults.append(Fault(f"{path}:{number}", str(error), remedy=remedy))
-            else:
-                tasks.setdefault(task.id, task)
-    except UserError as error:
-        faults.extend(error.faults)
-    if not tasks and not faults:
-        faults.append(Fault(str(path), "holds no rows", allowed="one JSON object a line"))
-    if faults:
-        raise UserError(faults)
-    return list(tasks.values())
+    source: DataSource
+    faults: list[Fault] = field(default_factory=list)
+
+    def raise_if_too_many(self) -> None:
+        """Raises UserError with every fault, unless they are few enough to skip."""
+        if not self.faults:
+            return
+        if self.source.on_bad_row == "stop":
+            raise UserError(self.faults)
+        if len(self.faults) > self.source.max_bad_rows:
+            what = f"{len(self.faults)} rows are at fault, max_bad_rows is {self.source.max_bad_rows}"
+            limit = Fault(str(self.source.path), what, remedy="mend the rows below, or raise max_bad_rows")
+            raise UserError([limit, *self.faults])

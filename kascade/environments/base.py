@@ -7,8 +7,10 @@ import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NotRequired, TypedDict, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NotRequired, Self, TypedDict, get_args
 
 Domain = Literal[
     "math",
@@ -105,6 +107,21 @@ class Environment(ABC):
 
     name: ClassVar[str]
     domain: ClassVar[Domain]
+    option_names: ClassVar[tuple[str, ...]] = ()
+    sandboxes: ClassVar[tuple[Literal["programs", "commands"], ...]] = ()  # what untrusted code it runs in
+    options: Mapping[str, Any] = MappingProxyType({})
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """This environment as a recipe's data source configures it. Raises ValueError naming the option.
+
+        What grading needs of its options goes into each task's fields: a task is graded by its name alone.
+        """
+        if unknown := [name for name in options if name not in self.option_names]:
+            known = ", ".join(self.option_names) or "it has none"
+            raise ValueError(f"options.{unknown[0]}: {self.name} has no such option (allowed: {known})")
+        configured = copy(self)
+        configured.options = options
+        return configured
 
     @abstractmethod
     def pose(self, rng: random.Random, level: float) -> Task:
@@ -141,6 +158,11 @@ THINK_END = "</think>"
 def final_answer(completion: str) -> str:
     """What follows the last end-of-think tag; the whole text when there is none."""
     return completion.rpartition(THINK_END)[2].strip()
+
+
+def visible_answer(task: Task, completion: str) -> str:
+    """What follows the thinking; nothing where the task opened it and the completion never ended it."""
+    return "" if task.thinking and THINK_END not in completion else final_answer(completion)
 
 
 def split_of(task_id: str) -> Split:

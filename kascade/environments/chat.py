@@ -8,10 +8,15 @@ the judge prefers it to a fixed, middling one. Demonstrations are of mixed quali
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.genrm import GenRM, against_baselines
+from kascade.environments.judge import current_judge
+from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.words import NAMES, NOUNS
+from kascade.errors import Fault, UserError
 
 POLITE = ("please", "thank", "kind", "glad", "happy", "welcome")
 REQUESTS = (
@@ -52,9 +57,38 @@ class PairwiseChat(Environment):
             reference=(GOOD if rng.random() < DEMONSTRATED_GOOD else MIDDLING)[kind].format(**fill),
         )
 
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        """A conversation; `baseline` (an answer to beat) and `principle` are optional."""
+        messages = row_messages(row)
+        if messages[-1]["role"] != "user":
+            raise ValueError("responses_create_params.input: must end with the user's turn")
+        fields: dict[str, Any] = {"judged_by": "model"}
+        for name in ("baseline", "principle"):
+            value = row.get(name)
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{name}: text is needed")
+            fields[name] = value
+        return Task(self.name, self.domain, messages, fields, tools=row_tools(row))
+
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        """1 when preferred to the middling answer, 0.5 for a tie, 0 when the other is preferred."""
-        return [self._grade(task, answer) for answer in answers]
+        """1 when preferred to the baseline, 0.5 for a tie, 0 when the baseline is preferred.
+
+        The baseline is the middling answer here, a row's `baseline` there, which the recipe's judge compares
+        in both positions (Arena-Hard's protocol). No baseline or no verdict is an error.
+        """
+        return self.grade_all([(task, answers)])[0]
+
+    def grade_all(self, groups: Sequence[tuple[Task, Sequence[str]]]) -> list[list[Grade]]:
+        cases = [(task, answer) for task, answers in groups for answer in answers]
+        by_model = [case for case in cases if case[0].fields.get("judged_by") == "model"]
+        judged = iter(against_baselines(GenRM(current_judge()), by_model))
+        return [
+            [
+                next(judged) if task.fields.get("judged_by") == "model" else self._grade(task, answer)
+                for answer in answers
+            ]
+            for task, answers in groups
+        ]
 
     def _grade(self, task: Task, answer: str) -> Grade:
         mine, other, _ = self.compare(task, answer, task.fields["baseline"])
@@ -62,6 +96,10 @@ class PairwiseChat(Environment):
 
     def compare(self, task: Task, first: str, second: str) -> tuple[float, float, float]:
         """(score of first, score of second, ranking): scores 1 to 5; ranking 1 (first far better) to 6."""
+        if task.fields.get("judged_by") == "model":
+            what = "a row of genrm_compare has no rule to compare answers by"
+            remedy = "set judge.kind: genrm, or reward_model with preference pairs, and name a `judge`"
+            raise UserError(Fault(f"environment {self.name!r}", what, remedy=remedy))
         a, b = (quality(task, final_answer(answer)) for answer in (first, second))
         return a, b, min(6.0, max(1.0, 3.5 - (a - b)))
 

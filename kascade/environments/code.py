@@ -6,9 +6,11 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from kascade.environments.base import Environment, Grade, Task, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Message, Task, final_answer
+from kascade.environments.cpp_tests import run_cpp
 from kascade.environments.programs import (
     Expression,
     Program,
@@ -30,9 +32,14 @@ PHRASINGS = (
     "Write a function {signature} to {intent}.",
     "Python {signature}: {intent}.",
 )
+Written = tuple[str, str, UnitTests]  # language, source, tests
+Verdicts = dict[Written, list[bool] | str]
 NUM_TESTS = 5
 TIME_LIMIT_SECONDS = 1
 FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+CPP_FENCE = re.compile(r"^```(?:cpp|c\+\+|cc)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+LANGUAGES = ("python", "cpp")
+LIMITS = ("time_limit_secs", "memory_limit_mb", "float_tolerance")  # options that a row's own tests override
 
 
 def _returning(name: str, params: tuple[str, ...], intent: str, expression: str) -> Program:
@@ -104,18 +111,26 @@ KINDS: tuple[Callable[[random.Random, str], Program], ...] = (
 )
 
 
-def extract_program(answer: str) -> str:
+def extract_program(answer: str, language: str = "python") -> str:
     """The last fenced block after the thinking; the whole text when nothing is fenced."""
     text = final_answer(answer)
-    blocks: list[str] = FENCE.findall(text)
+    blocks: list[str] = (CPP_FENCE if language == "cpp" else FENCE).findall(text)
     return (blocks[-1] if blocks else text).strip("\n")
 
 
 class CodeGeneration(Environment):
-    """Programs judged by hidden tests: function calls or standard input and output."""
+    """Programs judged by hidden tests: function calls or standard input and output.
+
+    Options: `language` (python, cpp); `time_limit_secs`, `memory_limit_mb` and `float_tolerance` of each
+    test, for rows whose tests do not say; `tests`, for rows without tests: JSONL with `problem_id`,
+    `competition_id` and `unit_tests`.
+    """
 
     name = "code_gen"
-    domain = "code"
+    domain: ClassVar[Domain] = "code"
+    option_names = ("language", "tests", *LIMITS)
+    sandboxes = ("programs",)
+    language: ClassVar[str] = "python"
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """A one-line function in words; `level` widens the kinds, from one operation to conditionals."""
@@ -146,37 +161,107 @@ class CodeGeneration(Environment):
         """1 when every test passes, else 0; the component `tests_passed` is the share that does."""
         suites: list[UnitTests | str] = [_unit_tests(task) for task, _ in groups]
         programs = [
-            (program, suite)
-            for suite, (_, answers) in zip(suites, groups, strict=True)
+            (language, program, suite)
+            for suite, (task, answers) in zip(suites, groups, strict=True)
             if isinstance(suite, UnitTests)
-            for program in map(extract_program, answers)
+            for language in [task.fields.get("language", "python")]
+            for program in (extract_program(answer, language) for answer in answers)
             if program
         ]
-        verdicts = dict(zip(programs, run_tests(programs), strict=True))
+        verdicts = _run(programs)
         return [
             [
                 Grade.failed(suite)
                 if isinstance(suite, str)
-                else _grade(extract_program(answer), suite, verdicts)
+                else _grade(task.fields.get("language", "python"), answer, suite, verdicts)
                 for answer in answers
             ]
-            for suite, (_, answers) in zip(suites, groups, strict=True)
+            for suite, (task, answers) in zip(suites, groups, strict=True)
         ]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         """A row with `verifier_metadata.unit_tests`, or with `unit_tests` at top level."""
-        fields = verifier_fields(row)
-        UnitTests.parse(fields.get("unit_tests"))
-        return Task(
-            environment=self.name,
-            domain=self.domain,
-            messages=row_messages(row),
-            fields={"verifier_metadata": {"unit_tests": fields["unit_tests"]}},
+        language = self.options.get("language", self.language)
+        if language not in LANGUAGES:
+            raise ValueError(f"options.language: {language!r} is not one of {', '.join(LANGUAGES)}")
+        found = verifier_fields(row).get("unit_tests")
+        if found is None and row.get("problem_id") is not None:
+            fields = {"problem": f"{row.get('competition_id')}/{row['problem_id']}"}
+            found = _listed_tests(self.options.get("tests")).get(fields["problem"])
+        else:
+            fields = {}
+        if found is not None or not fields:
+            limits = {name: self.options[name] for name in LIMITS if name in self.options}
+            tests = {**limits, **found} if isinstance(found, Mapping) else found
+            UnitTests.parse(tests)
+            fields["verifier_metadata"] = {"unit_tests": tests}
+        if language != "python":
+            fields["language"] = language
+        return Task(self.name, self.domain, row_messages(row), fields)
+
+
+class CompetitiveCoding(CodeGeneration):
+    """NeMo-Gym's `competitive_coding_challenges`: C++ by default, tests in a file beside the rows.
+
+    Rows name `competition_id` and `problem_id`; option `tests` names the file. A problem without tests
+    loads, and its grades are errors that say so.
+    """
+
+    name = "competitive_coding_challenges"
+    sandboxes = ("commands",)
+    language: ClassVar[str] = "cpp"
+
+    def pose(self, rng: random.Random, level: float) -> Task:
+        """A sum over the numbers on standard input, to be written in C++."""
+        k, offset = rng.randint(2, 9), rng.randint(0, 9 + round(90 * level))
+        tests = [[rng.randint(-50, 50) for _ in range(rng.randint(1, 8))] for _ in range(NUM_TESTS)]
+        unit_tests = {
+            "time_limit_secs": TIME_LIMIT_SECONDS,
+            "inputs": [f"{len(numbers)}\n{' '.join(map(str, numbers))}\n" for numbers in tests],
+            "outputs": [f"{sum(n for n in numbers if n % k == 0) + offset}\n" for numbers in tests],
+        }
+        prompt = (
+            "Write a C++17 program. Standard input holds n and then n integers. Print the sum of those that "
+            f"{k} divides, plus {offset}."
         )
+        source = (
+            "#include <iostream>\nint main() {\n    long long n, x, s = 0;\n    std::cin >> n;\n"
+            f"    while (n-- && std::cin >> x) if (x % {k} == 0) s += x;\n"
+            f"    std::cout << s + {offset} << std::endl;\n}}\n"
+        )
+        fields = {"verifier_metadata": {"unit_tests": unit_tests}, "language": "cpp"}
+        message: Message = {"role": "user", "content": prompt}
+        return Task(self.name, self.domain, (message,), fields, f"```cpp\n{source}```")
+
+
+def _run(
+    programs: Sequence[tuple[str, str, UnitTests]],
+) -> dict[tuple[str, str, UnitTests], list[bool] | str]:
+    """Verdicts by (language, source, tests)."""
+    verdicts: dict[tuple[str, str, UnitTests], list[bool] | str] = {}
+    for language, runner in (("python", run_tests), ("cpp", run_cpp)):
+        own = list(dict.fromkeys(program for program in programs if program[0] == language))
+        if own:
+            verdicts |= dict(zip(own, runner([(source, tests) for _, source, tests in own]), strict=True))
+    return verdicts
+
+
+def _listed_tests(path: Any) -> Mapping[str, Any]:
+    """Tests by problem from a JSONL file. Raises ValueError when it cannot be read."""
+    if path is None:
+        return {}
+    try:
+        lines = Path(str(path)).read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+        return {f"{row.get('competition_id')}/{row['problem_id']}": row["unit_tests"] for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"options.tests: {path}: {error}") from error
 
 
 def _unit_tests(task: Task) -> UnitTests | str:
     """The tests of a task, or why there are none."""
+    if "problem" in task.fields and "verifier_metadata" not in task.fields:
+        return f"no tests of problem {task.fields['problem']}: name their file in the option `tests`"
     try:
         return UnitTests.parse(task.fields["verifier_metadata"]["unit_tests"])
     except (KeyError, TypeError, ValueError) as error:
@@ -184,11 +269,15 @@ def _unit_tests(task: Task) -> UnitTests | str:
 
 
 def _grade(
-    program: str, suite: UnitTests, verdicts: Mapping[tuple[str, UnitTests], list[bool] | str]
+    language: str,
+    answer: str,
+    suite: UnitTests,
+    verdicts: Verdicts,
 ) -> Grade:
+    program = extract_program(answer, language)
     if not program:
         return Grade(0.0, {"tests_passed": 0.0})
-    passed = verdicts[program, suite]
+    passed = verdicts[language, program, suite]
     if isinstance(passed, str):
         return Grade.failed(passed)
     return Grade(float(all(passed)), {"tests_passed": sum(passed) / len(passed)})

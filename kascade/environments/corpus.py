@@ -30,6 +30,13 @@ MIXTURE: Weights = {  # how often each environment's questions appear: what is l
     "code_gen": 1.5,
     "swerl_gen": 2.5,
 }
+LOOKUPS: Weights = {  # more of what is found in the question itself: options, names, values
+    **MIXTURE,
+    "mcqa": 3.0,
+    "workplace_assistant": 3.0,
+    "code_gen": 0.5,
+    "swerl_gen": 1.5,
+}
 LAYOUTS = (
     ("Question: ", "\nAnswer: ", "\n\n"),
     ("Q: ", "\nA: ", "\n"),

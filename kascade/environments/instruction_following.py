@@ -1,6 +1,7 @@
 """Instruction following: answers under constraints that a program can check.
 
-Rows: NeMo-Gym `instruction_following` (fields under `verifier_metadata` or at top level).
+Rows: NeMo-Gym `instruction_following` (fields under `verifier_metadata` or at top level). The instructions
+themselves are in `kascade.environments.instructions`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ import difflib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
-from kascade.environments.instruction_checks import CHECKS
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
+from kascade.environments.fields import one_of
+from kascade.environments.instructions import INSTRUCTIONS
 from kascade.environments.rows import row_messages, verifier_fields
 from kascade.environments.sentences import exactly, sentence
 from kascade.environments.words import NOUNS
 
 MODES = ("binary", "fraction")
+STRICTNESS = ("strict", "loose")
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ def _ending(draft: Draft, rng: random.Random) -> None:
 
 def _lowercase(draft: Draft, rng: random.Random) -> None:
     draft.lower = True
-    draft.instructions.append(("use only lowercase", "change_case:english_lowercase", {}))
+    draft.instructions.append(("use only lowercase", "change_case:english_lowercase", {"any_language": True}))
 
 
 def _quotation(draft: Draft, rng: random.Random) -> None:
@@ -103,6 +106,7 @@ class InstructionFollowing(Environment):
 
     name = "instruction_following"
     domain = "instruction_following"
+    default_mode: ClassVar[str] = "binary"  # of rows that name none
 
     def pose(self, rng: random.Random, level: float) -> Task:
         draft = Draft(topic=rng.choice(NOUNS))
@@ -130,35 +134,61 @@ class InstructionFollowing(Environment):
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        return [grade_instructions(task.fields, final_answer(answer)) for answer in answers]
+        return [grade_instructions(task.fields, visible_answer(task, answer)) for answer in answers]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         fields = verifier_fields(row)
         names, kwargs = fields.get("instruction_id_list"), fields.get("kwargs")
-        mode = fields.get("grading_mode") or "binary"
+        mode = one_of("grading_mode", fields.get("grading_mode") or self.default_mode, MODES)
+        strictness = one_of("strictness", fields.get("strictness") or "strict", STRICTNESS)
         if not isinstance(names, list) or not names:
             raise ValueError("instruction_id_list: a non-empty list of instruction ids is needed")
         if not isinstance(kwargs, list) or len(kwargs) != len(names):
             raise ValueError(f"kwargs: a list of {len(names)} entries is needed, one an instruction")
-        if mode not in MODES:
-            raise ValueError(f"grading_mode: {mode!r} is not one of {', '.join(MODES)}")
-        for name in names:
-            if name not in CHECKS:
-                near = difflib.get_close_matches(str(name), CHECKS, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"instruction_id_list: {name!r} is not known{hint}")
-        clean = [{k: v for k, v in (entry or {}).items() if v is not None} for entry in kwargs]
-        checked = {"instruction_id_list": names, "kwargs": clean, "grading_mode": mode}
+        clean = [_arguments(names[index], index, entry) for index, entry in enumerate(kwargs)]
+        checked = {
+            "instruction_id_list": names,
+            "kwargs": clean,
+            "grading_mode": mode,
+            "strictness": strictness,
+        }
         return Task(self.name, "instruction_following", row_messages(row), checked)
 
 
+def _arguments(name: Any, index: int, entry: Any) -> dict[str, Any]:
+    """The arguments of a row's instruction, without nulls: published rows write absent ones so."""
+    if not isinstance(name, str) or name not in INSTRUCTIONS:
+        near = difflib.get_close_matches(str(name), INSTRUCTIONS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"instruction_id_list: {name!r} is not known{hint}")
+    if entry is not None and not isinstance(entry, Mapping):
+        raise ValueError(f"kwargs[{index}]: an object or null is needed")
+    arguments = {key: value for key, value in (entry or {}).items() if value is not None}
+    fault = INSTRUCTIONS[name].fault(arguments)
+    if fault:
+        raise ValueError(f"kwargs[{index}].{fault}")
+    return arguments
+
+
+def loosened(answer: str) -> list[str]:
+    """IFEval's loose readings: without the first line, the last, both; each with and without asterisks."""
+    lines = answer.split("\n")
+    cut = ("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))
+    return [reading for text in (answer, *cut) for reading in (text, text.replace("*", ""))]
+
+
 def grade_instructions(fields: Mapping[str, Any], answer: str) -> Grade:
-    """Binary: all instructions followed. Fraction: the share followed. An empty answer follows none."""
+    """Binary: all instructions followed. Fraction: the share followed. An empty answer follows none.
+
+    strictness: "strict" takes the answer as it is; "loose" takes any of IFEval's loose readings.
+    """
+    readings = loosened(answer) if fields.get("strictness") == "loose" else [answer]
     followed: dict[str, float] = {}
     for index, (name, kwargs) in enumerate(zip(fields["instruction_id_list"], fields["kwargs"], strict=True)):
         try:
-            followed[f"{index}/{name}"] = float(bool(answer.strip()) and CHECKS[name](answer, kwargs))
-        except (KeyError, TypeError, ValueError) as error:
+            follows = any(INSTRUCTIONS[name].follows(reading, kwargs) for reading in readings)
+        except Exception as error:  # a check that fails is a fault of ours or of the row, not of the answer
             return Grade.failed(f"{name}: {type(error).__name__}: {error}")
+        followed[f"{index}/{name}"] = float(follows)
     share = sum(followed.values()) / len(followed)
     return Grade(share if fields["grading_mode"] == "fraction" else float(share == 1), followed)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
+from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
+from kascade.environments.fields import one_of
+from kascade.environments.math_verification import last_boxed
 from kascade.environments.rows import row_messages
 from kascade.environments.words import CAPITALS, COLOR_OF, KIND_OF, OPPOSITE_OF
 
@@ -20,37 +25,125 @@ FACTS: tuple[tuple[str, Mapping[str, str]], ...] = (
 )
 
 
-def _strict_boxed(answer: str, options: Mapping[str, str]) -> str | None:
-    found = re.findall(r"\\boxed\{\s*([A-Z])\s*\}", answer)
-    return found[-1] if found else None
+LETTER_ONLY = re.compile(r"[^A-Za-z]*([A-Z])[^A-Za-z]*")  # "E", "[C]", "(B)"
+LETTER_LABEL = re.compile(r"\s*([A-Z])\s*[:).\-]")  # "E: the text", "C) the text"
+ANSWER_COLON = re.compile(r"answer\s*:\s*(.+)", re.IGNORECASE)
+MARKED_ANSWER_COLON = re.compile(r"[*_]{0,2}Answer[*_]{0,2}\s*:[*_\s]{0,2}(.+)", re.IGNORECASE)
+LISTED = re.compile(r"\s*[/|&,;]\s*|\s+(?:or|and)\s+|\s+", re.IGNORECASE)  # between choices of a list
+LONE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
+# Option letters of Arabic and Bengali exams; full-width ones become plain by normalisation.
+FOREIGN = str.maketrans(dict(zip("أبجدঅবডঢ", "ABCDABCD", strict=True)))
+
+Options = Mapping[str, str]
 
 
-def _lenient_boxed(answer: str, options: Mapping[str, str]) -> str | None:
-    found = re.findall(r"\\boxed\{([^{}]*)\}", answer)
-    if not found:
-        return None
-    inside = re.sub(r"\\text|[^\w ]", "", found[-1]).strip()
-    if re.fullmatch("[A-Za-z]", inside):
-        return inside.upper()
-    named = [letter for letter, text in options.items() if text.strip().lower() == inside.lower()]
-    return named[0] if named else None
+def _plain(text: str) -> str:
+    """Lower case, single spaces: how options and answers are compared."""
+    return " ".join(text.lower().split())
 
 
-def _answer_colon(answer: str, options: Mapping[str, str]) -> str | None:
-    found = re.findall(r"answer\s*:\s*\(?([A-Za-z])\b", answer, re.IGNORECASE)
-    return found[-1].upper() if found else None
+def _unwrapped(text: str) -> str:
+    r"""Without \text{...} around it."""
+    text = text.strip()
+    while text.startswith(r"\text{") and text.endswith("}"):
+        text = text[len(r"\text{") : -1].strip()
+    return text
 
 
-def _answer_colon_md(answer: str, options: Mapping[str, str]) -> str | None:
-    return _answer_colon(re.sub(r"[*_`]", "", answer), options)
+def _named(text: str, options: Options) -> str | None:
+    """The letter of the option with this text."""
+    return next((letter for letter, option in options.items() if _plain(option) == _plain(text)), None)
 
 
-MODES: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
+def _strict_boxed(answer: str, options: Options) -> str | None:
+    """The letter in the last box: alone, or before its option's text."""
+    box = _unwrapped(last_boxed(answer) or "")
+    found = LETTER_ONLY.fullmatch(box) or LETTER_LABEL.match(box)
+    return found[1] if found and found[1] in options else None
+
+
+def _lenient_boxed(answer: str, options: Options) -> str | None:
+    """As strict, or the only option whose text the last box holds."""
+    letter = _strict_boxed(answer, options)
+    if letter:
+        return letter
+    box = _plain(last_boxed(answer) or "")
+    held = [letter for letter, option in options.items() if _plain(option) and _plain(option) in box]
+    return held[0] if len(held) == 1 else None
+
+
+def _answer_colon(answer: str, options: Options) -> str | None:
+    """After the last "Answer:" a letter of any case or an option's text, and nothing else in the line."""
+    found = ANSWER_COLON.findall(answer)
+    candidate = _unwrapped(found[-1]) if found else ""
+    return candidate.upper() if candidate.upper() in options else _named(candidate, options)
+
+
+def _answer_colon_md(answer: str, options: Options) -> str | None:
+    """After the last "Answer:" that can be read, Markdown around it or not, one letter."""
+    for payload in reversed(MARKED_ANSWER_COLON.findall(answer)):
+        letter = _choice(payload, options)
+        if letter:
+            return letter
+    return None
+
+
+def _choice(payload: str, options: Options) -> str | None:
+    """The letter that a text opens with, or its last lone capital; none where it lists several."""
+    text = normalized(payload).strip().strip("*_` \t\n\r.,;:")
+    letters = [found for found in LONE_LETTER.finditer(text) if found[0].upper() in options]
+    for first, second in pairwise(letters):
+        between = text[first.end() : second.start()]
+        if first[0].upper() != second[0].upper() and LISTED.fullmatch(between):
+            return None
+    if re.match(r"[A-Za-z](?![A-Za-z0-9])", text):
+        chosen = text[0].upper()
+    else:
+        capitals = re.findall(r"\b[A-Z]\b", text)
+        chosen = capitals[-1] if capitals else ""
+    return chosen if chosen in options else None
+
+
+def normalized(text: str) -> str:
+    """Full-width and foreign option letters as plain ones."""
+    return unicodedata.normalize("NFKC", text).translate(FOREIGN)
+
+
+def _by_pattern(patterns: Sequence[str], answer: str, options: Options) -> str | None:
+    """What the last match of the row's own pattern captures: a letter or an option's text.
+
+    Raises RegexTimeout.
+    """
+    for pattern in patterns:
+        found = find_all(pattern, answer, flags=re.IGNORECASE)
+        if not found:
+            continue
+        whole, *groups = found[-1]
+        captured = normalized(next(filter(None, groups), whole)).strip()
+        if len(captured) == 1 and captured.isalpha():
+            return captured.upper()
+        named = _named(captured, options)
+        if named:
+            return named
+    return None
+
+
+MODES: dict[str, Callable[[str, Options], str | None]] = {
     "strict_single_letter_boxed": _strict_boxed,
     "lenient_boxed": _lenient_boxed,
     "lenient_answer_colon": _answer_colon,
     "lenient_answer_colon_md": _answer_colon_md,
 }
+
+
+def scanned(fact: str, options: Mapping[str, str]) -> str:
+    """The fact, then the options read aloud up to the one that states it: what a small model can follow."""
+    read = [f"{fact}:"]
+    for letter, text in options.items():
+        read += [letter, text]
+        if text == fact:
+            break
+    return " ".join(read)
 
 
 class MultipleChoice(Environment):
@@ -79,43 +172,62 @@ class MultipleChoice(Environment):
                 "grading_mode": "strict_single_letter_boxed",
                 "output_regex": None,
             },
-            reference=f"{facts[subject]} {letter}</think>\\boxed{{{letter}}}",
+            reference=f"{scanned(facts[subject], options)}</think>\\boxed{{{letter}}}",
             thinking=True,
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        fields = task.fields
-        read = MODES[fields["grading_mode"]]
-        grades = []
-        for answer in map(final_answer, answers):
-            letter = None
-            if fields["output_regex"]:  # the row's own pattern is tried first
-                found = re.findall(fields["output_regex"], answer)
-                letter = str(found[-1]).strip().upper() if found else None
-            letter = letter or read(answer, fields["options"])
-            grades.append(
-                Grade(float(letter == fields["expected_answer"]), {"readable": float(letter is not None)})
-            )
-        return grades
+        return [_grade(task.fields, visible_answer(task, answer)) for answer in answers]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
-        options = {k: str(v) for option in row.get("options") or [] for k, v in dict(option).items()}
-        expected, mode = row.get("expected_answer"), row.get("grading_mode", "strict_single_letter_boxed")
+        options = _options(row.get("options"))
+        expected = str(row.get("expected_answer") or "").strip().upper()
+        mode = one_of("grading_mode", row.get("grading_mode") or "strict_single_letter_boxed", MODES)
+        template = row.get("template_metadata") or {}
+        if not isinstance(template, Mapping):
+            raise ValueError("template_metadata: an object is needed")
+        own = template.get("output_regex")
+        _patterns(own)
         if len(options) < 2:
             raise ValueError('options: give at least two, as [{"A": "..."}, {"B": "..."}]')
         if expected not in options:
             raise ValueError(f"expected_answer: {expected!r} is not among the options {', '.join(options)}")
-        if mode not in MODES:
-            raise ValueError(f"grading_mode: {mode!r} is not one of {', '.join(MODES)}")
-        pattern = (row.get("template_metadata") or {}).get("output_regex")
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"template_metadata.output_regex: {error}") from error
         fields = {
             "options": options,
             "expected_answer": expected,
             "grading_mode": mode,
-            "output_regex": pattern,
+            "output_regex": own,
         }
         return Task(self.name, "knowledge", row_messages(row), fields)
+
+
+def _grade(fields: Mapping[str, Any], answer: str) -> Grade:
+    """1 for the expected letter: by the row's own pattern where it finds one, else by the grading mode."""
+    options = fields["options"]
+    try:
+        letter = _by_pattern(_patterns(fields["output_regex"]), answer, options)
+    except RegexTimeout as error:
+        return Grade.failed(f"template_metadata.output_regex: {error}")
+    letter = letter or MODES[fields["grading_mode"]](answer, options)
+    return Grade(float(letter == fields["expected_answer"]), {"readable": float(letter is not None)})
+
+
+def _options(value: Any) -> dict[str, str]:
+    """Letter → text, from a list of objects or one object; options without a text are left out."""
+    entries = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if not all(isinstance(entry, Mapping) for entry in entries):
+        raise ValueError('options: give them as [{"A": "..."}, {"B": "..."}]')
+    pairs = [(str(key).upper(), text) for entry in entries for key, text in entry.items()]
+    return {key: str(text) for key, text in pairs if text is not None}
+
+
+def _patterns(value: Any) -> list[str]:
+    """The row's own patterns; one may stand alone. Raises ValueError where one cannot be used."""
+    patterns = [value] if isinstance(value, str) else value or []
+    if not isinstance(patterns, list):
+        raise ValueError("template_metadata.output_regex: a pattern or a list of them is needed")
+    for pattern in patterns:
+        fault = pattern_fault(pattern) if isinstance(pattern, str) else "is not text"
+        if fault:
+            raise ValueError(f"template_metadata.output_regex: {fault}")
+    return list(patterns)

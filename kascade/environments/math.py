@@ -1,18 +1,41 @@
-"""Math: short answers checked by value. Rows: NeMo-Gym `math_with_judge` (without the judge)."""
+"""Math: short answers checked by value, by math-verify and, if one is set, by a judge.
+
+Rows: NeMo-Gym `math_with_judge`.
+"""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from kascade.environments.base import THINK_END, Environment, Grade, Message, Task, final_answer
+from kascade.environments.fields import one_of
+from kascade.environments.math_verification import (
+    VerificationError,
+    Verifier,
+    as_number,
+    last_boxed,
+    without_delimiters,
+)
 from kascade.environments.rows import row_messages
 
-BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:/\d+)?")
+CONVENTIONS = ("boxed", "plain")
+PLAIN_TAIL = 500  # characters at the end of an answer without a box in which math-verify looks for it
+VERIFIER = Verifier()  # one process for all environments of this process
+
+
+class JudgeUnavailable(Exception):
+    """The judge could not be asked, or its verdict cannot be read."""
+
+
+class EqualityJudge(Protocol):
+    """Says whether two answers to a question are the same. Raises JudgeUnavailable."""
+
+    def __call__(self, question: str, first: str, second: str) -> bool: ...
 
 
 class MathEnvironment(Environment):
@@ -43,14 +66,45 @@ class MathEnvironment(Environment):
             thinking=True,
         )
 
+    def __init__(self, judge: EqualityJudge | None = None) -> None:
+        """judge: asked, in both orders, about boxed answers that math-verify does not find equal."""
+        self.judge = judge
+
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        expected = str(task.fields["expected_answer"])
-        return [Grade(float(same_value(extract(answer, task.thinking), expected))) for answer in answers]
+        return [self._grade(task, answer) for answer in answers]
+
+    def _grade(self, task: Task, answer: str) -> Grade:
+        fields = task.fields
+        expected = without_delimiters(str(fields["expected_answer"]))
+        given = extract(answer, task.thinking, boxed_only=fields.get("convention") == "boxed")
+        if given is None:
+            return Grade(0.0, {"answered": 0.0})
+        known = same_value(given.text, expected)
+        if known is not None:
+            return Grade(float(known), {"answered": 1.0})
+        try:
+            equal = VERIFIER.equal(expected, rf"\boxed{{{given.text}}}" if given.boxed else given.text)
+            if equal or self.judge is None or not given.boxed:
+                return Grade(float(equal), {"answered": 1.0, "symbolic": float(equal)})
+            agreed = self._judged(str(fields.get("question") or ""), expected, given.text)
+        except (VerificationError, JudgeUnavailable) as error:
+            return Grade.failed(str(error))
+        return Grade(float(agreed), {"answered": 1.0, "symbolic": 0.0, "judge": float(agreed)})
+
+    def _judged(self, question: str, expected: str, given: str) -> bool:
+        """Equal in both orders, since judges favour a position."""
+        assert self.judge is not None
+        return self.judge(question, expected, given) and self.judge(question, given, expected)
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         if not str(row.get("expected_answer", "")).strip():
             raise ValueError("expected_answer: missing or empty; give the final answer as text")
-        fields = {"question": row.get("question", ""), "expected_answer": str(row["expected_answer"])}
+        convention = one_of("convention", row.get("convention") or "boxed", CONVENTIONS)
+        fields = {
+            "question": row.get("question", ""),
+            "expected_answer": str(row["expected_answer"]),
+            "convention": convention,
+        }
         return Task(self.name, "math", row_messages(row), fields)
 
 
@@ -66,21 +120,40 @@ def scratch(a: int, b: int, sign: str) -> str:
     return " ".join(columns)
 
 
-def extract(answer: str, thinking: bool = False) -> str | None:
-    """The last boxed value after the thinking, or the last number. Unended thinking answers nothing."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What an answer gives as its result: the content of a box, a number, or text that holds it."""
+
+    text: str
+    boxed: bool
+
+
+def extract(answer: str, thinking: bool = False, *, boxed_only: bool = False) -> Given | None:
+    """The last boxed value after the thinking; without a box, the last number, or the end of the text.
+
+    Unended thinking answers nothing. boxed_only: nor does an answer without a box.
+    """
     if thinking and THINK_END not in answer:
         return None
     text = final_answer(answer)
-    found = BOXED.findall(text) or NUMBER.findall(text.replace(",", ""))
-    return found[-1].strip() if found else None
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return Given(boxed, boxed=True) if boxed else None
+    if boxed_only or not text:
+        return None
+    tail = text[-PLAIN_TAIL:]
+    if "$" in tail or "\\" in tail:  # LaTeX: math-verify finds what it says
+        return Given(tail, boxed=False)
+    found = NUMBER.findall(tail.replace(",", ""))
+    return Given(found[-1], boxed=False) if found else None
 
 
-def same_value(given: str | None, expected: str) -> bool:
-    """Equal as numbers when both are numbers, else as text without spaces and dollar signs."""
-    if given is None:
-        return False
-    try:
-        return Fraction(given.replace(",", "")) == Fraction(expected.replace(",", ""))
-    except (ValueError, ZeroDivisionError):
-        clean = str.maketrans("", "", " $\n\t")
-        return given.translate(clean) == expected.translate(clean)
+def same_value(given: str, expected: str) -> bool | None:
+    """Equal as numbers or letter by letter; None where that does not settle it."""
+    clean = str.maketrans("", "", " $\n\t")
+    if given.translate(clean) == expected.translate(clean):
+        return True
+    numbers = as_number(given), as_number(expected)
+    if numbers[0] is None or numbers[1] is None:
+        return None
+    return numbers[0] == numbers[1]

@@ -7,17 +7,36 @@ from importlib.metadata import entry_points
 BUILTIN = {
     "math_with_judge": "kascade.environments.math:MathEnvironment",
     "instruction_following": "kascade.environments.instruction_following:InstructionFollowing",
+    "ifbench": "kascade.environments.ifbench:IFBench",
     "mcqa": "kascade.environments.knowledge:MultipleChoice",
     "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
+    "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
+    "single_step_tool_use_with_argument_comparison": (
+        "kascade.environments.function_calls:SingleStepToolUse"
+    ),
+    "bfcl": "kascade.environments.function_calls:FunctionCalls",
     "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",
     "genrm_compare": "kascade.environments.chat:PairwiseChat",
     "lc_niah": "kascade.environments.long_context:Retrieval",
     "code_gen": "kascade.environments.code:CodeGeneration",
+    "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
+    "ns_tools": "kascade.environments.python_tool:PythonTool",
+    "math_with_code": "kascade.environments.python_tool:MathWithCode",
+    "competitive_coding_challenges": "kascade.environments.code:CompetitiveCoding",
+    "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
+}
+
+# Further ones: they need rows, options or a judge, and pose nothing that a miniature is pretrained on.
+FURTHER = {
+    "demonstrations": "kascade.environments.demonstrations:Demonstrations",
+    "equivalence_llm_judge": "kascade.environments.equivalence:EquivalenceJudge",
+    "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
+    "lc_judge": "kascade.environments.equivalence:DocumentQuestions",
 }
 
 
 def known_environments() -> dict[str, str]:
     """Name of each environment → "module:Class", the user's own entry points included."""
     plugins = {point.name: point.value for point in entry_points(group="kascade.environments")}
-    return {**BUILTIN, **plugins}
+    return {**BUILTIN, **FURTHER, **plugins}

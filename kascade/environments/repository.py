@@ -8,22 +8,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from kascade.environments.base import Task
+from kascade.environments.hidden_tests import program_of, suite_of
 from kascade.environments.unit_tests import UnitTests
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """What a repair is applied to and judged by; the first `num_failing` tests are FAIL_TO_PASS."""
+    """What a repair is applied to and judged by; the first `num_failing` tests are FAIL_TO_PASS.
+
+    one_file: whether tests call a function of the only file, or functions of several by their modules.
+    """
 
     files: Mapping[str, str]
     tests: UnitTests
     num_failing: int
+    one_file: bool = True
+
+    def program(self, files: Mapping[str, str]) -> str:
+        """What the tests run, for these versions of the files."""
+        if self.one_file:
+            (source,) = files.values()
+            return source
+        return program_of(files)
 
     @classmethod
     def open(cls, task: Task) -> Repository:
         """Raises ValueError when the task cannot be graded on this machine."""
         instance, metadata = task.fields["instance"], task.fields["metadata"]
         files = shown_files(metadata)
+        if "tests" in instance:
+            failing, passing = test_names(instance, "FAIL_TO_PASS"), test_names(instance, "PASS_TO_PASS")
+            return cls(files, suite_of(instance["tests"], [*failing, *passing]), len(failing), False)
         if "unit_tests" not in instance:
             image = metadata.get("image", "its container image")
             raise ValueError(

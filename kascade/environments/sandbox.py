@@ -33,10 +33,12 @@ from kascade.environments.sandbox_protocol import (
     NOT_STARTED,
     RUN,
     STARTED,
+    UNCONFINED,
     Isolation,
     Job,
     Limits,
     Result,
+    may_run_unconfined,
     memory_file,
     pack,
     read_memory,
@@ -106,7 +108,7 @@ class Sandbox:
                 Fault(
                     "sandbox",
                     "; ".join(problems),
-                    remedy="use a kernel with seccomp, or allow programs to run unconfined",
+                    remedy=f"use a kernel with seccomp, or let programs run unconfined: {UNCONFINED}=1",
                 )
             )
         for problem in problems:
@@ -278,7 +280,7 @@ _shared: list[Sandbox] = []
 def shared_sandbox() -> Sandbox:
     """The sandbox of this process, made on first use."""
     if not _shared:
-        configure_sandbox()
+        configure_sandbox(allow_unconfined=may_run_unconfined())
     return _shared[0]
 
 

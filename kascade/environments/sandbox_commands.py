@@ -18,13 +18,18 @@ import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from kascade.environments.sandbox_confinement import detect_isolation
-from kascade.environments.sandbox_protocol import Isolation, memory_file, read_memory
+from kascade.environments.sandbox_protocol import (
+    UNCONFINED,
+    Isolation,
+    may_run_unconfined,
+    memory_file,
+    read_memory,
+)
 from kascade.errors import Fault, UserError
 
 MIB = 1024**2
@@ -36,7 +41,7 @@ for name in ("kascade", "kascade.environments"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [{root!r} + "/" + name.replace(".", "/")]
 from kascade.environments.sandbox_launcher import main
-main(*{fds})
+main({fds})
 """
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 
@@ -144,8 +149,8 @@ class CommandSandbox:
     def _accepted(self, isolation: Isolation) -> Isolation:
         confined = isolation.seccomp and (isolation.landlock or isolation.namespaces)
         if not confined and not self.allow_unconfined:
-            what = "; ".join(isolation.problems()) or "neither Landlock nor namespaces: commands read all files"
-            remedy = "use a kernel with seccomp and Landlock or user namespaces, or set sandbox.unconfined: true"
+            what = "; ".join(isolation.problems()) or "neither Landlock nor namespaces: files can be read"
+            remedy = f"use a kernel with seccomp and Landlock or user namespaces, or set {UNCONFINED}=1"
             raise UserError(Fault("sandbox", what, remedy=remedy))
         return isolation
 
@@ -271,7 +276,7 @@ _shared: list[CommandSandbox] = []
 def shared_commands() -> CommandSandbox:
     """The command sandbox of this process, made on first use."""
     if not _shared:
-        configure_commands()
+        configure_commands(allow_unconfined=may_run_unconfined())
     return _shared[0]
 
 

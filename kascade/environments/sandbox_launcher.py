@@ -14,12 +14,9 @@ import json
 import os
 import platform
 import resource
-import select
 import signal
 import stat
 import struct
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from typing import Any
 from kascade.environments import sandbox_confinement as confinement
 from kascade.environments.sandbox_confinement import checked, libc
 from kascade.environments.sandbox_denied import command_filter
+from kascade.environments.sandbox_watch import watch
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -40,7 +38,6 @@ PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 INSIDE = 1000  # user and group id within the command's user namespace
 FIRST_UID, NUM_UIDS = 20_000, 40_000  # users that own nothing; each command of a privileged host has one
 DEVICES = ("null", "zero", "full", "random", "urandom")
-TICK_SECONDS = 0.05  # how often memory and size are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +52,14 @@ class Files:
         return [self.stdin, self.stdout, *([] if self.extra is None else [self.extra])]
 
 
-def main(order_fd: int, control: int, report: int, stdin: int, stdout: int, extra: int | None) -> None:
-    """Run the command of the order and write to `report` how it ended; it must end when `control` closes."""
+def main(fds: tuple[int, int, int, int, int, int | None]) -> None:
+    """Run the command of an order and report how it ended; it must end when `control` closes.
+
+    fds: of the order, control, the report, and what becomes the command's 0, 1 and 2, and 3.
+    """
     # Out of the way of the command's own numbers.
-    order_fd, control, report = map(_moved_up, (order_fd, control, report))
-    files = Files(_moved_up(stdin), _moved_up(stdout), None if extra is None else _moved_up(extra))
+    order_fd, control, report, stdin, stdout = map(_moved_up, fds[:5])
+    files = Files(stdin, stdout, None if fds[5] is None else _moved_up(fds[5]))
     order = json.loads(os.pread(order_fd, os.fstat(order_fd).st_size, 0))
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started, starting = map(_moved_up, os.pipe())
@@ -82,7 +82,7 @@ def main(order_fd: int, control: int, report: int, stdin: int, stdout: int, extr
             os.close(fd)
     said = _map_ids(keeper, uid, mapping, started) if order["namespaces"] else b""
     os.close(mapping)
-    end = _watch(order, keeper, control, files.stdout)
+    end = watch(order, keeper, control, files.stdout)
     trouble = (said + os.read(started, 600)).decode(errors="replace")
     os.write(report, json.dumps({**end, "error": trouble or None}).encode())
 
@@ -266,94 +266,7 @@ def _threads_of(uid: int) -> int:
         if entry.name.isdigit():
             try:
                 if entry.stat().st_uid == uid:
-                    count += len(os.listdir(f"/proc/{entry.name}/task"))
+                    count += len(list(os.scandir(f"/proc/{entry.name}/task")))
             except OSError:
                 continue
     return count
-
-
-def _watch(order: dict[str, Any], keeper: int, control: int, stdout: int) -> dict[str, Any]:
-    """Wait for the end or bring it about; then kill what is left. How it ended."""
-    limits, deadline = order["limits"], time.monotonic() + order["limits"]["wall_seconds"]
-    ended = os.pidfd_open(keeper)
-    poll = select.poll()
-    poll.register(ended, select.POLLIN)
-    poll.register(control, select.POLLIN)
-    stopped, status, ticks = None, None, 0
-    while status is None and stopped is None:
-        left = max(0.0, deadline - time.monotonic())
-        ready = dict(poll.poll(1000 * min(TICK_SECONDS, left)))
-        if ended in ready:
-            _, status = os.waitpid(keeper, 0)
-        elif control in ready:
-            stopped = "asked to"
-        elif time.monotonic() >= deadline:
-            stopped = "time"
-        else:
-            stopped = _beyond(limits, order["own"] if ticks % 10 == 9 else [], stdout)
-        ticks += 1
-    _kill_all(keeper if status is None else None)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
-    return {"status": code, "stopped": stopped, "cpu_seconds": used.ru_utime + used.ru_stime}
-
-
-def _beyond(limits: dict[str, Any], folders: list[str], stdout: int) -> str | None:
-    """Which limit of the command as a whole is passed; single processes are the kernel's to limit."""
-    if os.fstat(stdout).st_size > limits["output_bytes"]:
-        return "output"
-    if sum(map(_resident_bytes, _descendants())) > limits["memory_bytes"]:
-        return "memory"
-    if sum(map(_size_of, folders)) > limits["folder_bytes"]:
-        return "size"
-    return None
-
-
-def _descendants() -> Iterator[int]:
-    found = [os.getpid()]
-    while found:
-        parent = found.pop()
-        try:
-            threads = os.listdir(f"/proc/{parent}/task")
-            text = " ".join(Path(f"/proc/{parent}/task/{t}/children").read_text() for t in threads)
-        except OSError:
-            continue
-        children = [int(child) for child in text.split()]
-        found += children
-        yield from children
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0
-
-
-def _size_of(folder: str) -> int:
-    total = 0
-    for root, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += os.lstat(f"{root}/{name}").st_blocks * 512
-            except OSError:
-                continue
-    return total
-
-
-def _kill_all(keeper: int | None) -> None:
-    """Kill and collect the keeper and all below it, until nothing is left."""
-    if keeper is not None:
-        os.kill(keeper, signal.SIGKILL)
-    while True:
-        for pid in _descendants():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return
-        time.sleep(0.001)

@@ -90,9 +90,17 @@ class Result:
         return self.error is None and self.exit_status == 0 and not self.timed_out
 
 
+UNCONFINED = "KASCADE_SANDBOX_UNCONFINED"  # set to 1, programs run where nothing confines them
+
+
+def may_run_unconfined() -> bool:
+    """Whether this machine's owner said that programs may run without confinement."""
+    return os.environ.get(UNCONFINED) == "1"
+
+
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What confines programs. landlock: version of its interface, 0 without it; seccomp, namespaces: 0 or 1."""
+    """What confines programs. landlock: its interface's version, 0 without; seccomp, namespaces: 0 or 1."""
 
     machine: str
     landlock: int
@@ -112,5 +120,9 @@ class Isolation:
 
     def __str__(self) -> str:
         spaces = "user, mount, process and network namespaces" if self.namespaces else ""
-        parts = [spaces, f"Landlock ABI {self.landlock}" if self.landlock else "", "seccomp" if self.seccomp else ""]
+        parts = [
+            spaces,
+            f"Landlock ABI {self.landlock}" if self.landlock else "",
+            "seccomp" if self.seccomp else "",
+        ]
         return " + ".join([*filter(None, parts), "rlimits"])

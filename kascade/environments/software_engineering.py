@@ -7,9 +7,10 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from kascade.environments.base import Environment, Grade, Task, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Task, final_answer
+from kascade.environments.diffs import apply_diff, diff_of, similarity
 from kascade.environments.edits import Edit, EditError, apply_edits, parse_edits
 from kascade.environments.programs import (
     Arguments,
@@ -37,6 +38,7 @@ PHRASINGS = (
 NUM_FAILING, NUM_PASSING = 4, 2
 TIME_LIMIT_SECONDS = 1
 MODES = ("eval", "repro-gen")
+REWARDS = ("tests", "lexical")
 
 
 def _two_steps(rng: random.Random, name: str) -> Program:
@@ -145,10 +147,16 @@ def _specimen(rng: random.Random, program: Program) -> Specimen | None:
 
 
 class AgentlessRepair(Environment):
-    """Repair of given files by SEARCH/REPLACE edits, judged by FAIL_TO_PASS and PASS_TO_PASS tests."""
+    """Repair of given files by SEARCH/REPLACE edits or a diff, judged by FAIL_TO_PASS and PASS_TO_PASS tests.
+
+    Option `reward`: tests (default), or lexical: likeness to the gold patch, for rows whose tests need an
+    image.
+    """
 
     name = "swerl_gen"
-    domain = "software_engineering"
+    domain: ClassVar[Domain] = "software_engineering"
+    option_names = ("reward",)
+    sandboxes = ("programs",)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """A function of two or three lines with one slip in it; `level` widens the kinds of functions."""
@@ -198,6 +206,13 @@ class AgentlessRepair(Environment):
 
         Components: whether the edits applied, and the shares of tests that pass.
         """
+        if any(task.fields.get("reward") == "lexical" for task, _ in groups):
+            return [
+                lexical_grades(task, answers)
+                if task.fields.get("reward") == "lexical"
+                else self.grade_all([(task, answers)])[0]
+                for task, answers in groups
+            ]
         repairs = [
             [_repair(repository, answer) for answer in answers] for repository, answers in _opened(groups)
         ]
@@ -220,12 +235,15 @@ class AgentlessRepair(Environment):
         for field in ("FAIL_TO_PASS", "PASS_TO_PASS"):
             test_names(row["instance"], field)
         fields = {field: row[field] for field in ("instance", "metadata", "mode")}
-        return Task(self.name, self.domain, row_messages(row), fields)
+        reward = self.options.get("reward", "tests")
+        if reward not in REWARDS:
+            raise ValueError(f"options.reward: {reward!r} is not one of {', '.join(REWARDS)}")
+        return Task(self.name, self.domain, row_messages(row), {**fields, "reward": reward})
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """The single file of a repository after an answer's edits."""
+    """What the tests run after an answer's edits."""
 
     repository: Repository
     source: str
@@ -244,14 +262,42 @@ def _opened(
 
 
 def _repair(repository: Repository | str, answer: str) -> Repair | Grade:
-    """The repaired file, or the grade when there is nothing to run."""
+    """The repaired files, or the grade when there is nothing to run."""
     if isinstance(repository, str):
         return Grade.failed(repository)
     try:
-        (source,) = apply_edits(repository.files, parse_edits(final_answer(answer))).values()
+        files = repaired_files(repository.files, answer)
     except EditError:
         return Grade(0.0, {"applied": 0.0, "fail_to_pass": 0.0, "pass_to_pass": 0.0})
-    return Repair(repository, source)
+    return Repair(repository, repository.program(files))
+
+
+def repaired_files(files: Mapping[str, str], answer: str) -> dict[str, str]:
+    """The files after an answer's SEARCH/REPLACE edits, or after its unified diff. Raises EditError."""
+    said = final_answer(answer)
+    if "<<<<<<< SEARCH" not in said and "+++ " in said:
+        return apply_diff(files, said)
+    return apply_edits(files, parse_edits(said))
+
+
+def lexical_grades(task: Task, answers: Sequence[str]) -> list[Grade]:
+    """How much each answer's change looks like the gold patch, without running anything. [SWE-RL]"""
+    try:
+        if task.fields["mode"] != "eval":
+            raise ValueError("a reproduction has no gold patch to look like")
+        files = shown_files(task.fields["metadata"])
+        gold = diff_of(files, apply_diff(files, str(task.fields["instance"]["patch"])))
+    except (KeyError, TypeError, ValueError) as error:
+        return [Grade.failed(f"task {task.id} has no gold patch that applies: {error}") for _ in answers]
+    grades = []
+    for answer in answers:
+        try:
+            change = diff_of(files, repaired_files(files, answer))
+        except EditError:
+            grades.append(Grade(0.0, {"applied": 0.0}))
+        else:
+            grades.append(Grade(similarity(change, gold), {"applied": 1.0}))
+    return grades
 
 
 def _judge(repair: Repair, passed: list[bool] | str) -> Grade:

@@ -1,7 +1,8 @@
 """Tool use: calls are executed against state, and the resulting states are compared.
 
-Row fields: NeMo-Gym `workplace_assistant` (`ground_truth`: [{name, arguments as JSON text}]). The
-tables here are a small office of our own; each task carries the state it starts from.
+Row fields: NeMo-Gym `workplace_assistant` (`ground_truth`: [{name, arguments as JSON text}]). Rows play
+in the large office of `kascade.environments.workplace`, over several turns; the tasks posed here in a small
+one of our own, in one turn, and each carries the state it starts from.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Session, Task, final_answer
 from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
 from kascade.environments.words import DAYS, NAMES, NOUNS
+from kascade.environments.workplace import OfficeSession, grade_calls, office_task
 
 State = dict[str, Any]
 MEETINGS = ("standup", "review", "lunch", "demo", "interview", "planning")
@@ -76,10 +78,14 @@ def execute(state: State, calls: Sequence[ToolCall]) -> State:
 
 
 class WorkplaceAssistant(Environment):
-    """One or two requests to a small office with a calendar, tasks and an outbox."""
+    """One or two requests to a small office with a calendar, tasks and an outbox; rows in the large one.
+
+    Option `databases`: the folder of the tables that rows act on; without it, tables of our own.
+    """
 
     name = "workplace_assistant"
     domain = "tool_use"
+    option_names = ("databases",)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         calendar = {meeting: rng.choice(DAYS) for meeting in rng.sample(MEETINGS, 2 + round(level))}
@@ -104,7 +110,15 @@ class WorkplaceAssistant(Environment):
             reference="".join(render_tool_call(call.name, call.arguments) for call in calls),
         )
 
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        return office_task(row, self.name, self.options.get("databases"))
+
+    def start(self, task: Task) -> Session | None:
+        return None if "state" in task.fields else OfficeSession(task)
+
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
+        if "state" not in task.fields:
+            return grade_calls(task, answers)
         gold = [ToolCall(c["name"], json.loads(c["arguments"])) for c in task.fields["ground_truth"]]
         wanted = execute(task.fields["state"], gold)
         return [self._grade(task.fields["state"], wanted, answer) for answer in answers]

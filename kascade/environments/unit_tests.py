@@ -7,9 +7,11 @@ Format and comparison follow LiveCodeBench's executor, which NeMo-Gym's `code_ge
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 from kascade.environments.sandbox import Job, Limits, Result, shared_sandbox
@@ -24,12 +26,14 @@ class UnitTests:
     """Inputs and outputs of a program: standard input and output, or calls when `fn_name` is given.
 
     A call's input holds one JSON argument a line; its output is the JSON of what is returned.
+    float_tolerance: how far numbers in an output may be off, absolutely or in proportion; 0 is not at all.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     fn_name: str | None = None
     limits: Limits = field(default_factory=Limits)
+    float_tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -54,8 +58,12 @@ class UnitTests:
         fn_name = value.get("fn_name")
         if fn_name is not None and not isinstance(fn_name, str):
             raise ValueError("unit_tests.fn_name: the name of a function, or nothing for stdin and stdout")
-        limits = _limits(value.get("time_limit_secs"))
-        return cls(tuple(texts["inputs"] or ()), tuple(texts["outputs"] or ()), fn_name, limits)
+        limits = _limits(value.get("time_limit_secs"), value.get("memory_limit_mb"))
+        tolerance = value.get("float_tolerance", 0.0)
+        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
+            raise ValueError(f"unit_tests.float_tolerance: {tolerance!r} is not a number in [0, 1)")
+        inputs, outputs = (tuple(texts[name] or ()) for name in ("inputs", "outputs"))
+        return cls(inputs, outputs, fn_name, limits, float(tolerance))
 
     def jobs(self, source: str) -> list[Job]:
         """What to run: one job for all calls, or one a test, since each reads its own standard input."""
@@ -67,10 +75,10 @@ class UnitTests:
         """Per test, whether the results of `jobs` hold the expected output; a missing result does not."""
         if self.fn_name is None:
             outputs = [result.stdout if result.finished else None for result in results]
-            same = same_text
+            same = partial(same_text, tolerance=self.float_tolerance)
         else:
             outputs = list(results[0].values)
-            same = same_value
+            same = partial(same_value, tolerance=self.float_tolerance)
         outputs += [None] * (len(self.outputs) - len(outputs))
         return [
             output is not None and same(output, expected)
@@ -101,43 +109,75 @@ def _worth_going_on(results: list[Result], total: int) -> bool:
     return len(results) < total and not any(result.timed_out or result.error for result in results)
 
 
-def same_value(answer: str, expected: str) -> bool:
+def same_value(answer: str, expected: str, tolerance: float = 0.0) -> bool:
     """Whether two JSON texts hold the same value; 1 and 1.0 are the same, 1 and true are not."""
     try:
-        return _same(json.loads(answer), json.loads(expected))
+        return _same(json.loads(answer), json.loads(expected), tolerance)
     except (ValueError, RecursionError):  # not JSON, or nested beyond reason: the program's doing
         return False
 
 
-def same_text(answer: str, expected: str) -> bool:
+def same_text(answer: str, expected: str, tolerance: float = 0.0) -> bool:
     """Whether two outputs are the same line by line, white space at the ends and number style aside."""
     ours, theirs = ([line.strip() for line in text.strip().splitlines()] for text in (answer, expected))
-    return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
+    pairs = zip(ours, theirs, strict=False)
+    return len(ours) == len(theirs) and all(_same_line(a, b, tolerance) for a, b in pairs)
 
 
-def _same(ours: Any, theirs: Any) -> bool:
+def _same(ours: Any, theirs: Any, tolerance: float) -> bool:
     if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
+        pairs = zip(ours, theirs, strict=False)
+        return len(ours) == len(theirs) and all(_same(a, b, tolerance) for a, b in pairs)
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        return ours.keys() == theirs.keys() and all(_same(ours[key], theirs[key]) for key in ours)
-    return isinstance(ours, bool) == isinstance(theirs, bool) and bool(ours == theirs)
+        return ours.keys() == theirs.keys() and all(_same(ours[key], theirs[key], tolerance) for key in ours)
+    if isinstance(ours, bool) != isinstance(theirs, bool):
+        return False
+    numbers = isinstance(ours, (int, float)) and isinstance(theirs, (int, float))
+    return bool(ours == theirs) or (tolerance > 0 and numbers and _near(ours, theirs, tolerance))
 
 
-def _same_line(ours: str, theirs: str) -> bool:
+def _same_line(ours: str, theirs: str, tolerance: float) -> bool:
+    """Words must be the same, or numbers of the same value, within the tolerance where there is one."""
     if ours == theirs:
         return True
+    pairs = list(zip(ours.split(), theirs.split(), strict=False))
+    if len(ours.split()) != len(theirs.split()):
+        return False
+    return all(a == b or _same_number(a, b, tolerance) for a, b in pairs) and _numeric(pairs, tolerance)
+
+
+def _numeric(pairs: Sequence[tuple[str, str]], tolerance: float) -> bool:
+    """Without a tolerance a line of numbers is one of numbers only, as LiveCodeBench reads it."""
+    return tolerance > 0 or all(_same_number(a, b, tolerance) for a, b in pairs)
+
+
+def _same_number(ours: str, theirs: str, tolerance: float) -> bool:
     try:
-        return [Decimal(word) for word in ours.split()] == [Decimal(word) for word in theirs.split()]
+        a, b = Decimal(ours), Decimal(theirs)
     except InvalidOperation:
         return False
+    return a == b or (tolerance > 0 and _near(float(a), float(b), tolerance))
 
 
-def _limits(seconds: Any) -> Limits:
-    if seconds is None:
-        return Limits()
-    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 1:
-        raise ValueError(f"unit_tests.time_limit_secs: {seconds!r} is not a whole number of CPU seconds")
-    return Limits(cpu_seconds=seconds, wall_seconds=max(WALL_PER_CPU * seconds, MIN_WALL_SECONDS))
+def _near(ours: float, theirs: float, tolerance: float) -> bool:
+    return math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _limits(seconds: Any, megabytes: Any) -> Limits:
+    limits = Limits()
+    if seconds is not None:
+        _check_whole("time_limit_secs", seconds, "CPU seconds")
+        wall = max(WALL_PER_CPU * seconds, MIN_WALL_SECONDS)
+        limits = replace(limits, cpu_seconds=seconds, wall_seconds=wall)
+    if megabytes is not None:
+        _check_whole("memory_limit_mb", megabytes, "MiB")
+        limits = replace(limits, memory_bytes=megabytes * 1024**2)
+    return limits
+
+
+def _check_whole(name: str, value: Any, unit: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"unit_tests.{name}: {value!r} is not a whole number of {unit}")
 
 
 def _check_json(where: str, texts: Sequence[str]) -> None:

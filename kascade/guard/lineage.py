@@ -25,6 +25,7 @@ class Outcome(BaseModel):
     stopped. candidate: reference of the last checkpoint judged; accepted: reference of the one the cascade
     goes on from (None: stopped). verdicts: checkpoint ids of the verdicts behind it, in order.
     recovered: per lost domain (after - low) / (before - low); 1 when all that was lost is back.
+    let_pass: benchmarks whose loss the recipe lets the cascade go on with; later ones compare with this.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class Outcome(BaseModel):
     parent: str
     verdicts: tuple[str, ...]
     recovered: dict[Domain, float] = {}
+    let_pass: tuple[str, ...] = ()
     reasons: tuple[str, ...]
     created: str
 
@@ -112,13 +114,20 @@ def baselines(layout: RunLayout, parent: str) -> dict[str, tuple[Ancestor, Score
     """Per benchmark, the accepted ancestor with the best screening mean, and that score.
 
     The maximum of several noisy means is biased upwards. It only picks whom to compare with: a fall counts
-    by fresh samples of both checkpoints (see `kascade.guard.rule`).
+    by fresh samples of both checkpoints (see `kascade.guard.rule`). A loss that was let pass is not found
+    again by every later stage: from there on the checkpoint that it was let pass in is the one to hold.
     """
+    let_pass = {
+        CheckpointRef.parse(outcome.accepted).digest: outcome.let_pass
+        for outcome in read_outcomes(layout)
+        if outcome.accepted
+    }
     best: dict[str, tuple[Ancestor, Score]] = {}
     for ancestor in accepted_ancestors(layout, parent):
         for name, score in read_scores(layout, ancestor.digest, "screen").items():
             if not score.task_means():
                 continue
-            if name not in best or score.mean > best[name][1].mean:
+            lowered = name in let_pass.get(ancestor.digest, ())
+            if lowered or name not in best or score.mean > best[name][1].mean:
                 best[name] = (ancestor, score)
     return best

@@ -24,7 +24,7 @@ from torch import Tensor
 from kascade.clock import cpu_seconds
 from kascade.data.chat import template
 from kascade.data.packing import micro_batches
-from kascade.environments.corpus import MIXTURE, Document, Weights, documents
+from kascade.environments.corpus import LOOKUPS, MIXTURE, Document, Weights, documents
 from kascade.models.batch import TokenBatch
 from kascade.models.load import save_model
 from kascade.models.logprobs import token_logprobs
@@ -53,7 +53,10 @@ class Phase:
     curriculum_documents: int = 0
 
 
-PHASES = (Phase(9_000_000, 2e-3, MIXTURE, curriculum_documents=30_000),)
+PHASES = (
+    Phase(9_000_000, 2e-3, MIXTURE, curriculum_documents=30_000),
+    Phase(3_000_000, 1e-3, LOOKUPS),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,13 @@ class Example:
 
     token_ids [T]; scored [T]: which tokens the objective sees (n of them, never the first);
     columns: what the objective needs beside them, each [n] or [n, ...], row-aligned with scored tokens.
+    routing: experts that the sampler used for the first t tokens, [t, layers, K]; None: not known.
     """
 
     token_ids: Sequence[int]
     scored: Sequence[bool]
     columns: Columns = field(default_factory=dict)
+    routing: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,10 @@ class Replay:
     _agreeing: float = 0.0
     _total: int = 0
 
+    @classmethod
+    def total(cls, replays: Sequence[Replay]) -> Replay:
+        return cls(sum(r._agreeing for r in replays), sum(r._total for r in replays))
+
     def add(self, own: Tensor, replayed: Tensor) -> None:
         self._agreeing += float((own[:, :, None] == replayed[:, None, :]).any(-1).sum())
         self._total += own.numel()
@@ -204,12 +208,6 @@ def has_expert_bias(model: PreTrainedModel) -> bool:
     """Whether loads can be balanced by a bias (`nemotron_h`; Qwen3-MoE has none)."""
     found = routers(model)
     return bool(found) and all(hasattr(router, "e_score_correction_bias") for router in found)
-
-
-def freeze_routers(model: PreTrainedModel) -> None:
-    """Leave the routers' weights as they are; call it before the optimiser is made."""
-    for router in _known_routers(model):
-        router.weight.requires_grad_(False)
 
 
 def _known_routers(model: PreTrainedModel) -> list[Any]:

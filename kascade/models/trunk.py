@@ -47,7 +47,21 @@ def _trunk_of(model: PreTrainedModel) -> Any:
 
     trunks = {"nemotron_h": trunk_nemotron_h, "qwen3": trunk_qwen3}
     trunk: Any = trunks.get(model.config.model_type)
-    return trunk if trunk is not None and trunk.supports(model) else None
+    return trunk if trunk is not None and _is_plain(model) and trunk.supports(model) else None
+
+
+def _is_plain(model: PreTrainedModel) -> bool:
+    """Whether the model's layers are the architecture's own and unwatched.
+
+    A trunk reads weights only: hooks (routing replay, counts), swapped layers (low precision) and gradient
+    checkpointing would be passed by.
+    """
+    return all(
+        type(module).__module__.startswith(("torch.nn.", "transformers."))
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and not getattr(module, "gradient_checkpointing", False)
+        for module in model.base_model.modules()
+    )
 
 
 class Attention:

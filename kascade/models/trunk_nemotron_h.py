@@ -29,7 +29,6 @@ def supports(model: PreTrainedModel) -> bool:
         and (config.mamba_hidden_act, config.mlp_hidden_act) == ("silu", "relu2")
         and not (config.use_bias or config.mlp_bias or config.attention_dropout)
         and config.use_conv_bias
-        and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     )
 
 

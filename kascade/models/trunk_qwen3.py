@@ -23,7 +23,6 @@ def supports(model: PreTrainedModel) -> bool:
         set(config.layer_types) == {"full_attention"}
         and not (config.attention_bias or config.attention_dropout)
         and config.hidden_act == "silu"
-        and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     )
 
 

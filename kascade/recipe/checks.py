@@ -16,7 +16,8 @@ from kascade.environments.registry import known_environments
 
 BASE = "base"
 RESERVED_NAMES = frozenset(
-    {BASE, "best", "benchmarks", "cluster", "finish", "guard", "threads", "tracking", "preflight", "report"}
+    {BASE, "best", "benchmarks", "cluster", "finish", "guard", "judge", "threads", "tracking"}
+    | {"preflight", "report"}
 )
 
 
@@ -71,6 +72,7 @@ def cross_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem((*stage.path, "name"), what, f"any name but {', '.join(sorted(RESERVED_NAMES))}")
         yield from _references_exist(stage, stages[:position], benchmarks)
     yield from _side_branches_are_used(stages)
+    yield from _judges_are_there(stages, recipe)
     yield from _placements_fit(recipe, stages)
     yield from _environments_are_registered(recipe)
 
@@ -136,6 +138,14 @@ def _side_branches_are_used(stages: Sequence[_Entry]) -> Iterator[Problem]:
                 f"no later stage starts from {branch.name!r} or learns from it",
                 remedy="name it as `parent` or under `teachers` of a later stage, or set side_branch: false",
             )
+
+
+def _judges_are_there(stages: Sequence[_Entry], recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    for stage in stages:
+        judge = stage.value.get("judge")
+        if isinstance(judge, dict) and judge.get("kind") == "genrm" and not recipe.get("judge"):
+            what, remedy = "the recipe names no judge", "add `judge: {url: ..., model: ...}` to the recipe"
+            yield Problem((*stage.path, "judge", "kind"), what, "rule, reward_model", remedy)
 
 
 def _uses(stage: _Entry, branch: str) -> bool:

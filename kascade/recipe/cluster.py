@@ -95,7 +95,9 @@ class Placement(Part):
     volumes: tuple[Volume, ...] = ()
     timeout_s: PositiveInt | None = Field(None, description="a step is ended after this time; None: never")
     retries: Retries = Retries()
-    caching: bool = Field(True, description="take a finished step's result when nothing it depends on changed")
+    caching: bool = Field(
+        True, description="take a finished step's result when nothing it depends on changed"
+    )
     nodes: PositiveInt = Field(1, description="pods that train together")
     runs_as: Literal["auto", "inline", "trainjob", "rayjob"] = Field(
         "auto",
@@ -103,7 +105,9 @@ class Placement(Part):
         "distillation); auto: inline on one node, else the job for the kind of stage",
     )
     queue: ObjectName | None = Field(None, description="Kueue's local queue for jobs")
-    deadline_s: PositiveInt | None = Field(None, description="a job of several nodes is ended after this time")
+    deadline_s: PositiveInt | None = Field(
+        None, description="a job of several nodes is ended after this time"
+    )
     silence_s: PositiveInt = Field(
         1800, description="a job whose progress stands still for this long, and is not queued, has failed"
     )
@@ -123,7 +127,9 @@ class Cluster(Part):
     image: str | None = Field(None, description="image of every step; None: that of this version of Kascade")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[ObjectName, ...] = ()
-    service_account: ObjectName = Field("kascade-runner", description="of jobs' pods, which need no right in the API")
+    service_account: ObjectName = Field(
+        "kascade-runner", description="of jobs' pods, which need no right in the API"
+    )
     storage: Volume = Field(
         Volume(claim="kascade-runs", path="/kascade"), description="shared by all pods; runs lie in PATH/runs"
     )
@@ -143,7 +149,7 @@ class Cluster(Part):
 
     @model_validator(mode="after")
     def _stages_are_complete(self) -> Cluster:
-        """Fill what a stage does not say from `default`, so that the written recipe needs no rule to be read."""
+        """Fill what a stage does not say from `default`: a written recipe is read without a rule."""
         complete = {
             name: self.default.model_copy(update={f: getattr(own, f) for f in own.model_fields_set})
             for name, own in self.stages.items()

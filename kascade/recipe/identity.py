@@ -37,9 +37,15 @@ def _file_digest(path: str, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_NOT_ROWS = {"path", "count", "levels", "options"}  # of a data source that reads rows
+
+
 def data_digest(path: str) -> str:
-    """SHA-256 of a data file; for one that is not here (yet, or in a bucket) its address stands in."""
+    """Hash of a data file or folder; for one that is not here (yet, or in a bucket) its address stands in."""
     file = Path(path)
+    if file.is_dir():
+        inside = sorted(one for one in file.rglob("*") if one.is_file())
+        return short_hash([[one.relative_to(file).as_posix(), data_digest(str(one))] for one in inside])
     if not file.is_file():
         return f"absent:{path}"
     stat = file.stat()
@@ -50,7 +56,8 @@ def _with_digests(value: Any) -> Any:
     """A dumped recipe part in which a data file stands for its contents."""
     if isinstance(value, dict):
         if "environment" in value and value.get("path") is not None:
-            return {"environment": value["environment"], "digest": data_digest(value["path"])}
+            read = {name: item for name, item in value.items() if name not in _NOT_ROWS}
+            return {**read, "digest": data_digest(value["path"])}
         return {key: _with_digests(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_digests(item) for item in value]
@@ -59,6 +66,12 @@ def _with_digests(value: Any) -> Any:
 
 def _dumped(part: Any, exclude: set[str] | None = None) -> Any:
     return _with_digests(part.model_dump(mode="json", exclude=exclude))
+
+
+def _judge(recipe: Recipe) -> Any:
+    """What of the judge its verdicts depend on; how patiently it is asked does not matter."""
+    asked = {"model", "temperature", "top_p", "max_tokens"}
+    return recipe.judge.model_dump(mode="json", include=asked) if recipe.judge else None
 
 
 def find_stage(recipe: Recipe, name: str) -> Stage:
@@ -85,6 +98,7 @@ def _determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, An
         "seed": recipe.seed,
         "model": _dumped(recipe.model, exclude={"source"}),
         "attempt": attempt,
+        "judge": _judge(recipe),
         "stage": _dumped(stage, exclude=_NOT_WEIGHTS),
     }
     if attempt == "train":
@@ -146,6 +160,7 @@ def fingerprint(recipe: Recipe, stage_name: str | None = None) -> str:
             "num_stages": len(recipe.stages),
             "benchmarks": [_dumped(benchmark) for benchmark in recipe.benchmarks],
             "guard": _dumped(recipe.guard),
+            "judge": _judge(recipe),
             "tracking": _dumped(recipe.tracking),
         }
     )

@@ -9,7 +9,7 @@ from kascade.errors import Fault
 from kascade.recipe.checks import nearest
 from kascade.recipe.document import Node
 
-PARTS = ("guard", "tracking", "cluster")
+PARTS = ("guard", "judge", "tracking", "cluster")
 PLAIN_DIALS = {"name": "name", "description": "description", "seed": "seed", "threads": "threads"}
 RENAMED_DIALS = {"budget": "budget_cpu_hours"}
 
@@ -137,7 +137,7 @@ def _folder_paths(data: Node, environments: list[str], folder: Path, faults: lis
 
 
 def apply_overrides(root: Node, overrides: Node, folder: Path, faults: list[Fault]) -> Node:
-    """`root` with partial changes by stage name, `benchmarks`, `guard`, `tracking` and `cluster`."""
+    """`root` with partial changes by stage name, `benchmarks`, and by name of the other parts."""
     overrides = _map_sources(overrides, lambda source: _resolved_source(source, folder))
     stages = root.mapping.get("stages", Node([], root.place))
     benchmarks = root.mapping.get("benchmarks", Node([], root.place))

@@ -1,20 +1,24 @@
 """Parts of stages: optimiser, limits, data, sampling, and the rules of each way to learn.
 
 Every number of a loss or a rule is a field, with its source. Sources: [C2] Nemotron-Cascade 2 (arXiv
-2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848).
+2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848), [LN] Llama-Nemotron (arXiv 2505.00949).
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import CrossCheckError, Problem
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+ROWS_HELP = (
+    "rows: a file (JSONL, JSON, CSV, TSV, Parquet), a folder of them or of save_to_disk, hf://OWNER/NAME, or "
+    "s3://BUCKET/KEY; None: generated tasks"
+)
 
 
 class Part(BaseModel):
@@ -65,12 +69,35 @@ class Limits(Part):
 
 
 class DataSource(Part):
-    """Where an environment's tasks come from: generated here, or NeMo-Gym rows of a JSONL file."""
+    """Where an environment's tasks come from: generated here, or read from rows. See docs/data.md."""
 
     environment: str
-    path: str | None = Field(None, description="JSONL of NeMo-Gym rows; None: generated tasks")
+    path: str | None = Field(None, description=ROWS_HELP)
     count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
     levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="the environment's own options (docs/environments.md)"
+    )
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet"] = Field(
+        "auto", description="of the files; auto: by their names' endings"
+    )
+    layout: str = Field("auto", description="how rows are laid out; auto: told from their fields")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our field: their column (dots reach into objects)"
+    )
+    prompt: str | None = Field(None, description="text of the user's turn; {column} stands for a value")
+    system: str | None = Field(None, description="system message for rows that have none")
+    split: str | None = Field(None, description="which split of a dataset; None: train, or every file")
+    subset: str | None = Field(None, description="which configuration of a hub dataset")
+    turns: Literal["last", "all"] = Field(
+        "last", description="which assistant turns of `messages` are answers to learn"
+    )
+    thinking: bool = Field(False, description="answers to these rows begin inside an open think block")
+    hold_out: bool = Field(
+        True, description="split rows 80/10/10 by hash; false: all of them wherever they are named"
+    )
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    max_bad_rows: int = Field(100, ge=0, description="skipping more than this stops after all")
 
     @model_validator(mode="after")
     def _tasks_come_from_somewhere(self) -> DataSource:
@@ -106,6 +133,10 @@ class Sampling(Part):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: PositiveInt | None = None
     max_new_tokens: PositiveInt = Field(49_152, description="of an answer; of each one in a conversation")
+    thinking_budget: PositiveInt | None = Field(
+        None, description="tokens after which an open think block is closed for the model; None: no budget"
+    )
+    stop: tuple[str, ...] = Field((), description="texts that end an answer, beside the end of its turn")
     conversation: Conversation = Conversation()
 
 
@@ -137,6 +168,25 @@ def check_usable_groups(grpo: GRPO, prompts_per_step: int) -> None:
         raise CrossCheckError([Problem(("grpo", "min_usable_groups"), what, allowed)])
 
 
+class Curriculum(Part):
+    """Which tasks a stage sees when, by how often its start solves them. [N3 §3.2.2; LN §5.1]"""
+
+    samples: PositiveInt = Field(8, description="answers a task that measure its pass rate")
+    passed_from: float = Field(1.0, description="reward from which an answer has passed")
+    drop_from: float = Field(
+        1.0, gt=0, le=1, description="leave out tasks with at least this pass rate [N3: 1; LN: 0.75]"
+    )
+    unsolved_odds: Share = Field(
+        0.25, description="odds of a task that was never solved to take part in a round through the tasks"
+    )
+    first_mean: Share = Field(0.7, description="mean of the target pass rates in the first step [N3 Fig. 6]")
+    last_mean: Share = Field(0.4, description="the same in the last step [N3 Fig. 6]")
+    width: PositiveFloat = Field(0.15, description="standard deviation of the target; no source gives one")
+    bins: PositiveInt = Field(
+        10, description="bins of pass rate, filled by the target, rest from the fullest"
+    )
+
+
 class ImportanceRange(Part):
     """Tokens whose trainer/sampler ratio lies outside are dropped, not clamped. [C2 §4.4 Eq. 3]"""
 
@@ -151,10 +201,43 @@ class ImportanceRange(Part):
         return self
 
 
-class Judge(Part):
-    """Who compares two answers. `rule`: the environment's own preference; `reward_model`: learned here."""
+class JudgeModel(Part):
+    """A language model that judges: behind an OpenAI-compatible endpoint, or a local checkpoint.
 
-    kind: Literal["rule", "reward_model"] = "rule"
+    Defaults of sampling: NeMo-Gym genrm_compare. A key is named by its environment variable, never written.
+    """
+
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="of the endpoint, up to and with /v1; None: a checkpoint"
+    )
+    model: str = Field(description="name at the endpoint; or a folder, hub id or builtin:// of a checkpoint")
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the key"
+    )
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: PositiveInt = 16_384
+    timeout_s: PositiveFloat = Field(600.0, description="of one request")
+    attempts: PositiveInt = Field(4, description="tries of a request that failed or said nothing readable")
+    backoff_s: float = Field(1.0, ge=0, description="wait after the first failure; doubles with each")
+    max_backoff_s: float = Field(60.0, ge=0)
+    concurrency: PositiveInt = Field(16, description="requests under way at once")
+    requests_per_minute: PositiveFloat | None = Field(None, description="None: as fast as they are answered")
+    cache: bool = Field(True, description="keep verdicts on disk and ask no question twice")
+
+
+class Judge(Part):
+    """Who compares two answers.
+
+    rule: the environment's own preference. reward_model: learned here. genrm: the recipe's `judge`.
+    """
+
+    kind: Literal["rule", "reward_model", "genrm"] = "rule"
+    style: Literal["prompt", "roles"] = Field(
+        "prompt", description="how a genrm is asked: in words, or by NeMo-Gym's response_1/response_2 roles"
+    )
+    principle: str | None = Field(None, description="what a genrm is to prefer, for rows without `principle`")
+    votes: PositiveInt = Field(1, description="times each pair is judged, the mean taken")
     min_agreement: Share = Field(0.85, description="held-out agreement under which a reward model is refused")
     pairs: PositiveInt = Field(
         512, description="preference pairs the reward model is trained and measured on"
@@ -174,3 +257,22 @@ class Pairwise(Part):
     conciseness_percentile: Share = Field(
         0.8, description="only answers with at least this reward percentile"
     )
+
+
+class VLLM(Part):
+    """What the vLLM engine asks for, where it is chosen; names and meanings are vLLM's own."""
+
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share the model")
+    gpu_memory_utilization: float = Field(
+        0.45, gt=0, lt=1, description="share of GPU memory; the rest is the trainer's"
+    )
+    max_model_len: PositiveInt | None = Field(None, description="None: the model's own")
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+class Rollout(Part):
+    """Which engine samples answers, and how many at a time."""
+
+    engine: Literal["native", "vllm"] = Field("native", description="vllm: needs the package and a GPU")
+    max_batch_rows: PositiveInt = Field(256, description="answers the native engine computes side by side")
+    vllm: VLLM = VLLM()

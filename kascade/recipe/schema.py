@@ -15,15 +15,18 @@ from kascade.recipe.model_parts import MTP, LongContext, LowPrecision, MoE, Prec
 from kascade.recipe.parts import (
     GRPO,
     Conversation,
+    Curriculum,
     DataSource,
     ImportanceRange,
     Judge,
+    JudgeModel,
     Limits,
     Mix,
     Name,
     Optimizer,
     Pairwise,
     Part,
+    Rollout,
     Sampling,
     Share,
     check_warmup,
@@ -44,10 +47,12 @@ __all__ = [
     "Benchmark",
     "Conversation",
     "Cluster",
+    "Curriculum",
     "DataSource",
     "Guard",
     "ImportanceRange",
     "Judge",
+    "JudgeModel",
     "Limits",
     "LongContext",
     "LowPrecision",
@@ -66,6 +71,7 @@ __all__ = [
     "RLStage",
     "Recipe",
     "Recovery",
+    "Rollout",
     "RolloutStage",
     "SFTStage",
     "Sampling",
@@ -127,7 +133,11 @@ class Guard(Part):
         description="one-sided p under which a goal benchmark has risen over the stage's start",
     )
     recovery: Recovery = Recovery()
-    unrecovered: Literal["continue", "rollback", "stop"] = "continue"
+    unrecovered: Literal["continue", "rollback", "stop"] = Field(
+        "continue",
+        description="after the last round: go on with the loss, which later stages then compare with; go "
+        "back to the stage's start; or stop",
+    )
 
 
 class ModelPart(Part):
@@ -147,6 +157,7 @@ class ModelPart(Part):
         description="tokens that the model's multi-token-prediction head drafts a step of sampling "
         "(speculative decoding, lossless: arXiv 2302.01318); None: no drafts",
     )
+    rollout: Rollout = Rollout()
 
 
 class Tracking(Part):
@@ -188,6 +199,7 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1)
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
     guard: Guard = Guard()
+    judge: JudgeModel | None = Field(None, description="who judges what no rule can; None: nobody")
     storage: Storage = Storage()
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()

@@ -12,6 +12,7 @@ from kascade.environments.base import Domain
 from kascade.recipe.model_parts import MTP, MoE
 from kascade.recipe.parts import (
     GRPO,
+    Curriculum,
     ImportanceRange,
     Judge,
     Limits,
@@ -84,6 +85,7 @@ class RLStage(RolloutStage):
     kind: Literal["if_rl", "multi_domain_rl", "long_context_rl", "code_rl", "swe_rl"]
     rollouts_per_prompt: int = Field(16, ge=2, description="a group; one rollout has nothing to compare with")
     grpo: GRPO = GRPO()
+    curriculum: Curriculum | None = Field(None, description="tasks by pass rate; None: in random order")
     workers: Workers = Field(Workers(), description="Ray actors that train and sample")
 
     @model_validator(mode="after")

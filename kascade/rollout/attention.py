@@ -48,9 +48,7 @@ class Prefix:
                 for pair in zip(ours, theirs, strict=True)
             ]
 
-        return cls(
-            one.lengths + other.lengths, join(one.keys, other.keys), join(one.values, other.values)
-        )
+        return cls(one.lengths + other.lengths, join(one.keys, other.keys), join(one.values, other.values))
 
     def narrowed(self, kept: Sequence[int]) -> Prefix:
         """Only the prompts at these places."""
@@ -61,9 +59,9 @@ class Prefix:
         return Prefix(lengths, *stores)
 
     def attend(self, layer: int, query: Tensor) -> tuple[Tensor, Tensor]:
-        """query: rows of heads sorted by (prompt, kv head), [P kv G, heads per kv head x D]; see `_attend`."""
+        """query: heads sorted by (prompt, kv head), [P kv G, heads per kv head x D]; see `_attend`."""
         keys, values = self.keys[layer], self.values[layer]
-        prompts, kv_heads, longest, width = keys.shape
+        prompts, kv_heads, _, width = keys.shape
         query = query.view(prompts * kv_heads, -1, width)
         out, mass = _attend(query, keys.flatten(0, 1), values.flatten(0, 1), self._beyond, prompts)
         return out.view(-1, out.shape[-1]), mass.view(-1)
@@ -228,7 +226,9 @@ class SharedAttention:
             start += len(chosen)
         device = self._like.device
         return _Plan(
-            torch.from_numpy(np.concatenate(source)).to(device), torch.from_numpy(target).to(device), tuple(parts)
+            torch.from_numpy(np.concatenate(source)).to(device),
+            torch.from_numpy(target).to(device),
+            tuple(parts),
         )
 
     def _grow(self, length: int) -> None:

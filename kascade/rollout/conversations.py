@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from kascade.data.chat import ChatFormat
 from kascade.data.conversation import Conversation
@@ -16,6 +17,9 @@ from kascade.errors import Fault, UserError
 from kascade.recipe.schema import Conversation as Limits
 from kascade.rollout.sampling import stream_key
 from kascade.rollout.types import FinishReason, Prompt, RolloutEngine, Sample, SamplingParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class _Open:
     tokens: Conversation
     deadline: float
     num_turns: int = 0
+    routing: Tensor | None = None
     versions: set[int] = field(default_factory=set)
     ended: tuple[Grade, FinishReason] | None = None
 
@@ -161,14 +166,15 @@ def _prompt(sharing: Sequence[_Open]) -> Prompt:
     seed = one.opening.seed
     if one.num_turns:
         seed = stream_key(stream_key(seed, one.place), one.num_turns) >> 1  # 63 bits, as all seeds
-    return Prompt(tuple(one.tokens.token_ids), len(sharing), seed)
+    return Prompt(tuple(one.tokens.token_ids), len(sharing), seed, thinking=one.task.thinking)
 
 
 def _respond(chat: ChatFormat, waiting: Sequence[_Open], answers: Sequence[Sample], limits: Limits) -> None:
     """Hand every answer to its environment, all of one environment at once, and append what it says."""
     complete: dict[str, list[tuple[_Open, str]]] = defaultdict(list)
     for one, sample in zip(waiting, answers, strict=True):
-        one.tokens.add_answer(sample.token_ids, sample.logprobs)
+        one.tokens.add_answer(sample.token_ids, sample.logprobs, sample.drawn)
+        one.routing = sample.routing  # of all before the answer, too: it was that answer's prompt
         one.num_turns += 1
         one.versions.add(sample.weights_version)
         if sample.finish_reason == "length":
@@ -195,5 +201,5 @@ def _close(chat: ChatFormat, one: _Open) -> Dialogue:
     while drawn and not drawn[-1]:
         token_ids, drawn = token_ids[:-1], drawn[:-1]
     (version,) = one.versions
-    sample = Sample(token_ids, tuple(one.tokens.logprobs), reason, version, drawn)
+    sample = Sample(token_ids, tuple(one.tokens.logprobs), reason, version, drawn, one.routing)
     return Dialogue(sample, chat.decode(token_ids), grade, one.num_turns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from kascade.data.packing import micro_batches
 from kascade.rollout.attention import Prefix, SharedAttention, blocks_of
 from kascade.rollout.mamba import scale_to_unit
+from kascade.rollout.static import StaticAttention, StepGraphs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,6 +64,10 @@ class Prompts:
         return out.transpose(1, 2).flatten(2)
 
 
+# Attention over what rows have stored: layer, query [n, heads, D], key, value [n, kv heads, D]; [n, heads D].
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
 class Layer(Protocol):
     """One layer, residual connection included. mixes: whether it looks at other tokens than its own."""
 
@@ -72,7 +77,7 @@ class Layer(Protocol):
         """x [P, L, H] to [P, L, H], or of the last tokens only to [P, 1, H]."""
         ...
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         """x [n, H] of the rows' newest tokens to [n, H]."""
         ...
 
@@ -86,8 +91,11 @@ class LeanDecoder(ABC):
 
     uneven = True
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, static: bool | None = None) -> None:
+        """static: keep all of a row in memory that stays (see `static`); None: on CUDA."""
         self._model: Any = model
+        self.static = model.device.type == "cuda" if static is None else static
+        self._graphs = StepGraphs(self._run_layers, self.row_states)
         self.start(0)
         self.refresh()
 
@@ -119,13 +127,19 @@ class LeanDecoder(ABC):
         self._count = 0
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self._like = torch.empty(config.num_key_value_heads, config.head_dim, device=device, dtype=dtype)
-        self._attention = SharedAttention(self.num_attention_layers(), rows, self._like)
+        self._attention: SharedAttention | StaticAttention
+        if self.static:
+            self._attention = StaticAttention(self.num_attention_layers(), rows, self._like, self.lengths)
+        else:
+            self._attention = SharedAttention(self.num_attention_layers(), rows, self._like)
+        self._graphs.forget()
 
     def refresh(self) -> None:
         """See `Decoder.refresh`."""
         self._embedding = self._model.get_input_embeddings().weight.detach()
         self._head = self._model.get_output_embeddings()
         self._layers = self.make_layers()
+        self._graphs.forget()
         self._last_mixing = max(i for i, layer in enumerate(self._layers) if layer.mixes)
         self._norm = Norm(self.final_norm())
 
@@ -159,12 +173,20 @@ class LeanDecoder(ABC):
     def step(self, tokens: Tensor) -> Tensor:
         """See `Decoder.step`."""
         self._attention.begin()
+        if isinstance(self._attention, StaticAttention) and tokens.is_cuda:
+            shape = (self._attention.room, self._attention.slots)
+            logits = self._graphs.run(tokens, len(self.lengths), shape)
+        else:
+            logits = self._run_layers(tokens)
+        self._attention.end()
+        self.lengths[: self._count] += 1
+        return logits
+
+    def _run_layers(self, tokens: Tensor) -> Tensor:
         x = F.embedding(tokens, self._embedding)
         self.before_step(x)
         for layer in self._layers:
             x = layer.step(x, self._attention)
-        self._attention.end()
-        self.lengths[: self._count] += 1
         return self.head(self._norm(x))
 
     def retain(self, order: Sequence[int]) -> None:
@@ -209,3 +231,8 @@ class Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return scale_to_unit(x, self._epsilon).mul_(self._weight)
+
+
+def runs_in_its_type(model: PreTrainedModel) -> bool:
+    """Whether lean layers compute in the model's type: float32 anywhere, bfloat16 on CUDA."""
+    return model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and model.device.type == "cuda")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kascade.rollout.attention import SharedAttention
-from kascade.rollout.lean import LeanDecoder, Norm, Prompts
+from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
 from kascade.rollout.mamba import MambaMixer, MambaStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SPARSE_TOKENS = 512  # from here on, sorting tokens by expert costs less than the experts not chosen
 MAX_DENSE_EXPERTS = 16  # beyond, computing every expert for every token costs more than it saves
 
 
@@ -26,7 +26,7 @@ class NemotronHDecoder(LeanDecoder):
         config: Any = model.config
         return bool(
             config.model_type == "nemotron_h"
-            and model.dtype == torch.float32
+            and runs_in_its_type(model)
             and "full_attention" in config.layers_block_type
             and config.n_routed_experts <= MAX_DENSE_EXPERTS
             and config.n_group == 1
@@ -40,7 +40,8 @@ class NemotronHDecoder(LeanDecoder):
     def start(self, rows: int) -> None:
         super().start(rows)
         blocks = [b for b in self._model.model.layers if b.block_type == "linear_attention"]
-        self._stores = [MambaStore(rows, block.mixer, self._model.device) for block in blocks]
+        device = self._model.device
+        self._stores = [MambaStore(rows, block.mixer, device, static=self.static) for block in blocks]
 
     def row_states(self) -> list[Tensor]:
         return [tensor for store in self._stores for tensor in store.tensors()]
@@ -79,7 +80,7 @@ class _Mamba:
         store.put(prompts.rows, window[prompts.owners], state[prompts.owners])
         return prompts.last(x + out) if only_last else out.add_(x)
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         return self._mixer.step(self._norm(x), self._decoder.mamba_store(self._number)).add_(x)
 
 
@@ -105,7 +106,7 @@ class _Attention:
         (query,) = self._heads(F.linear(h, self._qkv[:queries]), [queries])
         return x + prompts.attend(query, key, value) @ self._out
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         query, key, value = self._heads(F.linear(self._norm(x), self._qkv), self._sizes)
         return torch.addmm(x, attend(self._number, query, key, value), self._out)
 
@@ -121,7 +122,7 @@ class _Local:
     def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
         return self.run(x.flatten(0, 1)).view_as(x)
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         return self.run(x)
 
     def run(self, x: Tensor) -> Tensor:
@@ -139,31 +140,49 @@ class _MLP(_Local):
 
 
 class _MoE(_Local):
-    """All experts for all rows as two products, weighted by the routing (0 for the ones not chosen):
-    sum_e w_e Down_e f(Up_e x) = [Down_1 ... Down_E] [w_1 f(Up_1 x); ...].
+    """Few tokens: all experts for all of them as two products, weighted by the routing (0 where not chosen),
+    sum_e w_e Down_e f(Up_e x) = [Down_1 ... Down_E] [w_1 f(Up_1 x); ...]. Many: each expert for its own.
     """
 
     def __init__(self, mixer: Any, norm: Norm) -> None:
         self._mixer, self._shared = mixer, _MLP(mixer.shared_experts, norm)
         self._norm = norm
-        self._up = mixer.experts.up_proj.detach().flatten(0, 1)  # a view: [E I, D]
-        self._down = mixer.experts.down_proj.detach().transpose(1, 2).flatten(0, 1)  # a copy: [E I, D]
+        self._ups = mixer.experts.up_proj.detach()  # [E, I, D]
+        self._downs = mixer.experts.down_proj.detach().transpose(1, 2)  # [E, I, D]
+        self._down = self._downs.flatten(0, 1)  # a copy: [E I, D]
 
     def run(self, x: Tensor) -> Tensor:
-        mixer = self._mixer
         h = self._norm(x)
-        routing = self._routing(h)
-        inner = F.linear(mixer.fc1_latent_proj(h), self._up).relu_().square_()
-        inner.view(len(x), routing.shape[1], -1).mul_(routing[..., None])
-        routed: Tensor = mixer.fc2_latent_proj(inner @ self._down)
+        chosen, weights = self._route(h)
+        latent = self._mixer.fc1_latent_proj(h)
+        by_expert = self._sparse if len(x) >= SPARSE_TOKENS else self._dense
+        routed: Tensor = self._mixer.fc2_latent_proj(by_expert(latent, chosen, weights))
         return self._shared.run(x).add_(routed)
 
-    def _routing(self, h: Tensor) -> Tensor:
-        """Weight of each expert for each row, 0 where it was not chosen: [n, E]."""
+    def _dense(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        inner = F.linear(latent, self._ups.flatten(0, 1)).relu_().square_()
+        routing = weights.new_zeros(len(latent), len(self._ups)).scatter_(1, chosen, weights)
+        inner.view(*routing.shape, -1).mul_(routing[..., None])
+        return inner @ self._down
+
+    def _sparse(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        order = chosen.flatten().argsort()  # (token, choice) pairs, sorted by expert
+        tokens = order.div(chosen.shape[1], rounding_mode="floor")
+        counts = chosen.flatten().bincount(minlength=len(self._ups)).tolist()
+        parts = latent.index_select(0, tokens).split(counts)
+        outs = [
+            F.linear(part, up).relu_().square_() @ down
+            for part, up, down in zip(parts, self._ups, self._downs, strict=True)
+        ]
+        scaled = torch.cat(outs).mul_(weights.flatten()[order, None])
+        return torch.zeros_like(latent).index_add_(0, tokens, scaled)
+
+    def _route(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts of each row and their weights: both [n, k]."""
         gate = self._mixer.gate
-        scores = F.linear(h, gate.weight).sigmoid()
+        scores = F.linear(h.float(), gate.weight.float()).sigmoid()
         chosen = (scores + gate.e_score_correction_bias).topk(gate.top_k, dim=-1).indices
         weights = scores.gather(1, chosen)
         if gate.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        return torch.zeros_like(scores).scatter_(1, chosen, weights * gate.routed_scaling_factor)
+        return chosen, (weights * gate.routed_scaling_factor).to(h.dtype)

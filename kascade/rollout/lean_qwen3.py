@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kascade.rollout.attention import SharedAttention
-from kascade.rollout.lean import LeanDecoder, Norm, Prompts
+from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
 from kascade.rollout.mamba import scale_to_unit
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class Qwen3Decoder(LeanDecoder):
         config: Any = model.config
         return bool(
             config.model_type == "qwen3"
-            and model.dtype == torch.float32
+            and runs_in_its_type(model)
             and set(config.layer_types) == {"full_attention"}
             and config.rope_parameters["rope_type"] in STATIC_ROPE
             and not config.attention_bias
@@ -72,9 +71,7 @@ class _Layer:
         self._queries, self._keys, _ = (len(p) // self._width for p in projections)
         self._out = attention.o_proj.weight.detach().T
         scaled = attention.q_norm.weight.detach() * attention.scaling  # a rotation keeps the scale
-        self._norms = torch.stack(
-            [scaled] * self._queries + [attention.k_norm.weight.detach()] * self._keys
-        )
+        self._norms = torch.stack([scaled] * self._queries + [attention.k_norm.weight.detach()] * self._keys)
         self._epsilon = attention.q_norm.variance_epsilon
         self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
         self._down = mlp.down_proj.weight.detach().T
@@ -87,7 +84,7 @@ class _Layer:
         x = x + prompts.attend(query, key, value) @ self._out
         return self._mlp(x.flatten(0, 1)).view_as(x)
 
-    def step(self, x: Tensor, attend: SharedAttention) -> Tensor:
+    def step(self, x: Tensor, attend: Attend) -> Tensor:
         query, key, value = (part.squeeze(1) for part in self._heads(self._before(x)[:, None]))
         return self._mlp(torch.addmm(x, attend(self._number, query, key, value), self._out))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,18 +19,33 @@ class MambaStore:
     states: [rows, G, N, H P / G], the layout in which decay, update and read-out run over contiguous memory.
     """
 
-    def __init__(self, rows: int, mixer: Any, device: torch.device) -> None:
+    def __init__(self, rows: int, mixer: Any, device: torch.device, *, static: bool = False) -> None:
+        """static: windows are shifted, not gone round, so that every step uses the same memory alike."""
+        self._static = static
         inner, groups = mixer.intermediate_size, mixer.n_groups
         self.states = torch.empty(rows, groups, mixer.ssm_state_size, inner // groups, device=device)
         taps, dtype = mixer.conv_kernel_size, mixer.in_proj.weight.dtype
-        self.windows = [torch.empty(rows, mixer.conv_dim, device=device, dtype=dtype) for _ in range(taps - 1)]
+        self.windows = [
+            torch.empty(rows, mixer.conv_dim, device=device, dtype=dtype) for _ in range(taps - 1)
+        ]
         self.oldest = 0
 
     def tensors(self) -> list[Tensor]:
         return [self.states, *self.windows]
 
+    def push(self, inputs: Tensor) -> None:
+        """Each row's newest inputs [n, channels] take the place of its oldest."""
+        rows = len(inputs)
+        if self._static:
+            for older, newer in pairwise(self.windows):
+                older[:rows] = newer[:rows]
+            self.windows[-1][:rows] = inputs
+        else:
+            self.windows[self.oldest][:rows] = inputs
+            self.oldest = (self.oldest + 1) % len(self.windows)
+
     def put(self, rows: Tensor, window: Tensor, state: Tensor) -> None:
-        """Start rows [R] from a prompt's last inputs [R, K - 1, channels] and its state [R, G, N, H P / G]."""
+        """Start rows [R] from prompts: last inputs [R, K - 1, channels], states [R, G, N, H P / G]."""
         self.states[rows] = state
         for i in range(len(self.windows)):
             self.windows[(self.oldest + i) % len(self.windows)][rows] = window[:, i]
@@ -47,7 +63,7 @@ class MambaMixer:
         self._dt_bias = mixer.dt_bias.detach()
         self._taps = mixer.conv1d.weight.detach().squeeze(1).T.contiguous()  # [K, channels]
         self._conv_bias = None if mixer.conv1d.bias is None else mixer.conv1d.bias.detach()
-        self._skip = mixer.D.detach().repeat_interleave(mixer.head_dim)
+        self._skip = mixer.D.detach().float().repeat_interleave(mixer.head_dim)
         self._scale = mixer.norm.weight.detach()
         self._inner, self._groups, self._heads = mixer.intermediate_size, mixer.n_groups, mixer.num_heads
         self._width, self._state_size = mixer.head_dim, mixer.ssm_state_size
@@ -64,8 +80,8 @@ class MambaMixer:
         decay = decay[..., None].expand(rows, self._heads, self._width).reshape(rows, self._groups, 1, -1)
         added = (u.view(rows, self._heads, -1) * dt[..., None]).view(rows, self._groups, 1, -1)
         state = store.states[:rows]
-        state.mul_(decay).addcmul_(B.reshape(rows, self._groups, -1, 1), added)
-        read = torch.bmm(C.reshape(rows * self._groups, 1, -1), state.flatten(0, 1)).view(rows, -1)
+        state.mul_(decay).addcmul_(B.reshape(rows, self._groups, -1, 1).float(), added)
+        read = torch.bmm(C.reshape(rows * self._groups, 1, -1).float(), state.flatten(0, 1)).view(rows, -1)
         return self._finish(read, u, gate)
 
     def prefill(self, h: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,7 +90,7 @@ class MambaMixer:
         Returns outputs [P, L, H], the convolution's last inputs [P, K - 1, channels] and the state after
         each prompt's last token [P, G, N, H P / G].
         """
-        prompts, longest, _ = h.shape
+        longest = h.shape[1]
         gate, mixed, dt = self._project(h)
         taps = len(self._taps)
         padded = F.pad(mixed, (0, 0, taps - 1, 0))
@@ -83,15 +99,16 @@ class MambaMixer:
         mixed = self._bias_and_newest(mixed)
         for i in range(taps - 1):
             mixed.addcmul_(padded[:, i : i + longest], self._taps[i])
-        u, B, C = self._split(F.silu(mixed, inplace=True))
+        u, B, C = (part.float() for part in self._split(F.silu(mixed, inplace=True)))
         # padding has no duration: it neither decays the state nor adds to it
         inside = torch.arange(longest, device=h.device) < lengths[:, None]
         dt = self._time_steps(dt) * inside[..., None]
-        read, state = self._scan(u, dt, B, C)
+        read, state = self._scan((u, B, C), dt)
         return self._finish(read, u, gate), window, state
 
-    def _scan(self, u: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    def _scan(self, mixed: tuple[Tensor, Tensor, Tensor], dt: Tensor) -> tuple[Tensor, Tensor]:
         """The recurrence over [P, L, ...] chunk by chunk: read-outs [P, L, inner] and final states."""
+        u, B, C = mixed
         prompts, longest, _ = u.shape
         groups, size = self._groups, self._state_size
         state = u.new_zeros(prompts, groups, size, self._inner // groups)
@@ -101,7 +118,9 @@ class MambaMixer:
             part = slice(start, min(start + CHUNK, longest))
             b, c = (x[:, part].unflatten(-1, (groups, size)).transpose(1, 2) for x in (B, C))  # [P, G, Q, N]
             length = b.shape[2]
-            total = (dt[:, part] * self._decay_rate).cumsum(1)  # log decay from the chunk's start: [P, Q, heads]
+            total = (dt[:, part] * self._decay_rate).cumsum(
+                1
+            )  # log decay from the chunk's start: [P, Q, heads]
             by_head = total.transpose(1, 2)
             mutual = by_head[..., :, None] - by_head[..., None, :]  # [P, heads, Q, Q]
             future = torch.ones(length, length, dtype=torch.bool, device=u.device).triu_(1)
@@ -124,7 +143,9 @@ class MambaMixer:
 
     def _project(self, h: Tensor) -> tuple[Tensor, ...]:
         projected = F.linear(h, self._in)
-        return torch.split(projected, [self._inner, projected.shape[-1] - self._inner - self._heads, self._heads], -1)
+        return torch.split(
+            projected, [self._inner, projected.shape[-1] - self._inner - self._heads, self._heads], -1
+        )
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, ...]:
         states = self._groups * self._state_size
@@ -144,18 +165,19 @@ class MambaMixer:
         out = self._bias_and_newest(mixed)
         for i in range(len(windows)):
             out.addcmul_(windows[(store.oldest + i) % len(windows)][:rows], self._taps[i])
-        windows[store.oldest][:rows] = mixed
-        store.oldest = (store.oldest + 1) % len(windows)
+        store.push(mixed)
         return F.silu(out, inplace=True)
 
     def _finish(self, read: Tensor, u: Tensor, gate: Tensor) -> Tensor:
-        y = torch.addcmul(read, u, self._skip).mul_(F.silu(gate))
+        y = torch.addcmul(read, u.float(), self._skip).mul_(F.silu(gate.float()))
         grouped = y.unflatten(-1, (self._groups, -1))
-        y = scale_to_unit(grouped, self._mixer.norm.variance_epsilon).flatten(-2).mul_(self._scale)
-        return y @ self._out
+        y = scale_to_unit(grouped, self._mixer.norm.variance_epsilon).flatten(-2).to(gate.dtype)
+        return y.mul_(self._scale) @ self._out
 
 
 def scale_to_unit(x: Tensor, epsilon: float) -> Tensor:
     """x / sqrt(mean of x² over the last dimension + epsilon), in fewer passes than F.rms_norm on a CPU."""
+    if x.is_cuda:
+        return F.rms_norm(x, x.shape[-1:], eps=epsilon)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x * length.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()

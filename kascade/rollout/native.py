@@ -3,51 +3,56 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kascade.rollout.decoder import Decoder, make_decoder
-from kascade.rollout.sampling import draw, stream_key, uniforms
-from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
+from kascade.rollout.ending import Ending
+from kascade.rollout.rows import Answer, Record, Rows
+from kascade.rollout.sampling import draw, uniforms
+from kascade.rollout.types import Prompt, Sample, SamplingParams
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-
-@dataclass(slots=True)
-class _Row:
-    """A sample in the making: which one of which prompt, its random stream, and what was drawn so far."""
-
-    prompt: int
-    sample: int
-    key: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+SPARE_SHARE = 16  # finished rows leave when they are this fraction of all: moving rows costs, too
 
 
 class NativeEngine:
     """Samples from a transformers model that stays where it is: weights are shared, never copied over.
 
-    A prompt is computed once for all its samples; a finished row leaves at once and, where the decoder
-    allows rows of different length, the next prompt takes its place. Each token's randomness depends on
-    (prompt's seed, sample, position) only, so batching and order do not change what is drawn (but for
-    the last bit of a logit, which can differ with the shape of a matrix product).
+    A prompt is computed once for all its answers; finished rows leave and, where the decoder allows rows of
+    different length, the next prompts take their places. Each token's randomness depends on (prompt's
+    seed, sample, position) only, so batching and order do not change what is drawn (but for the last bit of
+    a logit, which can differ with the shape of a matrix product).
     """
 
-    def __init__(self, model: PreTrainedModel, *, end_ids: Sequence[int], max_batch_rows: int = 256) -> None:
-        """end_ids: tokens that end an answer. Raises ValueError when max_batch_rows is not positive."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        end_ids: Sequence[int],
+        think_end_ids: Sequence[int] = (),
+        decode: Callable[[Sequence[int]], str] | None = None,
+        max_batch_rows: int = 256,
+        decoder: Decoder | None = None,
+    ) -> None:
+        """end_ids: tokens that end an answer. think_end_ids: the tokens of `</think>`, for thinking budgets.
+        decode: text of tokens, for stop texts. decoder: None: the fastest that knows the model.
+
+        Raises ValueError when max_batch_rows is not positive.
+        """
         if max_batch_rows < 1:
             raise ValueError(f"max_batch_rows must be positive, not {max_batch_rows}")
         self._model = model
-        self._end_ids = frozenset(end_ids)
+        self._end_ids, self._think_end_ids, self._decode = tuple(end_ids), tuple(think_end_ids), decode
         self._max_rows = max_batch_rows
-        self._decoder: Decoder = make_decoder(model)
+        self._decoder = decoder or make_decoder(model)
         self._version = 0
 
     def load_weights(self, version: int) -> None:
@@ -57,89 +62,109 @@ class NativeEngine:
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
-        """For each prompt, its samples in order. Raises ValueError for an empty prompt."""
+        """For each prompt, its answers in order, a greedy one first.
+
+        Raises ValueError for an empty prompt, or for a budget or stop text that the engine was not made for.
+        """
         if any(not prompt.token_ids for prompt in prompts):
             raise ValueError("a prompt has no tokens")
+        ending = self.make_ending(prompts, params)
         training = self._model.training
         self._model.eval()
-        self._decoder.start(min(self._max_rows, sum(prompt.num_samples for prompt in prompts)))
+        self._decoder.start(min(self._max_rows, sum(prompt.num_answers for prompt in prompts)))
         try:
-            return self._sample(prompts, params)
+            return self._sample(prompts, params, ending)
         finally:
             self._decoder.start(0)
             self._model.train(training)
 
-    def _sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
-        done: dict[tuple[int, int], Sample] = {}
-        waiting = _queue(prompts)
-        rows: list[_Row] = []
-        while waiting or rows:
+    def make_ending(self, prompts: Sequence[Prompt], params: SamplingParams) -> Ending:
+        """What ends the answers of one call."""
+        return Ending(params, self._end_ids, self._think_end_ids, self._decode)
+
+    def _sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams, ending: Ending
+    ) -> list[list[Sample]]:
+        answers = [
+            Answer.of(prompt, i, k) for i, prompt in enumerate(prompts) for k in range(prompt.num_answers)
+        ]
+        waiting, rows, record = _queue(answers, prompts), Rows.none(), Record(len(answers))
+        while waiting or len(rows):
             if waiting and self._has_room(len(rows)):
-                fresh = self._admissible(waiting, len(rows), prompts)
-                self._append(fresh, self._admit(fresh, prompts), params)
-                rows += fresh
+                fresh = self._admissible(waiting, len(rows), prompts, answers)
+                logits = self._admit(fresh, prompts, answers)
+                rows = rows.extended(fresh, answers)
+                news = slice(len(rows) - len(fresh), len(rows))
             else:
-                last = torch.tensor([row.tokens[-1] for row in rows], device=self._model.device)
-                self._append(rows, self._decoder.step(last), params)
-            rows = self._retire(rows, params.max_new_tokens, done)
-        return [[done[i, k] for k in range(prompt.num_samples)] for i, prompt in enumerate(prompts)]
+                logits = self._decoder.step(torch.from_numpy(rows.last).to(self._model.device))
+                news = slice(0, len(rows))
+            self._draw(rows, news, logits, params, ending, record)
+            rows = self._retire(rows)
+        samples = record.samples(self._version)
+        ends = np.cumsum([0, *(prompt.num_answers for prompt in prompts)]).tolist()
+        return [samples[start:end] for start, end in pairwise(ends)]
 
     def _has_room(self, active: int) -> bool:
         """Refill in batches of an eighth of the rows: a prefill for every row that ends would cost more."""
         free = self._max_rows - active
         return active == 0 or (self._decoder.uneven and free >= max(1, self._max_rows // 8))
 
-    def _admissible(self, waiting: deque[_Row], active: int, prompts: Sequence[Prompt]) -> list[_Row]:
+    def _admissible(
+        self, waiting: deque[int], active: int, prompts: Sequence[Prompt], answers: Sequence[Answer]
+    ) -> list[int]:
         """Take from the queue what may start now."""
         fresh = [waiting.popleft()]
-        length = len(prompts[fresh[0].prompt].token_ids)
+        length = len(prompts[answers[fresh[0]].prompt].token_ids)
         while waiting and active + len(fresh) < self._max_rows:
-            if not self._decoder.uneven and len(prompts[waiting[0].prompt].token_ids) != length:
+            if not self._decoder.uneven and len(prompts[answers[waiting[0]].prompt].token_ids) != length:
                 break
             fresh.append(waiting.popleft())
         return fresh
 
-    def _admit(self, fresh: Sequence[_Row], prompts: Sequence[Prompt]) -> Tensor:
-        groups = [(i, len(list(rows))) for i, rows in groupby(fresh, key=lambda row: row.prompt)]
+    def _admit(self, fresh: Sequence[int], prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Tensor:
+        groups = [(i, len(list(own))) for i, own in groupby(answers[number].prompt for number in fresh)]
         return self._decoder.admit([prompts[i].token_ids for i, _ in groups], [n for _, n in groups])
 
-    def _append(self, rows: Sequence[_Row], logits: Tensor, params: SamplingParams) -> None:
-        keys = np.array([row.key for row in rows], dtype=np.uint64)
-        positions = np.array([len(row.tokens) for row in rows], dtype=np.uint64)
-        uniform = torch.from_numpy(uniforms(keys, positions)).to(logits.device)
-        tokens, logprobs = draw(logits, uniform, params)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            row.tokens.append(token)
-            row.logprobs.append(logprob)
+    def _draw(  # noqa: PLR0917 - one call's own state
+        self, rows: Rows, news: slice, logits: Tensor, params: SamplingParams, ending: Ending, record: Record
+    ) -> None:
+        """Draw the next token of the rows in `news`, write it down, and note which rows are finished."""
+        numbers, positions = rows.answers[news], rows.positions[news]
+        uniform = torch.from_numpy(uniforms(rows.keys[news], positions.astype(np.uint64)))
+        greedy, forced = rows.greedy[news], ending.forced(numbers, positions, rows.thinking[news])
+        tokens, logprobs = draw(
+            logits,
+            uniform.to(logits.device),
+            params,
+            greedy=torch.from_numpy(greedy).to(logits.device) if greedy.any() else None,
+        )
+        drawn = tokens.cpu().numpy()
+        if forced is not None:
+            drawn = np.where(forced < 0, drawn, forced)
+        alive = ~rows.finished[news]
+        stopped = ending.stopped(numbers, positions, drawn)
+        record.write(numbers, drawn, logprobs.cpu().numpy(), alive=alive, stopped=stopped, forced=forced)
+        rows.last[news] = drawn
+        rows.positions[news] += 1
+        rows.finished[news] |= stopped | (rows.positions[news] >= params.max_new_tokens)
 
-    def _retire(
-        self, rows: list[_Row], max_new_tokens: int, done: dict[tuple[int, int], Sample]
-    ) -> list[_Row]:
-        """Move finished rows to `done`; the last rows take their places."""
-        alive = []
-        for index, row in enumerate(rows):
-            stopped = row.tokens[-1] in self._end_ids
-            if stopped or len(row.tokens) == max_new_tokens:
-                reason: FinishReason = "stop" if stopped else "length"
-                done[row.prompt, row.sample] = Sample(
-                    tuple(row.tokens), tuple(row.logprobs), reason, self._version
-                )
-            else:
-                alive.append(index)
-        if len(alive) == len(rows):
+    def _retire(self, rows: Rows) -> Rows:
+        """Let finished rows go, the last rows taking their places, once there are enough of them."""
+        alive = np.flatnonzero(~rows.finished)
+        finished = len(rows) - len(alive)
+        if not finished or (len(alive) and finished * SPARE_SHARE < len(rows)):
             return rows
-        order = _fill_holes(alive)
+        order = _fill_holes(alive.tolist())
         self._decoder.retain(order)
-        return [rows[index] for index in order]
+        return rows.taken(order)
 
 
-def _queue(prompts: Sequence[Prompt]) -> deque[_Row]:
-    """All samples, longest prompts first: room is made once, and neighbours pad each other little."""
-    longest_first = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].token_ids), i))
+def _queue(answers: Sequence[Answer], prompts: Sequence[Prompt]) -> deque[int]:
+    """All answers, longest prompts first: room is made once, and neighbours pad each other little."""
     return deque(
-        _Row(i, sample, stream_key(prompts[i].seed, sample))
-        for i in longest_first
-        for sample in range(prompts[i].num_samples)
+        sorted(
+            range(len(answers)), key=lambda number: (-len(prompts[answers[number].prompt].token_ids), number)
+        )
     )
 
 

@@ -6,13 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-from kascade.data.rows import tasks_from_rows
 from kascade.environments import get_environment
-from kascade.environments.base import Split, Task, generate_tasks, split_of
+from kascade.environments.base import Environment, Split, Task, generate_tasks, split_of
+from kascade.environments.loading import load_tasks
 from kascade.errors import Fault, UserError
 from kascade.recipe.schema import DataSource, Mix
 
@@ -24,23 +23,33 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
 
     Splits are disjoint by content hash. Raises UserError when there are no or not enough tasks.
     """
-    environment = get_environment(source.environment)
+    environment = configured(source)
     wanted = count or source.count
     if source.path is not None:
-        tasks = [t for t in tasks_from_rows(environment, Path(source.path)) if split_of(t.id) == split]
+        loaded = load_tasks(environment, source).tasks
+        tasks = [task for task in loaded if not source.hold_out or split_of(task.id) == split]
         if not tasks:
             what = f"has no rows that fall into the {split} split"
-            raise UserError(
-                Fault(source.path, what, remedy="give more rows: 80 / 10 / 10 % are split by hash")
-            )
+            remedy = "give more rows (80 / 10 / 10 % are split by hash), or set hold_out: false"
+            raise UserError(Fault(source.path, what, remedy=remedy))
         return tasks[:count]
     if wanted is None:
         raise UserError(Fault(f"source {source.environment!r}", "has neither a path nor a count"))
     try:
         return generate_tasks(environment, split=split, count=wanted, seed=seed, levels=source.levels)
     except ValueError as error:
-        remedy = "ask for fewer tasks (count), or widen `levels`"
+        remedy = "ask for fewer tasks (count), widen `levels`, or mend `options`"
         raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error
+
+
+def configured(source: DataSource) -> Environment:
+    """The source's environment with its options. Raises UserError for one that it does not have."""
+    environment = get_environment(source.environment)
+    try:
+        return environment.with_options(source.options)
+    except ValueError as error:
+        where, _, what = str(error).partition(": ")
+        raise UserError(Fault(f"source {source.environment!r} {where}", what)) from error
 
 
 @dataclass(frozen=True)

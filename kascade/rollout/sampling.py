@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kascade.rollout.types import SamplingParams
 
@@ -36,24 +40,72 @@ def _mix(x: UInts) -> UInts:
         return x ^ (x >> np.uint64(31))
 
 
-def draw(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor,
+    uniform: Tensor,
+    params: SamplingParams,
+    *,
+    greedy: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Tokens [R] and their log-probabilities [R] from logits [R, V] and one uniform a row (float64).
 
     The log-probability is that of the distribution drawn from: after temperature, top-k and top-p.
-    Greedy (temperature 0) has none worth the name, so the model's own (temperature 1) is given.
+    Greedy rows (temperature 0, or those where `greedy` [R] is true) have none worth the name, so the
+    model's own (temperature 1) is given.
     """
     logits = logits.float()
-    if params.temperature == 0:
-        tokens = logits.argmax(-1)
-    else:
-        logits = restrict(logits / params.temperature, params.top_k, params.top_p)
-    logprobs = logits.log_softmax(-1)
     if params.temperature != 0:
-        cdf = logprobs.exp().cumsum(-1, dtype=torch.float64)
-        # right=True: the first token whose CDF exceeds the point, so one of probability 0 is never drawn
-        tokens = torch.searchsorted(cdf, (uniform * cdf[:, -1])[:, None], right=True).squeeze(1)
-        tokens.clamp_(max=logits.shape[-1] - 1)
-    return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+        drawn_from = logits if params.temperature == 1 else logits / params.temperature
+        drawn_from = restrict(drawn_from, params.top_k, params.top_p)
+        logits = drawn_from if greedy is None else torch.where(greedy[:, None], logits, drawn_from)
+    top = logits.amax(-1, keepdim=True)
+    weights = (logits - top).exp_()
+    size = block_size(logits.shape[-1])
+    masses = weights.unflatten(-1, (-1, size)).sum(-1).double().cumsum_(-1)
+    if params.temperature == 0:
+        tokens = _first_of(logits, top, size)
+    else:
+        tokens = _invert(weights, masses, uniform, size)
+        if greedy is not None:
+            tokens = torch.where(greedy, _first_of(logits, top, size), tokens)
+    chosen = logits.gather(1, tokens[:, None]) - top
+    return tokens, (chosen.squeeze(1) - masses[:, -1].log()).float()
+
+
+def _invert(weights: Tensor, masses: Tensor, uniform: Tensor, size: int) -> Tensor:
+    """The first token whose cumulative weight exceeds uniform * total: [R]; never one of weight 0.
+
+    weights: [R, V]; masses: cumulative over blocks of `size` tokens, float64 [R, V / size]. The block is
+    found first, then the token in it, so that no pass in float64 goes over the whole vocabulary.
+    """
+    point = _below(uniform * masses[:, -1], masses[:, -1])[:, None]
+    block = torch.searchsorted(masses, point, right=True)
+    before = F.pad(masses, (1, 0)).gather(1, block)
+    places = block * size + torch.arange(size, device=weights.device)
+    inside = weights.gather(1, places).double().cumsum_(-1)
+    # the block's own sum is rounded otherwise than its part of `masses`: stay within it
+    point = _below((point - before).squeeze(1), inside[:, -1])[:, None]
+    return (block * size + torch.searchsorted(inside, point, right=True)).squeeze(1)
+
+
+def _below(point: Tensor, end: Tensor) -> Tensor:
+    """point, or the last number before `end` where it is not below."""
+    return torch.minimum(point, torch.nextafter(end, torch.zeros_like(end))).clamp_(min=0)
+
+
+def _first_of(logits: Tensor, top: Tensor, size: int) -> Tensor:
+    """The first token with the highest logit: [R]; by blocks, several times faster than argmax on a CPU."""
+    blocks = logits.unflatten(-1, (-1, size))
+    block = (blocks.amax(-1) == top).int().argmax(-1, keepdim=True)
+    inside = logits.gather(1, block * size + torch.arange(size, device=logits.device))
+    return (block * size + (inside == top).int().argmax(-1, keepdim=True)).squeeze(1)
+
+
+@cache
+def block_size(vocabulary: int) -> int:
+    """The divisor of the vocabulary's size nearest to, and not above, its square root; if 1, all of it."""
+    size = next(size for size in range(math.isqrt(vocabulary), 0, -1) if vocabulary % size == 0)
+    return size if size > 1 else vocabulary
 
 
 def restrict(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from kascade.errors import CheckpointError, Fault, UserError
+from kascade.errors import CheckpointError, Fault, StorageError, UserError
 from kascade.recipe.identity import changed_stages
 from kascade.recipe.schema import Recipe
 from kascade.stages.form import FORM, RunForm, resolve_form
@@ -32,20 +32,23 @@ def begin(run: str, packed: str, form: Sequence[str]) -> tuple[str, str, str]:
     """
     filled = RunForm(*form)
     resolved = resolve_form(packed, filled)
+    recipe = resolved.recipe
     if filled.start_from:
-        _check_start(filled.start_from.strip())
-    write_recipe(RunLayout(Path(run)), resolved.recipe)
+        recipe = _started_from(recipe, filled.start_from.strip())
+    write_recipe(RunLayout(Path(run)), recipe)
     from kascade.stages.steps import preflight
 
     return preflight(run), run, resolved.revision
 
 
-def _check_start(reference: str) -> None:
+def _started_from(recipe: Recipe, reference: str) -> Recipe:
+    """`recipe` with a checkpoint as its model: as a folder here, fetched where it lies in a bucket."""
     try:
-        verify(reference)
-    except CheckpointError as error:
+        folder, _ = verify(reference)
+    except (CheckpointError, StorageError) as error:
         remedy = "give a checkpoint that this pipeline's pods can see, with the digest it was published with"
         raise UserError(Fault(f"{FORM} start_from", str(error), remedy=remedy)) from error
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"source": str(folder)})})
 
 
 def write_recipe(layout: RunLayout, recipe: Recipe) -> None:

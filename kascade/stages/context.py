@@ -20,6 +20,7 @@ from kascade.errors import CheckpointError, Fault, UserError
 from kascade.guard.lineage import Ancestor
 from kascade.recipe.identity import fingerprint
 from kascade.recipe.schema import Recipe
+from kascade.stages.judging import set_up_judge
 from kascade.storage.checkpoint import (
     MANIFEST,
     CheckpointRef,
@@ -83,6 +84,7 @@ def open_run(run: str, step: str) -> Iterator[Run]:
     recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
+    set_up_judge(recipe.judge, layout.judge)
     opened = Run(layout, recipe, step, Progress(layout.progress(step), step))
     try:
         yield opened

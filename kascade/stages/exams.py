@@ -14,7 +14,14 @@ from kascade.recipe.schema import Benchmark
 from kascade.rollout.types import SamplingParams
 from kascade.stages.context import Run
 from kascade.stages.job import Policy, derive_seed
-from kascade.stages.rollouts import Group, answer, grade, grade_by_environment, sampling_params
+from kascade.stages.rollouts import (
+    Group,
+    answer,
+    answer_with_greedy,
+    grade,
+    grade_by_environment,
+    sampling_params,
+)
 from kascade.stages.tasks import benchmark_tasks
 from kascade.storage.files import write_text
 
@@ -64,22 +71,21 @@ def score_benchmark(
     The draws differ by checkpoint, phase and round, so that no two scores share their luck.
     """
     tasks = benchmark_tasks(benchmark, run.recipe.seed)
-    groups = sit_exam(
-        policy,
-        tasks,
-        sampling_params(benchmark.sampling),
-        num_samples=num_samples(run, phase),
-        seed=derive_seed(run.recipe.seed, "exam", benchmark.name, digest, phase, draw),
-        clock=run.clock,
-    )
+    params, count = sampling_params(benchmark.sampling), num_samples(run, phase)
+    seed = derive_seed(run.recipe.seed, "exam", benchmark.name, digest, phase, draw)
     greedy: list[Group] = []
     if benchmark.greedy and phase == "screen":
-        params = SamplingParams(
-            benchmark.sampling.max_new_tokens,
-            temperature=0.0,
-            conversation=benchmark.sampling.conversation,
+        drawn, best = answer_with_greedy(
+            policy,
+            tasks,
+            params,
+            num_samples=count,
+            seed_of=lambda task: derive_seed(seed, task.id),
+            clock=run.clock,
         )
-        greedy = sit_exam(policy, tasks, params, num_samples=1, seed=0, clock=run.clock)
+        groups, greedy = (grade(one, grade_by_environment, run.clock) for one in (drawn, best))
+    else:
+        groups = sit_exam(policy, tasks, params, num_samples=count, seed=seed, clock=run.clock)
     score = to_score(benchmark, digest, groups, greedy, phase=phase, draw=draw)
     write_score(run.layout, score)
     if phase == "screen":

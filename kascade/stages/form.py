@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from pydantic import ValidationError
 
-from kascade.errors import CheckpointError, Fault, UserError
+from kascade.errors import CheckpointError, Fault, StorageError, UserError
 from kascade.recipe.checks import nearest
 from kascade.recipe.identity import canonical_json, differences, parent_of, short_hash, teachers_of
 from kascade.recipe.load import LoadedRecipe, preset_names, read_recipe_text
 from kascade.recipe.load import read_recipe as read_recipe_file
 from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef
+from kascade.storage.uris import SCHEMES, is_remote, open_uri, parse_uri
 
 FORM = "run form"
 AS_COMPILED = "compiled"
@@ -97,20 +97,21 @@ def resolve_form(packed: str, form: RunForm) -> Resolved:
     return Resolved(wanted, short_hash(wanted.model_dump(mode="json")))
 
 
-def _load(
-    packed: str, source: str, overrides: Mapping[str, Any], dials: Mapping[str, Any]
-) -> LoadedRecipe:
+def _load(packed: str, source: str, overrides: Mapping[str, Any], dials: Mapping[str, Any]) -> LoadedRecipe:
     if not source:
         origin = "the compiled recipe"
         return read_recipe_text(packed, origin, Path("/"), overrides, dials, given=FORM)
-    uri = urlparse(source)
-    if uri.scheme == "file":
-        source = unquote(uri.path)
-    elif uri.scheme:
-        remedy = "put the file on the volume and give its path, or name a preset"
-        what = f"a recipe cannot be read from {uri.scheme}:// here"
-        raise UserError(Fault(f"{FORM} recipe", what, ", ".join(preset_names()), remedy))
-    return read_recipe_file(source, overrides, dials)
+    if "://" not in source:
+        return read_recipe_file(source, overrides, dials)
+    try:
+        with open_uri(source) as file:
+            text = file.read().decode("utf-8")
+    except (StorageError, OSError, UnicodeDecodeError) as error:
+        allowed = f"{SCHEMES}; or one of {', '.join(preset_names())}"
+        raise UserError(Fault(f"{FORM} recipe", f"cannot be read: {error}", allowed)) from error
+    address = parse_uri(source)
+    folder = address.parent if isinstance(address, Path) else Path("/")
+    return read_recipe_text(text, source, folder, overrides, dials, given=FORM)
 
 
 def _dials(form: RunForm, faults: list[Fault]) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _model(form: RunForm, faults: list[Fault]) -> str | None:
         remedy = "copy it from the report, or from the output of the earlier run's last step"
         faults.append(Fault(f"{FORM} start_from", str(error), "URI@sha256:DIGEST", remedy))
         return None
-    return ref.uri.removeprefix("file://")
+    return ref.uri if is_remote(ref.uri) else str(ref.path)
 
 
 def _absolute(field: str, path: str, faults: list[Fault]) -> str:
@@ -168,7 +169,7 @@ def _json_object(field: str, text: str, faults: list[Fault]) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         what = f"is not JSON: {error.msg} at character {error.pos + 1}"
-        faults.append(Fault(where, what, "a JSON object", "check quotes (\"), commas and brackets there"))
+        faults.append(Fault(where, what, "a JSON object", 'check quotes ("), commas and brackets there'))
         return {}
     if not isinstance(value, dict):
         faults.append(Fault(where, f"is JSON, but no object: {text.strip()[:40]}", '{"name": ...}'))

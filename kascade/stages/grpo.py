@@ -168,6 +168,7 @@ def policy_gradient_examples(usable: Sequence[tuple[Group, GroupSignal]]) -> lis
                 "advantages": torch.full((len(sample.logprobs),), advantage),
                 "sampler_logprobs": torch.tensor(sample.logprobs),
             },
+            routing=sample.routing,
         )
         for (prompt_ids, sample, advantage), weight in zip(chosen, weights, strict=True)
     ]

@@ -7,19 +7,23 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kascade.clock import Clock
 from kascade.data.chat import ChatFormat, template
 from kascade.environments.base import Task
+from kascade.errors import Fault, UserError
 from kascade.learning.distributed import ShardedTrainer, WorkerLost, rank, world
 from kascade.learning.metrics import append_metrics, truncate_metrics
+from kascade.learning.model_trainer import ModelTrainer
 from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, load_tokenizer
-from kascade.recipe.schema import ModelPart, StagePart
-from kascade.rollout.native import NativeEngine
+from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
+from kascade.rollout.engines import make_engine
+from kascade.rollout.routed import RoutedEngine
+from kascade.rollout.speculative import SpeculativeEngine
 from kascade.rollout.types import RolloutEngine
 from kascade.storage.progress import Progress
 
@@ -47,14 +51,25 @@ class Policy:
     @classmethod
     def load(cls, folder: Path, part: ModelPart) -> Policy:
         """The model in `folder`; a chat template that the recipe chose becomes the tokenizer's own."""
-        model, tokenizer = load_model(folder), load_tokenizer(folder)
+        model = load_model(folder, precision=part.precision, low_precision=part.low_precision)
+        tokenizer = load_tokenizer(folder)
         if part.chat_template != "own":
             tokenizer.chat_template = template(part.chat_template)
-        return cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template))
+        policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
+        if part.draft_tokens is not None:
+            ends = policy.chat.end_ids
+            policy.use_engine(SpeculativeEngine(model, end_ids=ends, draft_tokens=part.draft_tokens))
+        return policy
 
     @classmethod
-    def around(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> Policy:
-        engine = NativeEngine(model, end_ids=chat.end_ids)
+    def around(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatFormat,
+        rollout: Rollout = Rollout(),  # noqa: B008 - frozen
+    ) -> Policy:
+        engine = make_engine(model, tokenizer, chat, rollout)
         policy = cls(model, tokenizer, chat, engine)
         policy.sync(0)
         return policy
@@ -62,6 +77,11 @@ class Policy:
     @property
     def pad_id(self) -> int:
         return self.chat.pad_id
+
+    def use_engine(self, engine: RolloutEngine) -> None:
+        """Sample with `engine` from now on."""
+        self.engine = engine
+        self.sync(self.version)
 
     def sync(self, version: int) -> None:
         """The sampler takes over the current weights, stamped `version` (the number of updates)."""
@@ -120,6 +140,8 @@ class Job:
     ) -> None:
         for step in range(self._resume(policy, trainer), steps):
             metrics = take_step(step)
+            if isinstance(policy.engine, SpeculativeEngine):
+                metrics = merge(metrics, policy.engine.stats.metrics())
             policy.sync(step + 1)
             self._record(step, steps, metrics)
             if self.training and ((step + 1) % save_every == 0 or step + 1 == steps):
@@ -155,13 +177,26 @@ class Job:
 
 def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
     """The trainer of a stage's policy, as its part of the recipe says."""
-    return (ShardedTrainer if world() > 1 else Trainer)(
-        policy.model,
-        part.optimizer,
-        total_steps=part.steps,
-        micro_batch_tokens=part.micro_batch_tokens,
-        pad_id=policy.pad_id,
-    )
+    common: dict[str, Any] = {
+        "total_steps": part.steps,
+        "micro_batch_tokens": part.micro_batch_tokens,
+        "pad_id": policy.pad_id,
+    }
+    if world() > 1:
+        _refuse_alone_only(part)
+        return ShardedTrainer(policy.model, part.optimizer, **common)
+    if part.moe is not None and part.moe.routing_replay and not isinstance(part, SFTStage):
+        policy.use_engine(RoutedEngine(policy.model, end_ids=policy.chat.end_ids))
+    return ModelTrainer(policy.model, part.optimizer, **common, moe=part.moe, mtp=part.mtp)
+
+
+def _refuse_alone_only(part: StagePart) -> None:
+    """Raise UserError for what a trainer spread over processes does not do."""
+    named = [name for name in ("moe", "mtp") if getattr(part, name) is not None]
+    if named:
+        what = "is not there when several processes train together"
+        remedy = "leave it out, or train in one process"
+        raise UserError([Fault(f"stage {part.name!r} {name}", what, remedy=remedy) for name in named])
 
 
 def derive_seed(*parts: object) -> int:

@@ -94,6 +94,7 @@ def taught_examples(
                 "weights": torch.full((len(sample.logprobs),), weight),
                 "sampler_logprobs": torch.tensor(sample.logprobs),
             },
+            routing=sample.routing,
         )
         for (one, sample), weight in zip(rollouts, weights, strict=True)
     ]

@@ -10,16 +10,20 @@ from pathlib import Path
 from kascade.data.chat import ChatFormat
 from kascade.environments import get_environment
 from kascade.environments.base import Task
+from kascade.environments.isolation import isolation_of
 from kascade.errors import Fault, UserError
+from kascade.models.fit import fit_faults
 from kascade.models.load import check_model_folder, load_tokenizer, resolve_source
+from kascade.models.long_context import with_long_context
+from kascade.models.precision import precision_faults
 from kascade.recipe.checks import BASE
 from kascade.recipe.identity import short_hash
-from kascade.recipe.schema import SFTStage
+from kascade.recipe.schema import Recipe, SFTStage
 from kascade.rollout.pools import TaskPool
 from kascade.stages.context import Run, publish_checkpoint
 from kascade.stages.tasks import benchmark_tasks, training_pool
 from kascade.storage.checkpoint import file_digest
-from kascade.storage.files import write_json
+from kascade.storage.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +40,35 @@ def check_and_import(run: Run) -> str:
         exams, exam_faults = load_exams(run)
         pools, pool_faults = load_pools(run)
     with run.clock.section("grading"):
+        isolation, sandbox_faults = isolation_of(environments_of(run.recipe))
         faults += exam_faults + pool_faults + grader_faults(exams) + demonstration_faults(run, pools)
+        faults += sandbox_faults
     if faults:
         raise UserError(list(dict.fromkeys(faults)))
-    write_json(run.layout.preflight, {"contamination": contamination(exams, pools)})
+    for kind, how in isolation.items():
+        log.info("untrusted %s are confined by %s", kind, how)
+    write_json(run.layout.preflight, {"contamination": contamination(exams, pools), "isolation": isolation})
     return import_base(run, folder)
 
 
+def environments_of(recipe: Recipe) -> set[str]:
+    """Every environment that trains or examines."""
+    exams = {benchmark.source.environment for benchmark in recipe.benchmarks}
+    return exams | {mix.source.environment for stage in recipe.stages for mix in stage.data}
+
+
 def model_faults(run: Run, folder: Path) -> list[Fault]:
-    """What keeps the base model or its chat format from being used."""
-    if faults := check_model_folder(folder):
-        return faults
+    """What keeps the base model, its chat format, or what the recipe asks of both from being used here."""
+    part = run.recipe.model
+    faults = precision_faults(part.precision, part.low_precision)
+    if unusable := check_model_folder(folder):
+        return faults + unusable
+    faults += fit_faults(folder, run.recipe)
     try:
-        ChatFormat(load_tokenizer(folder), run.recipe.model.chat_template)
+        ChatFormat(load_tokenizer(folder), part.chat_template)
     except UserError as error:
-        return list(error.faults)
-    return []
+        faults += error.faults
+    return faults
 
 
 def load_exams(run: Run) -> tuple[dict[str, list[Task]], list[Fault]]:
@@ -139,15 +156,22 @@ def contamination(
 
 
 def import_base(run: Run, folder: Path) -> str:
-    """The base model as a checkpoint of the run: a copy, so that what is done to the original stays there."""
+    """The base model as a checkpoint of the run: a copy, so that what is done to the original stays there.
+
+    A longer context that the recipe asks for goes into the copy's config.
+    """
     files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-    key = short_hash([[path.name, file_digest(path)] for path in files])
+    longer = run.recipe.model.long_context
+    parts = [[path.name, file_digest(path)] for path in files]
+    key = short_hash([*parts, longer.model_dump(mode="json")] if longer is not None else parts)
     if found := run.existing(f"{BASE}/train-{key}"):
         return found
 
     def write(target: Path) -> None:
         for path in files:
             shutil.copyfile(path, target / path.name)
+        if longer is not None:
+            write_json(target / "config.json", with_long_context(read_json(folder / "config.json"), longer))
 
     return publish_checkpoint(
         run, stage=BASE, attempt="train", key=key, parent=None, teachers={}, write=write

@@ -23,7 +23,7 @@ from kascade.learning.optimizer import build_optimizer, learning_rate
 from kascade.models.logprobs import TokenBatch, scored_hidden
 from kascade.recipe.schema import Judge, RLHFStage
 from kascade.stages.job import Job, Policy, TaskSource
-from kascade.stages.rollouts import answer, sampling_params
+from kascade.stages.rollouts import Answered, answer, sampling_params
 
 log = logging.getLogger(__name__)
 Compare = Callable[[Task, str, str], tuple[float, float, float]]
@@ -94,23 +94,40 @@ def train_reward_model(
 def sample_preferences(
     policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job, compare: Compare
 ) -> list[Preference]:
-    """Two answers each to `judge.pairs` prompts, in order of preference; ties are left out."""
+    """`judge.pairs` preferences in order: a row's own pair (`chosen`, `rejected`), else two answers sampled.
+
+    Sampled answers are put in order by `compare`; ties are left out.
+    """
+    drawn = tasks.draw(0, part.judge.pairs)
+    given = {index: pair for index, task in enumerate(drawn) if (pair := given_preference(task))}
     answered = answer(
         policy,
-        tasks.draw(0, part.judge.pairs),
+        [task for index, task in enumerate(drawn) if index not in given],
         sampling_params(part.sampling),
         num_samples=2,
         seed_of=lambda task: job.draw_seed("preference", task.id),
         clock=job.clock,
     )
-    pairs = []
-    for one in answered:
-        first, second = one.answers
-        ranking = compare(one.task, first, second)[2]
-        if ranking != 3.5:
-            chosen, rejected = (first, second) if ranking < 3.5 else (second, first)
-            pairs.append(Preference(one.task, chosen, rejected))
-    return pairs
+    sampled = iter(answered)
+    pairs = [given.get(index) or _judged(next(sampled), compare) for index in range(len(drawn))]
+    return [pair for pair in pairs if pair is not None]
+
+
+def given_preference(task: Task) -> Preference | None:
+    """The preference pair of the task's row; None when it has none."""
+    chosen, rejected = task.fields.get("chosen"), task.fields.get("rejected")
+    if not isinstance(chosen, str) or not isinstance(rejected, str) or chosen == rejected:
+        return None
+    return Preference(task, chosen, rejected)
+
+
+def _judged(one: Answered, compare: Compare) -> Preference | None:
+    """Two sampled answers in order of preference; None for a tie."""
+    first, second = one.answers
+    ranking = compare(one.task, first, second)[2]
+    if ranking == 3.5:
+        return None
+    return Preference(one.task, first, second) if ranking < 3.5 else Preference(one.task, second, first)
 
 
 def _fit(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference], rule: Judge) -> None:

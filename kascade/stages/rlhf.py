@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 
 from kascade.environments import get_environment
 from kascade.environments.base import THINK_END, Grade, Task
+from kascade.environments.genrm import GenRM, Scores
+from kascade.environments.judge import JudgeError, current_judge
 from kascade.errors import Fault, UserError
 from kascade.learning.advantages import (
     Comparison,
@@ -26,7 +28,8 @@ from kascade.stages.job import Job, Policy, TaskSource
 from kascade.stages.reward_model import RewardModel, train_reward_model
 from kascade.stages.rollouts import Answered, Grader, Group, grade_by_environment, rollout_metrics
 
-PREFERENCE = "preference"  # component: the environment's own grade of the answer, as exams see it
+CompareAll = Callable[[Sequence[tuple[Task, str, str]]], list[Scores | JudgeError]]
+PREFERENCE = "preference"  # component: the grade of the answer by itself, not relative to its group
 
 
 class PairJudge(Protocol):
@@ -43,13 +46,27 @@ def train_rlhf(
     Raises TrainingStopped when a limit is passed or a learned judge agrees too little with held-out
     preferences.
     """
-    if part.judge.kind == "reward_model":
-        judge = train_reward_model(policy, tasks, part, job, compare_pair)
-        grader: Grader = lambda answered: reward_model_grades(judge, policy, answered)  # noqa: E731
-    else:
-        grader = lambda answered: pairwise_grades(answered, part.pairwise)  # noqa: E731
+    grader = _grader(policy, tasks, part, job)
     kept_near = reference if part.grpo.kl_coefficient > 0 else None
     train_grpo(policy, tasks, part, job, grader=grader, observe=preference_metrics, reference=kept_near)
+
+
+def _grader(policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job) -> Grader:
+    """Rewards by the judge that the recipe names."""
+    rule = part.judge
+    if rule.kind == "reward_model":
+        model = train_reward_model(policy, tasks, part, job, compare_pair)
+        return lambda answered: reward_model_grades(model, policy, answered)
+    if rule.kind == "genrm":
+        genrm = GenRM(current_judge(), rule.style, rule.principle, rule.votes)
+        return lambda answered: pairwise_grades(answered, part.pairwise, genrm.compare_all, None)
+    return lambda answered: pairwise_grades(
+        answered, part.pairwise, compare_by_rule, grade_by_environment(answered)
+    )
+
+
+def compare_by_rule(pairs: Sequence[tuple[Task, str, str]]) -> list[Scores | JudgeError]:
+    return [compare_pair(*pair) for pair in pairs]
 
 
 def compare_pair(task: Task, first: str, second: str) -> tuple[float, float, float]:
@@ -66,26 +83,67 @@ def compare_pair(task: Task, first: str, second: str) -> tuple[float, float, flo
     return cast("PairJudge", environment).compare(task, first, second)
 
 
-def pairwise_grades(answered: Sequence[Answered], rule: Pairwise) -> list[list[Grade]]:
-    """Rewards from comparing each task's answers with each other; the exam's grade is a component."""
-    absolute = grade_by_environment(answered)
-    return [_compare_group(one, exam, rule) for one, exam in zip(answered, absolute, strict=True)]
+def pairwise_grades(
+    answered: Sequence[Answered],
+    rule: Pairwise,
+    compare_all: CompareAll,
+    exams: Sequence[Sequence[Grade]] | None,
+) -> list[list[Grade]]:
+    """Rewards from comparing each task's answers with each other, all pairs of a step at once.
 
-
-def _compare_group(one: Answered, exam: Sequence[Grade], rule: Pairwise) -> list[Grade]:
-    known = [row for row, grade in enumerate(exam) if grade.error is None]
-    answers = [one.answers[row] for row in known]
-    matches = [
-        Comparison(i, j, *compare_pair(one.task, answers[i], answers[j]))
-        for i, j in pairs_to_compare(len(answers), rule.pairs)
+    exams: the environment's own grade of each answer, which goes along as a component, and whose errors leave
+    an answer out; None where the judge's mean score stands for it. A pair without a verdict is left out; an
+    answer without any is an error.
+    """
+    known = [
+        [row for row in range(len(one.answers)) if exams is None or exams[index][row].error is None]
+        for index, one in enumerate(answered)
     ]
-    grades = [Grade.failed(grade.error or "there is no other answer to compare with") for grade in exam]
-    if not matches:
+    pairs = [
+        (index, rows[i], rows[j])
+        for index, rows in enumerate(known)
+        for i, j in pairs_to_compare(len(rows), rule.pairs)
+    ]
+    verdicts = compare_all(
+        [
+            (answered[index].task, answered[index].answers[i], answered[index].answers[j])
+            for index, i, j in pairs
+        ]
+    )
+    matches: list[list[Comparison]] = [[] for _ in answered]
+    problems: dict[int, str] = {}
+    for (index, i, j), verdict in zip(pairs, verdicts, strict=True):
+        if isinstance(verdict, JudgeError):
+            problems[index] = str(verdict)
+        else:
+            matches[index].append(Comparison(i, j, *verdict))
+    return [
+        _group_grades(one, matches[index], rule, exams[index] if exams else None, problems.get(index))
+        for index, one in enumerate(answered)
+    ]
+
+
+def _group_grades(
+    one: Answered,
+    matches: Sequence[Comparison],
+    rule: Pairwise,
+    exam: Sequence[Grade] | None,
+    problem: str | None,
+) -> list[Grade]:
+    base = match_rewards(len(one.answers), matches)
+    lonely = problem or "there is no other answer to compare with"
+    errors = [grade.error for grade in exam] if exam else [None] * len(one.answers)
+    grades = [Grade.failed(error or lonely) for error in errors]
+    judged = [int(row) for row in np.flatnonzero(~np.isnan(base))]
+    if not judged:
         return grades
-    think, said = zip(*(_lengths(text) for text in answers), strict=True)
-    rewards = pairwise_rewards(match_rewards(len(answers), matches), np.array(think), np.array(said), rule)
-    for row, reward in zip(known, rewards, strict=True):
-        grades[row] = Grade(float(reward), {PREFERENCE: exam[row].reward})
+    think, said = (
+        np.array(found) for found in zip(*(_lengths(one.answers[row]) for row in judged), strict=True)
+    )
+    rewards = pairwise_rewards(base[judged], think, said, rule)
+    for row, reward in zip(judged, rewards, strict=True):
+        absolute = exam[row].reward if exam else (float(base[row]) - 1) / 4
+        grades[row] = Grade(float(reward), {PREFERENCE: absolute})
     return grades
 
 
@@ -98,14 +156,27 @@ def _lengths(text: str) -> tuple[float, float]:
 def reward_model_grades(
     judge: RewardModel, policy: Policy, answered: Sequence[Answered]
 ) -> list[list[Grade]]:
-    """The learned scalar as reward; the exam's grade goes along as a component, so that hacking shows."""
-    exams = grade_by_environment(answered)
+    """The learned scalar as reward; the exam's grade goes along as a component, so that hacking shows.
+
+    Where only a model can judge (rows of conversations), the scalar's own logistic stands for the exam.
+    """
+    ruled = [one for one in answered if one.task.fields.get("judged_by") != "model"]
+    exams = iter(grade_by_environment(ruled))
     return [
-        [
-            Grade(score, {PREFERENCE: exam.reward}) if exam.error is None else exam
-            for score, exam in zip(judge.score(policy.chat, one.task, one.answers), group, strict=True)
-        ]
-        for one, group in zip(answered, exams, strict=True)
+        _scored(
+            judge.score(policy.chat, one.task, one.answers),
+            None if one.task.fields.get("judged_by") == "model" else next(exams),
+        )
+        for one in answered
+    ]
+
+
+def _scored(scores: Sequence[float], exam: Sequence[Grade] | None) -> list[Grade]:
+    if exam is None:
+        return [Grade(score, {PREFERENCE: float(1 / (1 + np.exp(-score)))}) for score in scores]
+    return [
+        Grade(score, {PREFERENCE: grade.reward}) if grade.error is None else grade
+        for score, grade in zip(scores, exam, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +63,8 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
+        stop_texts=sampling.stop,
+        thinking_budget=sampling.thinking_budget,
         conversation=sampling.conversation,
     )
 
@@ -91,12 +93,49 @@ def answer(
         spoken = iter(_talk(policy, openings, params))
         said = iter(_answer_once(policy, single, params, num_samples, seed_of))
         answered = [next(said) if opened is None else next(spoken) for opened in sessions]
+    _check_versions(policy, answered)
+    return answered
+
+
+def answer_with_greedy(
+    policy: Policy,
+    tasks: Sequence[Task],
+    params: SamplingParams,
+    *,
+    num_samples: int,
+    seed_of: Callable[[Task], int],
+    clock: Clock,
+) -> tuple[list[Answered], list[Answered]]:
+    """`answer`, and one greedy answer to each task. Both kinds share the work on prompts, if no task takes
+    several turns.
+    """
+    sessions = open_sessions(tasks, 1)
+    for opened in sessions:
+        for session in opened or ():
+            session.close()
+    if any(opened is not None for opened in sessions):
+        how = {"seed_of": seed_of, "clock": clock}
+        greedy = replace(params, temperature=0.0)
+        return (
+            answer(policy, tasks, params, num_samples=num_samples, **how),
+            answer(policy, tasks, greedy, num_samples=1, **how),
+        )
+    with clock.section("sampling"):
+        both = _answer_once(policy, tasks, params, num_samples, seed_of, greedy=True)
+    _check_versions(policy, both)
+    return [_part(one, slice(1, None)) for one in both], [_part(one, slice(1)) for one in both]
+
+
+def _part(answered: Answered, which: slice) -> Answered:
+    return replace(answered, samples=answered.samples[which], answers=answered.answers[which])
+
+
+def _check_versions(policy: Policy, answered: Sequence[Answered]) -> None:
     versions = {sample.weights_version for one in answered for sample in one.samples}
     if versions - {policy.version}:
         raise TrainingStopped(
             f"the sampler used weights version {sorted(versions)}, the trainer holds {policy.version}"
         )
-    return answered
 
 
 def _answer_once(
@@ -105,9 +144,15 @@ def _answer_once(
     params: SamplingParams,
     num_samples: int,
     seed_of: Callable[[Task], int],
+    *,
+    greedy: bool = False,
 ) -> list[Answered]:
+    """greedy: a greedy answer before the samples."""
     prompt_ids = [tuple(policy.chat.prompt_ids(task)) for task in tasks]
-    prompts = [Prompt(ids, num_samples, seed_of(task)) for ids, task in zip(prompt_ids, tasks, strict=True)]
+    prompts = [
+        Prompt(ids, num_samples, seed_of(task), greedy, task.thinking)
+        for ids, task in zip(prompt_ids, tasks, strict=True)
+    ]
     sampled = policy.engine.sample(prompts, params) if prompts else []
     return [
         Answered(task, ids, tuple(samples), tuple(policy.chat.decode(s.token_ids) for s in samples))

@@ -34,6 +34,7 @@ def settle_stage(run: Run, stage: str, candidate: str, parent: str) -> str:
         parent=parent,
         verdicts=tuple(verdict.id for verdict in verdicts),
         recovered=recovered_share(verdicts),
+        let_pass=tuple(verdicts[-1].lost_benchmarks) if decision == "continued" else (),
         reasons=reasons(verdicts, decision),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
     )

@@ -15,6 +15,7 @@ from kascade.models.load import load_model, save_model
 from kascade.recipe.identity import find_stage, stage_key
 from kascade.recipe.schema import MOPDStage, RLHFStage, SFTStage, Stage
 from kascade.stages.context import Run, digest_of, publish_checkpoint
+from kascade.stages.curriculum import by_pass_rate
 from kascade.stages.gaps import leading_domains
 from kascade.stages.grpo import train_grpo
 from kascade.stages.job import Job, Policy
@@ -98,9 +99,13 @@ def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Dom
     tasks = training_pool(part.data, job.seed, job.name)
     if isinstance(part, SFTStage):
         train_sft(policy, tasks, part, job)
-    elif isinstance(part, RLHFStage):
+        return
+    if isinstance(part, RLHFStage):
         train_rlhf(policy, tasks, part, job, reference=copy.deepcopy(policy.model))
-    elif part.workers.distributed:
+        return
+    if part.curriculum is not None:
+        tasks = by_pass_rate(policy, tasks, part, part.curriculum, job)
+    if part.workers.distributed:
         from kascade.cluster.ray_workers import train_with_workers
 
         train_with_workers(policy, tasks, part, job)
@@ -139,7 +144,9 @@ def load_teachers(run: Run, teachers: Mapping[Domain, Ancestor]) -> Teachers:
         for teacher in teachers.values():
             if teacher.digest not in models:
                 folder = run.open_verified(teacher.reference)
-                models[teacher.digest] = load_model(folder).requires_grad_(False)
+                part = run.recipe.model
+                model = load_model(folder, precision=part.precision, low_precision=part.low_precision)
+                models[teacher.digest] = model.requires_grad_(False)
         return {domain: models[teacher.digest] for domain, teacher in teachers.items()}
 
 

@@ -7,6 +7,7 @@
     training/ID/             metrics.jsonl (the curves), state/ (what resume needs)
     scores/DIGEST/NAME.PHASE-ROUND.json    one benchmark on one checkpoint, kept per task
     samples/DIGEST/NAME.jsonl              some answers with their rewards
+    judge/                   what a judge was asked and said: transcript.jsonl, cache/
     verdicts/ID.json         the guard's word on checkpoint ID
     outcomes/STAGE-KEY.json  what the stage ended with: the accepted checkpoint and why
     costs/STEP.json          wall, CPU, memory and time by kind of work
@@ -74,6 +75,10 @@ class RunLayout:
 
     def samples(self, digest: str) -> Path:
         return self.root / "samples" / digest[:16]
+
+    @property
+    def judge(self) -> Path:
+        return self.root / "judge"
 
     def verdict(self, checkpoint_id: str) -> Path:
         return self.root / "verdicts" / f"{checkpoint_id}.json"

@@ -177,29 +177,6 @@ def test_verbs_about_runs_refuse_other_folders(tmp_path: Path, verb: tuple[str, 
     assert "is not the folder of a run" in result.stderr
 
 
-def response(text: str) -> dict[str, object]:
-    return {"output": [{"type": "message", "content": [{"type": "output_text", "text": text}]}]}
-
-
-def test_grade_prints_one_line_a_row_and_names_faulty_rows(tmp_path: Path) -> None:
-    rows = write_rows(
-        tmp_path / "rows.jsonl",
-        {**MCQA_ROW, "agent_ref": {"name": "mcqa_simple_agent"}, "response": response("\\boxed{A}")},
-        {**MCQA_ROW, "agent_ref": {"name": "mcqa"}, "response": "\\boxed{B}"},
-        {**MCQA_ROW, "agent_ref": {"name": "mcqa"}},
-        {**MCQA_ROW, "agent_ref": {"name": "chess"}, "response": "e4"},
-        {**MCQA_ROW, "response": "\\boxed{A}"},
-    )
-    result = kascade("grade", rows)
-    assert result.exit_code == 2
-    assert [json.loads(line)["reward"] for line in result.stdout.splitlines()] == [1.0, 0.0]
-    assert [f"{rows}:{number}" in result.stderr for number in (3, 4, 5)] == [True, True, True]
-    named = kascade(
-        "grade", write_rows(rows, {**MCQA_ROW, "response": "\\boxed{A}"}), "--environment", "mcqa"
-    )
-    assert (named.exit_code, json.loads(named.stdout)["reward"]) == (0, 1.0)
-
-
 @pytest.mark.parametrize("verb", ["check", "plan", "schema"])
 def test_light_verbs_import_nothing_heavy(verb: str, model: Path) -> None:
     arguments = {"check": ["quickstart", "--model", str(model)], "plan": ["quickstart"], "schema": []}[verb]

@@ -35,7 +35,9 @@ TOLERATION = closed(key=TEXT, operator=TEXT, value=TEXT, effect=TEXT, toleration
 OWNER = closed(
     "apiVersion kind name uid", apiVersion=TEXT, kind=TEXT, name=TEXT, uid=TEXT, blockOwnerDeletion=FLAG
 )
-METADATA = closed("name", name={"type": "string", "maxLength": 63}, labels=STRINGS, ownerReferences=many(OWNER))
+METADATA = closed(
+    "name", name={"type": "string", "maxLength": 63}, labels=STRINGS, ownerReferences=many(OWNER)
+)
 CONTAINER_PATCH = closed("name", name=TEXT, env=many(ENV), volumeMounts=many(MOUNT))
 POD_2_0 = {
     "serviceAccountName": TEXT,
@@ -48,9 +50,7 @@ POD_2_0 = {
 }
 POD_2_1 = {**POD_2_0, "affinity": ANY_OBJECT, "imagePullSecrets": many(closed("name", name=TEXT))}
 TARGETS = many(closed("name", name=TEXT))
-JOB_PATCH = closed(
-    "name", name=TEXT, template=closed(spec=closed(template=closed(spec=closed(**POD_2_1))))
-)
+JOB_PATCH = closed("name", name=TEXT, template=closed(spec=closed(template=closed(spec=closed(**POD_2_1)))))
 RUNTIME_PATCH = closed(template=closed(spec=closed(replicatedJobs=many(JOB_PATCH))))
 PATCHES: dict[str, Schema] = {
     "podSpecOverrides": many(closed("targetJobs", targetJobs=TARGETS, **POD_2_0)),
@@ -82,7 +82,13 @@ def trainjob(patches: str, *, deadline: bool) -> Schema:
         **limit,
     )
     api = {"const": "trainer.kubeflow.org/v1alpha1"}
-    return closed("apiVersion kind metadata spec", apiVersion=api, kind={"const": "TrainJob"}, metadata=METADATA, spec=spec)
+    return closed(
+        "apiVersion kind metadata spec",
+        apiVersion=api,
+        kind={"const": "TrainJob"},
+        metadata=METADATA,
+        spec=spec,
+    )
 
 
 RAY_CONTAINER = closed(
@@ -135,6 +141,9 @@ RAYJOB = closed(
     "apiVersion kind metadata spec",
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
-    metadata={**METADATA, "properties": {**METADATA["properties"], "name": {"type": "string", "maxLength": 47}}},
+    metadata={
+        **METADATA,
+        "properties": {**METADATA["properties"], "name": {"type": "string", "maxLength": 47}},
+    },
     spec=RAYJOB_SPEC,
 )

@@ -1,4 +1,4 @@
-"""A Kubernetes API server in a few lines: custom resources, pods and their logs, and what it says of itself."""
+"""A Kubernetes API server in a few lines: custom resources, pods, logs, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -53,7 +53,11 @@ class StubApi:
 
     def verbs(self) -> list[str]:
         """What was done to custom resources, without the polling."""
-        return [verb for verb, path in self.requests if "/apis/" in path and verb != "GET" and "openapi" not in path]
+        return [
+            verb
+            for verb, path in self.requests
+            if "/apis/" in path and verb != "GET" and "openapi" not in path
+        ]
 
     def answer(self, verb: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
         self.requests.append((verb, path))

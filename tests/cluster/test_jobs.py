@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kascade.cluster.jobs import TRAINJOB
 from kascade.cluster.manifests import PATCH_FIELDS, PatchField, TrainJobApi, ray_job, train_job
 from kascade.cluster.place import job_name, label_value, launch_step, owner_references
 from kascade.cluster.pod import PodSettings, pod_settings
-from kascade.cluster.worker import arguments, job_step, main
+from kascade.cluster.worker import Work, main
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster
 from kascade.recipe.schema import Recipe
@@ -134,10 +135,10 @@ def test_what_the_task_was_given_wins_over_the_recipe() -> None:
 
 
 def test_names_are_stable_short_and_tell_work_apart() -> None:
-    work = arguments("/r", "a_very_long_stage_name_of_forty_characters", "recover-2", "c", "p")
-    name = job_name(work[1], work[2], work)
-    assert name == job_name(work[1], work[2], list(work)) and len(name) <= 47
-    assert name != job_name(work[1], work[2], [*work[:-1], "another parent"])
+    work = Work("/r", "a_very_long_stage_name_of_forty_characters", "recover-2", "c", "p")
+    name = job_name(work)
+    assert name == job_name(replace(work)) and len(name) <= 47
+    assert name != job_name(replace(work, parent="another"))
     assert label_value("my run {1}-") == "my-run--1"
 
 
@@ -172,7 +173,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubApi]:
     monkeypatch.setattr(config, "load_incluster_config", lambda: None)
     configured = stub.client()
     monkeypatch.setattr(client, "ApiClient", lambda: configured)
-    monkeypatch.setattr(place, "Patience", lambda silence_s, deadline_s: _quick(silence_s, deadline_s))
+    monkeypatch.setattr(place, "Patience", _quick)
     yield stub
     stub.close()
 
@@ -207,8 +208,8 @@ def test_a_stage_of_two_nodes_learns_in_a_job(
     api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe_in(tmp_path, nodes=2)
-    works(api, monkeypatch, lambda run, stage, attempt, checkpoint, parent: f"{stage}/{attempt} of {parent}")
-    assert launch_step(str(tmp_path), "sft", "train", "p", "p", {}) == "sft/train of p"
+    works(api, monkeypatch, lambda work: f"{work.stage}/{work.attempt} of {work.parent}")
+    assert launch_step(Work(str(tmp_path), "sft", "train", "p", "p"), {}) == "sft/train of p"
     assert api.verbs() == ["POST", "DELETE"]
 
 
@@ -219,21 +220,21 @@ def test_the_jobs_own_error_is_the_steps(
 
     layout = recipe_in(tmp_path, nodes=2)
 
-    def faulty(*work: str) -> str:
+    def faulty(work: Work) -> str:
         raise UserError(Fault("rows.jsonl:3", "is not JSON", remedy="mend it"))
 
     works(api, monkeypatch, faulty)
-    with pytest.raises(UserError, match="rows.jsonl:3: is not JSON"):
-        launch_step(str(tmp_path), "sft", "train", "p", "p", {})
-    assert "mend it" in layout.log(job_step("sft", "train")).read_text()
+    with pytest.raises(UserError, match="is not JSON"):
+        launch_step(Work(str(tmp_path), "sft", "train", "p", "p"), {})
+    assert "mend it" in layout.log("sft.train.job").read_text()
 
-    def crash(*work: str) -> str:
+    def crash(work: Work) -> str:
         raise RuntimeError("device lost")
 
     works(api, monkeypatch, crash)
     api._gets = 0
     with pytest.raises(JobFailed, match="RuntimeError: device lost"):
-        launch_step(str(tmp_path), "sft", "train", "p", "p", {})
+        launch_step(Work(str(tmp_path), "sft", "train", "p", "p"), {})
 
 
 @pytest.mark.parametrize(("placement", "cluster"), [({}, True), ({"nodes": 2}, False)])
@@ -244,5 +245,7 @@ def test_one_node_or_no_cluster_learns_here(
     if cluster:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     recipe_in(tmp_path, **placement)
-    monkeypatch.setattr(place, "train_here", lambda *work: " ".join(work[1:]))
-    assert launch_step(str(tmp_path), "sft", "recover-1", "c", "p", {}) == "sft recover-1 c p"
+    monkeypatch.setattr(
+        place, "train_here", lambda work: f"{work.stage} {work.attempt} {work.checkpoint} {work.parent}"
+    )
+    assert launch_step(Work(str(tmp_path), "sft", "recover-1", "c", "p"), {}) == "sft recover-1 c p"

@@ -16,7 +16,9 @@ from cr_schemas import COUNT, STRINGS, TEXT, TOLERATION, closed, many
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ("single-node", "gpu", "s3-external")
 CURRENT = "1.34"
-QUOTA = closed("name nominalQuota", name=TEXT, nominalQuota={"type": ["string", "integer"]}, borrowingLimit=TEXT)
+QUOTA = closed(
+    "name nominalQuota", name=TEXT, nominalQuota={"type": ["string", "integer"]}, borrowingLimit=TEXT
+)
 FLAVOR = closed("name resources", name=TEXT, resources=many(QUOTA))
 GROUP = closed("coveredResources flavors", coveredResources=many(TEXT), flavors=many(FLAVOR))
 SELECTOR = closed(matchLabels=STRINGS, matchExpressions=many({"type": "object"}))
@@ -26,7 +28,9 @@ KUEUE = {
     "ClusterQueue": closed(
         cohort=TEXT,
         namespaceSelector=SELECTOR,
-        preemption=closed(withinClusterQueue={"enum": ["Never", "LowerPriority", "LowerOrNewerEqualPriority"]}),
+        preemption=closed(
+            withinClusterQueue={"enum": ["Never", "LowerPriority", "LowerOrNewerEqualPriority"]}
+        ),
         queueingStrategy={"enum": ["StrictFIFO", "BestEffortFIFO"]},
         resourceGroups=many(GROUP),
     ),
@@ -50,7 +54,9 @@ def named(overlay: str, kind: str, name: str) -> dict[str, Any]:
 
 
 def pod_specs(overlay: str) -> list[dict[str, Any]]:
-    return [r["spec"]["template"]["spec"] for r in rendered(overlay) if r["kind"] in ("Deployment", "StatefulSet")]
+    return [
+        r["spec"]["template"]["spec"] for r in rendered(overlay) if r["kind"] in ("Deployment", "StatefulSet")
+    ]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -133,7 +139,12 @@ def test_a_launcher_may_do_what_it_does_and_no_more() -> None:
     """The verbs that `kascade.cluster` uses; no secret, no pod made, nothing beyond its namespace."""
     for overlay in OVERLAYS:
         role = named(overlay, "Role", "kascade-launcher")
-        rights = {(g, r): set(rule["verbs"]) for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"]}
+        rights = {
+            (g, r): set(rule["verbs"])
+            for rule in role["rules"]
+            for g in rule["apiGroups"]
+            for r in rule["resources"]
+        }
         jobs = {"create", "get", "patch", "delete"}
         assert rights == {
             ("trainer.kubeflow.org", "trainjobs"): jobs,
@@ -150,4 +161,6 @@ def test_the_recipes_defaults_are_the_manifests_names() -> None:
     cluster = Cluster()
     assert named("gpu", "PersistentVolumeClaim", cluster.storage.claim)
     assert named("gpu", "ServiceAccount", cluster.service_account)
-    assert named("single-node", "PersistentVolumeClaim", "kascade-runs")["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert named("single-node", "PersistentVolumeClaim", "kascade-runs")["spec"]["accessModes"] == [
+        "ReadWriteOnce"
+    ]

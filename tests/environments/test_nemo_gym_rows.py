@@ -11,7 +11,15 @@ from kascade.environments import get_environment
 from kascade.environments.tool_calls import render_tool_call
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nemo-gym"
-SERVERS = ("instruction_following", "mcqa", "structured_outputs", "math_with_judge", "lc_niah", "code_gen")
+SERVERS = (
+    "instruction_following",
+    "ifbench",
+    "mcqa",
+    "structured_outputs",
+    "math_with_judge",
+    "lc_niah",
+    "code_gen",
+)
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -96,7 +96,14 @@ class FixtureRun:
                 ),
             )
 
-    def settle(self, decision: OutcomeDecision, candidate: str, parent: str, accepted: str | None) -> None:
+    def settle(
+        self,
+        decision: OutcomeDecision,
+        candidate: str,
+        parent: str,
+        accepted: str | None,
+        let_pass: tuple[str, ...] = (),
+    ) -> None:
         _, manifest = open_checkpoint(CheckpointRef.parse(candidate).path)
         write_outcome(
             self.layout,
@@ -108,6 +115,7 @@ class FixtureRun:
                 accepted=accepted,
                 parent=parent,
                 verdicts=(),
+                let_pass=let_pass,
                 reasons=(),
                 created=self._time(),
             ),

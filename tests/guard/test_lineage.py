@@ -50,6 +50,18 @@ def test_baseline_is_the_best_accepted_score_of_each_benchmark(run: FixtureRun) 
     assert found["ifeval"][0].reference == healed
 
 
+def test_a_loss_that_was_let_pass_is_not_held_against_later_stages(run: FixtureRun) -> None:
+    _, sft, healed = cascade(run)
+    weaker = run.checkpoint("math_rl", "train", healed)
+    run.score(weaker, {"mcqa": 0.5, "ifeval": 0.6})
+    run.settle("continued", weaker, healed, weaker, let_pass=("mcqa",))
+    found = baselines(run.layout, weaker)
+    assert found["mcqa"][0].reference == weaker
+    assert found["ifeval"][0].reference == healed
+    teachers = best_teachers(run.layout, teacher_candidates(run.layout, recipe(), "math_rl", weaker))
+    assert teachers["knowledge"].checkpoint.reference == sft  # who was best still teaches
+
+
 def test_side_branches_may_teach_but_are_no_baseline(run: FixtureRun) -> None:
     base, sft, healed = cascade(run)
     side = run.checkpoint("sft", "train", base, key="side")

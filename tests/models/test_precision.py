@@ -102,8 +102,10 @@ def test_latent_projections_and_the_share_of_last_layers() -> None:
 
 def test_qwen3_and_sizes_that_do_not_fit() -> None:
     def qwen3(width: int) -> PreTrainedModel:
-        config = Qwen3Config(hidden_size=64, intermediate_size=width, num_hidden_layers=10,
-                             num_attention_heads=2, num_key_value_heads=1, head_dim=32, vocab_size=64)  # fmt: skip
+        config = Qwen3Config(
+            hidden_size=64, intermediate_size=width, num_hidden_layers=10, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=32, vocab_size=64,
+        )  # fmt: skip
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
 

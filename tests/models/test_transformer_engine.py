@@ -1,5 +1,8 @@
-"""Swapping layers, against a small stand-in with Transformer Engine's interface: it computes in full precision,
-and refuses what the real one refuses (no recipe, rows that are no whole blocks, unknown arguments)."""
+"""Swapping layers, against a small stand-in with Transformer Engine's interface.
+
+It computes in full precision, and refuses what the real one refuses: no recipe, rows that are no whole
+blocks, unknown arguments.
+"""
 
 from __future__ import annotations
 
@@ -131,8 +134,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def hybrid() -> PreTrainedModel:
     torch.manual_seed(0)
     config = nemotron_h_config(
-        hidden_size=64, moe_latent_size=None, mamba_num_heads=32, mamba_head_dim=4, n_groups=1, ssm_state_size=16,
-        moe_intermediate_size=64, moe_shared_expert_intermediate_size=64, hybrid_override_pattern="ME*MEM-",
+        hidden_size=64, moe_latent_size=None, mamba_num_heads=32, mamba_head_dim=4, n_groups=1,
+        ssm_state_size=16, moe_intermediate_size=64, moe_shared_expert_intermediate_size=64,
+        hybrid_override_pattern="ME*MEM-",
     )  # fmt: skip
     return AutoModelForCausalLM.from_config(config).eval()
 

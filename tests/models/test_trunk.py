@@ -127,6 +127,20 @@ def test_an_unknown_architecture_runs_itself_and_refuses_blocks() -> None:
         token_logprobs(model, TokenBatch.collate(sequences, scored, 0, share_prefixes=True))
 
 
+def test_hooks_and_foreign_layers_switch_to_the_models_own_forward() -> None:
+    model = make("mini-nemotron-h")
+    handle = model.model.layers[2].mixer.gate.register_forward_hook(lambda *_: None)
+    assert not trunk.knows(model)
+    handle.remove()
+    assert trunk.knows(model)
+
+    class Swapped(torch.nn.Linear):
+        """What a low-precision layer looks like from outside."""
+
+    model.model.layers[0].mixer.in_proj.__class__ = Swapped
+    assert not trunk.knows(model)
+
+
 def doubles(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 

@@ -7,7 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 
 from components.document import component_names, drifted
 from kascade.cluster import place
+from kascade.cluster.worker import Work
 from kascade.stages import begin, steps
 from kascade.storage.layout import RunLayout
 
@@ -40,13 +41,13 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     found = Recorder()
     for name in ("train", "evaluate", "verdict", "recover", "settle", "finish", "report"):
-        monkeypatch.setattr(steps, name, found.step(name, name == "verdict" or f"{name}ed"))
+        monkeypatch.setattr(steps, name, found.step(name, name))
     monkeypatch.setattr(begin, "begin", found.step("begin", ("b", "r", "v")))
     monkeypatch.setattr(place, "launch_step", found.step("launch", "launched"))
-    yield found
+    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,38 +72,43 @@ def test_bodies_are_short(name: str) -> None:
     assert (function.end_lineno or 0) - function.body[0].lineno < 25
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "called", "step", "answer"),
-    [
-        ("train", {k: ABOUT[k] for k in ("stage", "parent", "fingerprint")}, ("sft", "p"), "sft.train", "trained"),
-        ("evaluate", {**ABOUT, "attempt": "train"}, ("sft", "c", "p"), "sft.train.evaluate", None),
-        ("verdict", {**ABOUT, "attempt": "train"}, ("sft", "c", "p"), "sft.train.verdict", True),
-        ("recover", {**ABOUT, "round": 2}, ("sft", 2, "c", "p"), "sft.recover-2", "recovered"),
-        (
-            "settle",
-            {"stage": "sft", "candidate": "c", "parent": "p", "fingerprint": "f"},
-            ("sft", "c", "p"),
-            "sft.settle",
-            "settleed",
-        ),
-        ("finish", {"checkpoint": "c"}, ("c",), "finish", "finished"),
-        ("report", {"id": "7"}, (), "report", "reported"),
-    ],
-)
-def test_a_body_calls_its_step_and_says_how_it_went(
-    name: str,
-    arguments: dict[str, Any],
-    called: tuple[Any, ...],
-    step: str,
-    answer: Any,
-    recorder: Recorder,
-    tmp_path: Path,
-) -> None:
-    component = getattr(importlib.import_module(f"components.{name}"), name)
-    returned = component.python_func(run=str(tmp_path), **arguments)
-    assert recorder.calls == [(name, (str(tmp_path), *called))]
-    assert returned == answer or (returned is None and answer is None) or name == "evaluate"
-    state = json.loads(RunLayout(tmp_path).task_state(step).read_text())
+@dataclass(frozen=True)
+class Call:
+    """A component's arguments, those its step gets after the run, the task's name, and what comes back."""
+
+    name: str
+    arguments: dict[str, Any]
+    called: tuple[Any, ...]
+    step: str
+    answer: Any
+
+
+CALLS = [
+    Call(
+        "train", {k: ABOUT[k] for k in ("stage", "parent", "fingerprint")}, ("sft", "p"), "sft.train", "train"
+    ),
+    Call("evaluate", {**ABOUT, "attempt": "train"}, ("sft", "c", "p"), "sft.train.evaluate", None),
+    Call("verdict", {**ABOUT, "attempt": "train"}, ("sft", "c", "p"), "sft.train.verdict", "verdict"),
+    Call("recover", {**ABOUT, "round": 2}, ("sft", 2, "c", "p"), "sft.recover-2", "recover"),
+    Call(
+        "settle",
+        {"stage": "sft", "candidate": "c", "parent": "p", "fingerprint": "f"},
+        ("sft", "c", "p"),
+        "sft.settle",
+        "settle",
+    ),
+    Call("finish", {"checkpoint": "c"}, ("c",), "finish", "finish"),
+    Call("report", {"id": "7"}, (), "report", "report"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_a_body_calls_its_step_and_says_how_it_went(call: Call, recorder: Recorder, tmp_path: Path) -> None:
+    component = getattr(importlib.import_module(f"components.{call.name}"), call.name)
+    returned = component.python_func(run=str(tmp_path), **call.arguments)
+    assert recorder.calls == [(call.name, (str(tmp_path), *call.called))]
+    assert returned == call.answer
+    state = json.loads(RunLayout(tmp_path).task_state(call.step).read_text())
     assert state["state"] == "succeeded"
 
 
@@ -120,8 +126,9 @@ def test_a_launch_hands_its_pod_settings_on(recorder: Recorder, tmp_path: Path) 
 
     config = dsl.TaskConfig(node_selector={"gpu": "h100"})
     launch.python_func(run=str(tmp_path), attempt="train", task_config=config, **ABOUT)
-    ((_, (*work, given)),) = recorder.calls
-    assert work == [str(tmp_path), "sft", "train", "c", "p"] and given["node_selector"] == {"gpu": "h100"}
+    ((_, (work, given)),) = recorder.calls
+    assert work == Work(str(tmp_path), "sft", "train", "c", "p")
+    assert given["node_selector"] == {"gpu": "h100"}
 
 
 def test_a_component_runs_by_itself(tmp_path: Path) -> None:

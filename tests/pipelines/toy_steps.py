@@ -100,9 +100,7 @@ def finish(run: str, checkpoint: str) -> str:
 
 
 @step_component
-def launch(
-    *, run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str
-) -> str:
+def launch(*, run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str) -> str:
     raise NotImplementedError("these recipes stay on one node")
 
 

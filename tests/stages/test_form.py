@@ -84,7 +84,7 @@ def test_a_stage_switched_off_is_no_stage_of_the_run() -> None:
     ("fields", "words"),
     [
         ({"recipe": "quickstrat"}, "did you mean 'quickstart'?"),
-        ({"recipe": "https://host/recipe.yaml"}, "cannot be read from https://"),
+        ({"recipe": "https://host/recipe.yaml"}, "give a path, file:///FOLDER or s3://BUCKET/KEY"),
         ({"recipe": "/no/such.yaml"}, "no such file"),
         ({"scale": "smokey"}, "run form scale: no scale 'smokey' here"),
         ({"budget": "a lot"}, "run form budget: 'a lot' will not do"),
@@ -151,7 +151,7 @@ def test_a_run_has_a_folder_of_its_own_or_the_one_it_is_given() -> None:
 def test_beginning_writes_the_recipe_and_checks_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import kascade.stages.steps as steps
+    from kascade.stages import steps
 
     monkeypatch.setattr(steps, "preflight", lambda run: f"base of {Path(run).name}")
     form: list[Any] = ["", "", "", "", "", '{"if_rl": {"steps": 3}}', "", ""]

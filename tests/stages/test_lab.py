@@ -30,8 +30,8 @@ from kascade.storage.layout import RunLayout
 
 SFT = stage("sft", "sft", "say_a", "say_b", steps=30)
 RL = stage("rl", "if_rl", "say_b", steps=1, optimizer={"learning_rate": 1e-3})
-HARSH = {"learning_rate": 3e-2, "weight_decay": 0.0}
-FORGET = stage("forget", "sft", "say_a", steps=10, optimizer=HARSH)
+HARSH = {"learning_rate": 1e-2, "weight_decay": 0.0}
+FORGET = stage("forget", "sft", "say_a", steps=4, optimizer=HARSH)
 SETTINGS = Settings(seeds=(0, 1), steps=12, score_every=5, validation_tasks=20, prompts_per_step=8)
 
 

@@ -28,8 +28,8 @@ from kascade.storage.files import read_json
 from kascade.storage.layout import RunLayout
 
 BOTH = stage("sft", "sft", "say_a", "say_b", steps=30)
-HARSH = {"learning_rate": 3e-2, "weight_decay": 0.0}
-FORGET = stage("forget", "sft", "say_a", steps=10, optimizer=HARSH)  # one letter only: the other is lost
+HARSH = {"learning_rate": 1.5e-2, "weight_decay": 0.0}
+FORGET = stage("forget", "sft", "say_a", steps=16, optimizer=HARSH)  # one letter only: the other is lost
 
 
 def start(layout: RunLayout) -> str:

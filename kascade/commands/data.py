@@ -1,0 +1,224 @@
+"""`kascade data check`: the data doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kascade.commands.output import AsJson, emit
+from kascade.errors import Fault, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kascade.data.chat import ChatFormat
+    from kascade.environments.base import Task
+    from kascade.recipe.parts import DataSource
+    from kascade.recipe.schema import Recipe
+    from kascade.stages.data_check import DataReport
+
+PLAIN_WIDTH = 110  # of output that does not go to a terminal
+SHOWN_FAULTS = 20
+SHOWN_TEXT = 4000  # characters of the loss view
+BAR = 40  # characters of a histogram's longest bar
+
+
+def register(app: typer.Typer) -> None:
+    data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    data.callback()(_data)
+    data.command("check")(check)
+    app.add_typer(data, name="data")
+
+
+def _data() -> None:
+    """What is in rows, before anything is trained on them."""
+
+
+def check(
+    path: Annotated[
+        str, typer.Argument(help="Rows (file, folder, hf://, s3://), a recipe, or a preset's name.")
+    ],
+    *,
+    environment: Annotated[
+        str, typer.Option(help="For rows that do not name theirs; any: by fields.")
+    ] = "any",
+    layout: Annotated[str, typer.Option(help="How the rows are laid out; see docs/data.md.")] = "auto",
+    columns: Annotated[list[str] | None, typer.Option("--column", help="FIELD=COLUMN (repeatable).")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The user's turn; {column} stands for a value.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a dataset.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Counts and shows its tokens: folder, hub id, builtin://NAME.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Look for the benchmarks of this recipe in the rows.")
+    ] = None,
+    benchmarks: Annotated[
+        list[str] | None, typer.Option("--benchmark", help="Exam rows to look for in the rows (repeatable).")
+    ] = None,
+    row: Annotated[int, typer.Option(min=1, help="Which good row to show as the loss sees it.")] = 1,
+    graded: Annotated[
+        int, typer.Option(min=0, help="Rows an environment whose gold answers are graded.")
+    ] = 20,
+    similarity: Annotated[
+        float, typer.Option(min=0.5, max=1, help="From which on rows are near duplicates.")
+    ] = 0.8,
+    min_share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="From which on an exam task counts as seen.")
+    ] = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Check rows: faults, lengths, loss mask, duplicates, contamination, gold answers; exit 2 on faults."""
+    from kascade.recipe.parts import DataSource
+    from kascade.stages.data_check import check_data
+
+    read = _recipe(path) if _is_recipe(path) else None
+    against = read or (_recipe(recipe) if recipe else None)
+    chat = _chat(model or (read.model.source if read else None), read)
+    exams = _exams(against, benchmarks or [])
+    mapped = _columns(columns)
+    rows = DataSource(
+        environment=environment, path=path, layout=layout, prompt=prompt, split=split, columns=mapped
+    )
+    sources = _recipe_sources(read) if read else [rows]
+    if not sources:
+        raise UserError(
+            Fault(path, "reads no rows: every task of it is generated", remedy="give rows to check")
+        )
+    reports = [
+        check_data(
+            source,
+            exams=exams,
+            chat=chat,
+            graded=graded,
+            viewed=row,
+            similarity=similarity,
+            min_share=min_share,
+        )
+        for source in sources
+    ]
+    emit([report.as_json() for report in reports]) if as_json else _show(reports)
+    if any(report.faults for report in reports):
+        raise typer.Exit(UserError.exit_code)
+
+
+def _is_recipe(path: str) -> bool:
+    from kascade.recipe.load import preset_names
+
+    return path.endswith((".yaml", ".yml")) or (path in preset_names() and not Path(path).exists())
+
+
+def _recipe(source: str) -> Recipe:
+    from kascade.recipe.load import load_recipe
+
+    return load_recipe(source)
+
+
+def _recipe_sources(recipe: Recipe) -> list[DataSource]:
+    """The rows that a recipe trains on, each once."""
+    found: list[DataSource] = []
+    for source in (mix.source for stage in recipe.stages for mix in stage.data):
+        if source.path is not None and source not in found:
+            found.append(source)
+    return found
+
+
+def _columns(pairs: list[str] | None) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs or []]
+    if faulty := [field for field, _, column in split if not field or not column]:
+        raise UserError([Fault(f"--column {field}", "is not a pair", "FIELD=COLUMN") for field in faulty])
+    return {field: column for field, _, column in split}
+
+
+def _chat(source: str | None, recipe: Recipe | None) -> ChatFormat | None:
+    """The tokens and template of a model; None without one, or where it is not on this machine."""
+    if source is None:
+        return None
+    from kascade.data.chat import ChatFormat
+    from kascade.models.load import load_tokenizer, resolve_source
+
+    return ChatFormat(load_tokenizer(resolve_source(source)), recipe.model.chat_template if recipe else "own")
+
+
+def _exams(recipe: Recipe | None, paths: list[str]) -> dict[str, list[Task]]:
+    from kascade.recipe.parts import DataSource
+    from kascade.rollout.pools import source_tasks
+    from kascade.stages.data_check import load_rows
+
+    found: dict[str, list[Task]] = {}
+    for benchmark in recipe.benchmarks if recipe else ():
+        found[benchmark.name] = source_tasks(
+            benchmark.source, split="test", seed=recipe.seed if recipe else 0, count=benchmark.tasks
+        )
+    for path in paths:
+        placed, faults, _ = load_rows(DataSource(environment="any", path=path))
+        if faults:
+            raise UserError(faults)
+        found[path] = [one.task for one in placed]
+    return found
+
+
+def _show(reports: list[DataReport]) -> None:
+    from rich.console import Console
+
+    out = Console()
+    out = out if out.is_terminal else Console(width=PLAIN_WIDTH)
+    for report in reports:
+        _show_report(out, report)
+
+
+def _show_report(out: Console, report: DataReport) -> None:
+    def say(text: str, style: str | None = None) -> None:
+        out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{report.path}: {report.num_rows} rows", "bold")
+    for name, count in report.environments.items():
+        smoke = report.smoke.get(name, {})
+        say(
+            f"  {name}: {count} tasks; gold and empty answers of {smoke.get('graded', 0)} graded, "
+            f"{smoke.get('wrong', 0)} wrongly; {smoke.get('without_gold', 0)} without a gold answer"
+        )
+    for name, lengths in report.lengths.items():
+        quantiles = ", ".join(f"{key} {value:,.0f}" for key, value in lengths.quantiles.items())
+        say(
+            f"{name}: {report.unit} {lengths.total:,} in all, mean {lengths.mean:,.0f}, {quantiles}, "
+            f"longest {lengths.longest:,}"
+        )
+        most = max(count for _, _, count in lengths.buckets)
+        for low, high, count in lengths.buckets:
+            say(f"  {low:>8,} to {high - 1:>8,} {count:>8,} {'#' * max(1, round(BAR * count / most))}")
+    _show_repeats(say, report)
+    if report.viewed:
+        say(f"{report.viewed}, as the loss sees it (between ⟦ and ⟧: learnt; the rest only read)", "bold")
+        text = "".join(f"⟦{part['text']}⟧" if part["loss"] else part["text"] for part in report.view)
+        say(text if len(text) <= SHOWN_TEXT else f"{text[: SHOWN_TEXT // 2]} […] {text[-SHOWN_TEXT // 2 :]}")
+    for fault in report.faults[:SHOWN_FAULTS]:
+        say(str(fault), "red")
+    if report.faults:
+        more = len(report.faults) - SHOWN_FAULTS
+        say(
+            f"{len(report.faults)} faults"
+            + (f", {more} of them not shown (--json shows all)" if more > 0 else ""),
+            "bold",
+        )
+    else:
+        say("no faults", "green")
+
+
+def _show_repeats(say: Any, report: DataReport) -> None:
+    repeats = report.duplicates
+    if repeats:
+        say(
+            f"duplicates ({repeats['method']}): {repeats['exact_groups']} groups of equal rows, "
+            f"{repeats['exact_surplus']} too many; {repeats['near_pairs']} near pairs"
+        )
+        for example in repeats["examples"]:
+            say("  " + ", ".join(map(str, example)))
+    for name, found in report.contamination.get("benchmarks", {}).items():
+        style = "yellow" if found["seen"] else None
+        say(f"contamination: {found['seen']} of {found['tasks']} tasks of {name} are seen", style)
+    if report.contamination.get("benchmarks"):
+        say(f"  ({report.contamination['method']})")
+    for one in report.contamination.get("examples", []):
+        say(f"  {one['benchmark']} {one['share']:.0%}: {' '.join(one['text'].split())[:90]}")

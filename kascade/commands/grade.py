@@ -1,0 +1,91 @@
+"""`kascade grade`: answers in rows, graded by the environments they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kascade.commands.output import console
+from kascade.errors import Fault, UserError
+
+if TYPE_CHECKING:
+    from kascade.data.rows import Row
+
+HELP = "Rows with a `response` (NeMo-Gym rollouts included): JSONL, JSON, CSV or Parquet."
+
+
+def register(app: typer.Typer) -> None:
+    app.command("grade")(grade)
+
+
+def grade(
+    rows: Annotated[str, typer.Argument(help=HELP)],
+    environment: Annotated[str | None, typer.Option(help="For rows that do not name theirs.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Append here instead of printing; rows graded there are not done again."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Faults as JSON too.")] = False,
+) -> None:
+    """Grade rows that carry a response: one JSON line each with reward, components and error."""
+    del as_json  # grades are JSON lines anyway; faults are told by the group of verbs
+    from kascade.data.rows import read_rows
+    from kascade.environments.grading import grade_rows
+    from kascade.recipe.parts import DataSource
+
+    source = DataSource(environment=environment or "any", path=rows)
+    done = _finished(out) if out else set()
+    found = list(_not_done(read_rows(source), done))
+    faults: list[Fault] = []
+    num_graded = num_errors = 0
+    for result in grade_rows(found, environment):
+        if isinstance(result, Fault):
+            faults.append(result)
+            continue
+        num_graded += 1
+        num_errors += result.grade.error is not None
+        _write(result.as_json(), out)
+    if out is not None:
+        told = f"{num_graded} rows graded, {num_errors} grader errors, {len(done)} were graded before: {out}"
+        console().print(told, markup=False, soft_wrap=True)
+    if faults:
+        raise UserError(faults)
+
+
+def _not_done(rows: Iterator[tuple[str, Row | Fault]], done: set[str]) -> Iterator[tuple[str, Row | Fault]]:
+    from kascade.environments.grading import row_key
+
+    return ((place, row) for place, row in rows if isinstance(row, Fault) or row_key(row) not in done)
+
+
+def _finished(out: Path) -> set[str]:
+    """Keys of the rows graded without an error in an earlier try; a line torn by its end is cut off."""
+    if not out.is_file():
+        return set()
+    lines = out.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        with out.open("r+b") as file:
+            file.truncate(sum(map(len, lines[:-1])))
+        lines.pop()
+    try:
+        graded = [json.loads(line) for line in lines if line.strip()]
+        return {str(one["key"]) for one in graded if one["error"] is None}
+    except (ValueError, KeyError, TypeError):
+        what = "holds other things than grades; nothing was touched"
+        raise UserError(Fault(str(out), what, remedy="name another file with --out")) from None
+
+
+def _write(graded: dict[str, Any], out: Path | None) -> None:
+    line = json.dumps(graded, ensure_ascii=False)
+    if out is None:
+        typer.echo(line)
+        return
+    try:
+        with out.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise UserError(Fault(str(out), f"cannot be written: {error.strerror}")) from error

@@ -1,0 +1,153 @@
+"""Whether the calls of an answer are the expected ones: by their arguments, or by lists of allowed values.
+
+Arguments are compared as NeMo-Gym's `single_step_tool_use_with_argument_comparison` does; allowed values as
+the checker of the Berkeley Function-Calling Leaderboard (BFCL v3, "AST" categories) does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from kascade.environments.tool_calls import ToolCall, function_of
+
+Mode = Literal["binary_strict", "fractional", "f1"]
+MODES: tuple[Mode, ...] = ("binary_strict", "fractional", "f1")
+FLOAT_TOLERANCE = 1e-6  # NeMo-Gym floating_point_comparison_threshold
+IGNORED = re.compile(r"[ ,./\-_*^]")  # BFCL: what does not tell two texts apart
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "float": (float, int),
+    "number": (float, int),
+    "boolean": (bool,),
+    "array": (list,),
+    "tuple": (list,),
+    "object": (dict,),
+    "dict": (dict,),
+}
+
+
+def max_matching(candidates: Sequence[Sequence[int]]) -> dict[int, int]:
+    """The most pairs of expected (index into candidates) and actual calls: actual → expected.
+
+    Augmenting paths (Kuhn), because one actual call may fit several expected ones.
+    """
+    owner: dict[int, int] = {}
+
+    def place(expected: int, tried: set[int]) -> bool:
+        for actual in candidates[expected]:
+            if actual in tried:
+                continue
+            tried.add(actual)
+            if actual not in owner or place(owner[actual], tried):
+                owner[actual] = expected
+                return True
+        return False
+
+    for expected in range(len(candidates)):
+        place(expected, set())
+    return owner
+
+
+def num_matched(
+    expected: Sequence[Any], actual: Sequence[ToolCall], same: Callable[[Any, ToolCall], bool]
+) -> int:
+    """How many expected calls find a call of their own, in any order."""
+    fits = [[i for i, call in enumerate(actual) if same(wanted, call)] for wanted in expected]
+    return len(max_matching(fits))
+
+
+def matched_reward(matched: int, expected: int, actual: int, mode: Mode) -> float:
+    """binary_strict: all and no others; fractional: share of the expected; f1: 2 m / (e + a). [NeMo-Gym]"""
+    if mode == "f1":
+        return 2 * matched / (expected + actual) if expected + actual else 0.0
+    if mode == "fractional":
+        return matched / expected if expected else 0.0
+    return float(matched == expected == actual)
+
+
+def same_call(expected: ToolCall, actual: ToolCall, word_similarity: float) -> bool:
+    """Same name and same arguments; texts of several words may differ in some."""
+    return expected.name == actual.name and same_argument(
+        dict(expected.arguments), dict(actual.arguments), word_similarity
+    )
+
+
+def same_argument(expected: Any, actual: Any, word_similarity: float) -> bool:
+    """Types, keys and lengths must agree, numbers to 1e-6, texts in the share of words that they share.
+
+    word_similarity: least number of common words per word of both texts together (0.5 is all of them), where
+    both have two words or more; shorter ones must be equal. [NeMo-Gym word_count_similarity_threshold]
+    """
+    if isinstance(expected, bool) or isinstance(actual, bool):
+        return expected is actual
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return expected.keys() == actual.keys() and all(
+            same_argument(value, actual[key], word_similarity) for key, value in expected.items()
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(
+            same_argument(ours, theirs, word_similarity)
+            for ours, theirs in zip(expected, actual, strict=True)
+        )
+    if isinstance(expected, float) and isinstance(actual, (int, float)):
+        return abs(actual - expected) < FLOAT_TOLERANCE
+    if isinstance(expected, str) and isinstance(actual, str):
+        return _same_words(expected, actual, word_similarity)
+    return type(expected) is type(actual) and bool(expected == actual)
+
+
+def _same_words(expected: str, actual: str, least: float) -> bool:
+    ours, theirs = (Counter(text.lower().split()) for text in (expected, actual))
+    total = ours.total() + theirs.total()
+    if min(ours.total(), theirs.total()) < 2:
+        return expected == actual
+    return (ours & theirs).total() / total >= least
+
+
+def allowed_call(allowed: Mapping[str, Any], call: ToolCall, tools: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a call is one that `allowed` ({function: {parameter: [value, …]}}) describes. [BFCL]"""
+    if call.name not in allowed:
+        return False
+    values: Mapping[str, Any] = allowed[call.name]
+    schema = next((f for f in map(function_of, tools) if f.get("name") == call.name), {})
+    parameters = schema.get("parameters") if isinstance(schema.get("parameters"), Mapping) else {}
+    assert isinstance(parameters, Mapping)
+    properties, required = parameters.get("properties") or {}, parameters.get("required") or []
+    if any(name not in call.arguments for name in required):
+        return False
+    if any(name not in values or (properties and name not in properties) for name in call.arguments):
+        return False
+    if any("" not in options for name, options in values.items() if name not in call.arguments):
+        return False  # left out, though not optional: the empty text in the list says that it may be
+    return all(
+        _typed(value, properties.get(name) or {}) and any(_same_value(o, value) for o in values[name])
+        for name, value in call.arguments.items()
+    )
+
+
+def _typed(value: Any, schema: Any) -> bool:
+    wanted = TYPES.get(schema.get("type", "")) if isinstance(schema, Mapping) else None
+    if wanted is None:
+        return True
+    return isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
+
+
+def _same_value(allowed: Any, value: Any) -> bool:
+    """One allowed value against the given one: texts by their letters, objects key by key. [BFCL]"""
+    if isinstance(allowed, str) and isinstance(value, str):
+        return IGNORED.sub("", allowed).lower() == IGNORED.sub("", value).lower()
+    if isinstance(allowed, bool) or isinstance(value, bool):
+        return allowed is value
+    if isinstance(allowed, list) and isinstance(value, list):
+        return len(allowed) == len(value) and all(map(_same_value, allowed, value))
+    if isinstance(allowed, dict) and isinstance(value, dict):
+        # Within an object each key has its own list of allowed values, "" again for one that may be absent.
+        return value.keys() <= allowed.keys() and all(
+            any(_same_value(option, value[key]) for option in options) if key in value else "" in options
+            for key, options in ((key, o if isinstance(o, list) else [o]) for key, o in allowed.items())
+        )
+    return bool(allowed == value)

@@ -1,0 +1,206 @@
+"""One step of tool use: the call, the calls or the plain words that should come next."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from kascade.environments.base import Domain, Environment, Grade, Task, final_answer
+from kascade.environments.call_matching import MODES, allowed_call, matched_reward, num_matched, same_call
+from kascade.environments.rows import row_messages, row_tools
+from kascade.environments.small_tools import pose_calls
+from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
+
+WORD_SIMILARITY = 0.1  # NeMo-Gym's configuration of this server
+
+
+class SingleStepToolUse(Environment):
+    """NeMo-Gym rows with `expected_action`: a call, a batch of calls, or a message (any words will do).
+
+    Options: `mode` (binary_strict, fractional, f1); `word_similarity`, from which on texts of several words
+    count as the same (common words per word of both); `surplus: true` lets further calls pass where one is
+    expected, as NeMo-Gym does. By default they cost the reward: else a policy learns to try them all.
+    """
+
+    name = "single_step_tool_use_with_argument_comparison"
+    domain: ClassVar[Domain] = "tool_use"
+    option_names = ("mode", "word_similarity", "surplus")
+
+    def pose(self, rng: random.Random, level: float) -> Task:
+        """One wish that one call fulfils; from level 0.5 on two, that two calls do."""
+        text, tools, calls = pose_calls(rng, 2 if level >= 0.5 else 1)
+        single = _expected_json(calls[0])
+        batch = {"type": "function_call_batch", "calls": [_expected_json(call) for call in calls]}
+        return Task(
+            environment=self.name,
+            domain=self.domain,
+            messages=({"role": "user", "content": text},),
+            fields=self._fields(single if len(calls) == 1 else batch),
+            reference="\n".join(render_tool_call(call.name, call.arguments) for call in calls),
+            tools=tools,
+        )
+
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        action = row.get("expected_action")
+        calls = _expected(action)
+        reference = "".join(render_tool_call(call.name, call.arguments) for call in calls)
+        return Task(
+            environment=self.name,
+            domain=self.domain,
+            messages=row_messages(row),
+            fields=self._fields(action),
+            reference=reference or str(action["content"]).strip(),  # type: ignore[index]
+            tools=row_tools(row),
+        )
+
+    def _fields(self, action: Any) -> dict[str, Any]:
+        mode = self.options.get("mode", "binary_strict")
+        if mode not in MODES:
+            raise ValueError(f"options.mode: {mode!r} is not one of {', '.join(MODES)}")
+        similarity = self.options.get("word_similarity", WORD_SIMILARITY)
+        surplus = bool(self.options.get("surplus", False))
+        return {"expected_action": action, "mode": mode, "word_similarity": similarity, "surplus": surplus}
+
+    def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
+        """Components: calls `matched`, `expected` and `actual`."""
+        expected = _expected(task.fields["expected_action"])
+        similarity, mode = task.fields["word_similarity"], task.fields["mode"]
+        grades = []
+        for answer in answers:
+            said = final_answer(answer)
+            actual = parse_tool_calls(said, task.tools)
+            if not expected:
+                grades.append(Grade(float(bool(said) and not actual), {"actual": float(len(actual))}))
+                continue
+            matched = num_matched(expected, actual, lambda e, a: same_call(e, a, similarity))
+            counted = 1 if task.fields["surplus"] and len(expected) == matched == 1 else len(actual)
+            reward = matched_reward(matched, len(expected), counted, mode)
+            grades.append(_graded(reward, matched, len(expected), len(actual)))
+        return grades
+
+
+class FunctionCalls(Environment):
+    """BFCL: calls whose every argument is one of the allowed values; simple, multiple, parallel, irrelevant.
+
+    Row fields: `ground_truth` (or `possible_answer`), a list of {function: {parameter: [allowed values]}}, an
+    empty one where no function helps; tools in `responses_create_params`, or BFCL's own `question` and
+    `function`.
+    """
+
+    name = "bfcl"
+    domain: ClassVar[Domain] = "tool_use"
+
+    def pose(self, rng: random.Random, level: float) -> Task:
+        """One wish; from level 0.5 on two, in parallel; at times one that no function fulfils."""
+        irrelevant = rng.random() < 0.15
+        text, tools, calls = pose_calls(rng, 2 if level >= 0.5 else 1, fulfil=not irrelevant)
+        allowed = [{call.name: {key: [value] for key, value in call.arguments.items()}} for call in calls]
+        reference = "\n".join(render_tool_call(call.name, call.arguments) for call in calls)
+        return Task(
+            environment=self.name,
+            domain=self.domain,
+            messages=({"role": "user", "content": text},),
+            fields={"ground_truth": allowed},
+            reference=reference or "No function here does that.",
+            tools=tools,
+        )
+
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        allowed = row.get("ground_truth", row.get("possible_answer"))
+        if isinstance(allowed, str):
+            allowed = _json("ground_truth", allowed)
+        if not isinstance(allowed, list) or not all(map(_is_allowed, allowed)):
+            raise ValueError("ground_truth: a list of {function: {parameter: [allowed values]}} is needed")
+        row = _own_form(row)
+        gold = [_first_allowed(one) for one in allowed]
+        return Task(
+            environment=self.name,
+            domain=self.domain,
+            messages=row_messages(row),
+            fields={"ground_truth": allowed},
+            reference="".join(render_tool_call(call.name, call.arguments) for call in gold) or "None fits.",
+            tools=row_tools(row),
+        )
+
+    def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
+        """1 when every expected call is made, and no other. Components: `matched`, `expected`, `actual`."""
+        expected = task.fields["ground_truth"]
+        grades = []
+        for answer in answers:
+            said = final_answer(answer)
+            actual = parse_tool_calls(said, task.tools)
+            matched = num_matched(expected, actual, lambda e, a: allowed_call(e, a, task.tools))
+            right = matched == len(expected) == len(actual) and bool(said)
+            grades.append(_graded(float(right), matched, len(expected), len(actual)))
+        return grades
+
+
+def _graded(reward: float, matched: int, expected: int, actual: int) -> Grade:
+    counts = {"matched": float(matched), "expected": float(expected), "actual": float(actual)}
+    return Grade(reward, counts)
+
+
+def _expected_json(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function_call", "name": call.name, "arguments": json.dumps(call.arguments)}
+
+
+def _expected(action: Any) -> list[ToolCall]:
+    """The expected calls; none where a message is expected. Raises ValueError naming the field."""
+    kind = action.get("type") if isinstance(action, Mapping) else None
+    if kind == "message":
+        return []
+    if kind == "function_call":
+        return [_one_expected("expected_action", action)]
+    if kind == "function_call_batch" and isinstance(action.get("calls"), list) and action["calls"]:
+        return [_one_expected(f"expected_action.calls[{i}]", call) for i, call in enumerate(action["calls"])]
+    raise ValueError("expected_action: a function_call, a function_call_batch or a message is needed")
+
+
+def _one_expected(where: str, call: Any) -> ToolCall:
+    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+        raise ValueError(f"{where}.name: the name of a function is needed")
+    arguments = call.get("arguments")
+    parsed = _json(f"{where}.arguments", arguments) if isinstance(arguments, str) else arguments
+    if not isinstance(parsed, Mapping):
+        raise ValueError(f"{where}.arguments: JSON text of an object is needed")
+    return ToolCall(call["name"], parsed)
+
+
+def _json(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+
+
+def _is_allowed(one: Any) -> bool:
+    return isinstance(one, Mapping) and all(
+        isinstance(values, Mapping) and all(isinstance(options, list) for options in values.values())
+        for values in one.values()
+    )
+
+
+def _first_allowed(one: Mapping[str, Any]) -> ToolCall:
+    name, values = next(iter(one.items()))
+    return ToolCall(name, {key: _plain(options[0]) for key, options in values.items() if "" not in options})
+
+
+def _plain(value: Any) -> Any:
+    """An allowed value as one would write it: within objects, the first of each key's values."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v[0] if isinstance(v, list) and v else v) for k, v in value.items()}
+    return value
+
+
+def _own_form(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """BFCL's own rows (`question`: [[message, …]], `function`) as NeMo-Gym writes them; others unchanged."""
+    if "responses_create_params" in row or not isinstance(row.get("question"), list):
+        return row
+    turns = row["question"]
+    if turns and isinstance(turns[0], list):  # turns of several dialogues; there is one
+        turns = turns[0]
+    functions = row.get("function") or []
+    tools = [{"type": "function", **f} for f in functions if isinstance(f, Mapping)]
+    return {**row, "responses_create_params": {"input": turns, "tools": tools}}

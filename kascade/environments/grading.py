@@ -1,0 +1,89 @@
+"""Grading rows that carry a response, each by the environment that it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from kascade.data.rows import Row, field_fault
+from kascade.environments import get_environment
+from kascade.environments.base import Environment, Grade, Task
+from kascade.environments.loading import row_task
+from kascade.environments.routing import environment_of, named_environment
+from kascade.environments.rows import response_text
+from kascade.errors import Fault, UserError
+
+BATCH = 64  # rows graded together, so that environments which run programs can batch them
+
+
+@dataclass(frozen=True, slots=True)
+class GradedRow:
+    """One row's grade. key: hash of the row's content, by which a later try knows what is done."""
+
+    place: str
+    key: str
+    id: Any
+    environment: str
+    grade: Grade
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "row": self.place,
+            "key": self.key,
+            "id": self.id,
+            "environment": self.environment,
+            "reward": self.grade.reward if self.grade.error is None else None,
+            "components": dict(self.grade.components),
+            "error": self.grade.error,
+        }
+
+
+def row_key(row: Mapping[str, Any]) -> str:
+    """16 hex digits that stand for a row's content."""
+    text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def grade_rows(
+    rows: Iterable[tuple[str, Row | Fault]], environment: str | None = None
+) -> Iterator[GradedRow | Fault]:
+    """The grade or the fault of each row, batch by batch. `environment`: for rows that name none."""
+    remaining = iter(rows)
+    while batch := list(islice(remaining, BATCH)):
+        yield from _grade_batch(batch, environment)
+
+
+def _grade_batch(
+    batch: list[tuple[str, Row | Fault]], environment: str | None
+) -> Iterator[GradedRow | Fault]:
+    results: list[GradedRow | Fault | None] = [None] * len(batch)
+    waiting: dict[str, list[tuple[int, Task, str]]] = {}
+    for index, (place, row) in enumerate(batch):
+        if isinstance(row, Fault):
+            results[index] = row
+            continue
+        try:
+            grader = _grader(row, environment)
+            waiting.setdefault(grader.name, []).append((index, row_task(grader, row), response_text(row)))
+        except ValueError as error:
+            results[index] = field_fault(place, error, "see docs/data.md for rows with a response")
+    for name, answered in waiting.items():
+        grades = get_environment(name).grade_all([(task, [answer]) for _, task, answer in answered])
+        for (index, _, _), (grade,) in zip(answered, grades, strict=True):
+            place, row = batch[index]
+            assert not isinstance(row, Fault)
+            results[index] = GradedRow(place, row_key(row), row.get("id", row.get("uuid")), name, grade)
+    yield from (result for result in results if result is not None)
+
+
+def _grader(row: Row, environment: str | None) -> Environment:
+    name = named_environment(row) or environment or environment_of(row)
+    try:
+        return get_environment(name)
+    except UserError as error:
+        fault = error.faults[0]
+        raise ValueError(f"{fault.where} {fault.what}; registered are {fault.allowed}") from None

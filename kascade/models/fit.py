@@ -1,0 +1,79 @@
+"""Whether a model can do what a recipe asks of it: told from config.json, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kascade.errors import Fault
+from kascade.models.long_context import long_context_faults
+from kascade.recipe.schema import MoE, Recipe
+
+WITH_EXPERT_BIAS = ("nemotron_h",)
+
+
+def fit_faults(folder: Path, recipe: Recipe) -> list[Fault]:
+    """What the recipe asks for and the model in `folder` does not have. Light: no torch.
+
+    Only for a folder without `check_model_folder` faults.
+    """
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    faults = list(_stage_faults(config, recipe))
+    if recipe.model.long_context is not None:
+        faults += long_context_faults(config, recipe.model.long_context)
+    if recipe.model.draft_tokens is not None:
+        faults += _draft_faults(config, recipe)
+    return faults
+
+
+def _stage_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
+    for stage in recipe.stages:
+        if stage.moe is not None:
+            yield from _moe_faults(config, stage.moe, f"stages.{stage.name}.moe")
+        if stage.mtp is not None and not num_draft_steps(config):
+            where, what = f"stages.{stage.name}.mtp", "the model has no multi-token-prediction head to train"
+            yield Fault(where, what, remedy="leave it out (config: num_nextn_predict_layers)")
+
+
+def _moe_faults(config: Mapping[str, Any], moe: MoE, where: str) -> Iterator[Fault]:
+    kind = config.get("model_type")
+    if not has_experts(config):
+        what = f"the model ({kind}) has no experts whose routing is known here"
+        yield Fault(where, what, "nemotron_h with MoE layers, qwen3_moe", "leave it out")
+    elif moe.expert_bias_rate > 0 and kind not in WITH_EXPERT_BIAS:
+        what = f"the routers of a {kind} model have no bias to balance loads with"
+        yield Fault(f"{where}.expert_bias_rate", what, allowed="0")
+
+
+def _draft_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
+    where = "model.draft_tokens"
+    if num_draft_steps(config) != 1 or "mamba" in draft_pattern(config):
+        what = (
+            "drafting takes a model with a multi-token-prediction head of one step and no Mamba layer in it"
+        )
+        yield Fault(where, what, remedy="leave it out (config: num_nextn_predict_layers)")
+    for stage in recipe.stages:
+        if stage.moe is not None and stage.moe.routing_replay:
+            what = f"stage {stage.name!r} replays routing, which drafted tokens do not record"
+            yield Fault(where, what, remedy="leave out draft_tokens or moe.routing_replay")
+
+
+def has_experts(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json describes experts that `kascade.models.routing` knows."""
+    if config.get("model_type") == "qwen3_moe":
+        return True
+    named = config.get("layers_block_type") or list(config.get("hybrid_override_pattern") or "")
+    return config.get("model_type") == "nemotron_h" and any(block in ("moe", "E") for block in named)
+
+
+def num_draft_steps(config: Mapping[str, Any]) -> int:
+    """Steps of the multi-token-prediction head; 0 where there is none that Kascade knows."""
+    return int(config.get("num_nextn_predict_layers") or 0) if config.get("model_type") == "nemotron_h" else 0
+
+
+def draft_pattern(config: Mapping[str, Any]) -> set[str]:
+    """Kinds of layers of the head, in either spelling; "mamba" stands for all names of it."""
+    named = config.get("mtp_layers_block_type") or list(config.get("mtp_hybrid_override_pattern") or "")
+    return {"mamba" if block in ("M", "mamba", "linear_attention") else str(block) for block in named}

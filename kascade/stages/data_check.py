@@ -1,0 +1,234 @@
+"""The data doctor: what is in rows, what is wrong with them, and what a loss or a grader makes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from kascade.data.contamination import NGRAM, find_contamination
+from kascade.data.duplicates import SHINGLE, find_duplicates
+from kascade.data.lengths import Lengths, measure_lengths
+from kascade.data.rows import field_fault, read_rows
+from kascade.data.shapes import SHAPES
+from kascade.environments import get_environment
+from kascade.environments.base import Task, final_answer
+from kascade.environments.gold import gold_answer
+from kascade.environments.loading import row_task
+from kascade.environments.routing import environment_of, named_environment
+from kascade.errors import Fault, UserError
+from kascade.recipe.parts import DataSource
+
+if TYPE_CHECKING:
+    from kascade.data.chat import ChatFormat
+
+RIGHT, WRONG = 1 - 1e-6, 1e-6
+EXAMPLES = 5  # of duplicates and contaminated tasks that are shown
+AS_CHARACTERS = "characters"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A task and where its row lies."""
+
+    place: str
+    task: Task
+
+
+@dataclass(slots=True)
+class DataReport:
+    """Everything the doctor found. faults: rows that do not load, and graders that misjudge gold answers."""
+
+    path: str
+    num_rows: int
+    environments: dict[str, int]
+    faults: list[Fault]
+    unit: str
+    lengths: dict[str, Lengths]
+    duplicates: dict[str, Any] = field(default_factory=dict)
+    contamination: dict[str, Any] = field(default_factory=dict)
+    smoke: dict[str, dict[str, int]] = field(default_factory=dict)
+    view: list[dict[str, Any]] = field(default_factory=list)
+    viewed: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "rows": self.num_rows,
+            "environments": self.environments,
+            "faults": UserError(self.faults).as_json(),
+            "lengths": {"unit": self.unit, **{name: found.as_json() for name, found in self.lengths.items()}},
+            "duplicates": self.duplicates,
+            "contamination": self.contamination,
+            "gold_and_empty_answers": self.smoke,
+            "view": {"row": self.viewed, "parts": self.view},
+        }
+
+
+def check_data(
+    source: DataSource,
+    *,
+    exams: Mapping[str, Sequence[Task]],
+    chat: ChatFormat | None = None,
+    graded: int = 20,
+    viewed: int = 1,
+    similarity: float = 0.8,
+    min_share: float = 0.5,
+) -> DataReport:
+    """Look at every row of a source. An environment `any` lets each row say which one it belongs to.
+
+    exams: tasks that training data must not show. chat: counts lengths in its tokens; characters without.
+    graded: rows of each environment whose gold and empty answers are graded. viewed: which good row is shown
+    as the loss sees it, from 1. Raises UserError when there is nothing to read.
+    """
+    placed, faults, num_rows = load_rows(source)
+    tasks = [one.task for one in placed]
+    smoke, misjudged = grade_gold(placed, graded)
+    report = DataReport(
+        path=str(source.path),
+        num_rows=num_rows,
+        environments=dict(Counter(task.environment for task in tasks).most_common()),
+        faults=[*faults, *misjudged],
+        unit="tokens" if chat else AS_CHARACTERS,
+        lengths=task_lengths(tasks, chat),
+        duplicates=_duplicates(placed, similarity),
+        contamination=_contamination(tasks, exams, min_share),
+        smoke=smoke,
+    )
+    if placed:
+        shown = placed[min(viewed, len(placed)) - 1]
+        report.view, report.viewed = loss_view(shown.task, chat), shown.place
+    return report
+
+
+def load_rows(source: DataSource) -> tuple[list[Placed], list[Fault], int]:
+    """Every row that loads, the faults of the others, and how many rows there are."""
+    placed: list[Placed] = []
+    faults: list[Fault] = []
+    num_rows = 0
+    for place, row in read_rows(source):
+        num_rows += 1
+        if isinstance(row, Fault):
+            faults.append(row)
+            continue
+        try:
+            own = None if source.environment == "any" else source.environment
+            name = named_environment(row) or own or environment_of(row)
+            placed.append(Placed(place, row_task(get_environment(name), row, source)))
+        except ValueError as error:
+            known = "responses_create_params" in row
+            remedy = "see the row format of its environment" if known else SHAPES
+            faults.append(field_fault(place, error, remedy))
+    if not num_rows:
+        faults.append(Fault(str(source.path), "holds no rows", "one object a row"))
+    return placed, faults, num_rows
+
+
+def task_text(task: Task) -> str:
+    """What is asked, all turns."""
+    return "\n\n".join(message["content"] for message in task.messages)
+
+
+def task_lengths(tasks: Sequence[Task], chat: ChatFormat | None) -> dict[str, Lengths]:
+    """Lengths of prompts (with template and tools, where tokens are counted) and of reference answers."""
+    prompt: Callable[[Task], int] = lambda task: len(chat.prompt_ids(task) if chat else task_text(task))  # noqa: E731
+    answered = [task for task in tasks if task.reference is not None]
+    found = {
+        "prompt": measure_lengths([prompt(task) for task in tasks]),
+        "answer": measure_lengths(
+            [
+                len(chat.completion_ids(task, task.reference) if chat else task.reference)
+                for task in answered
+                if task.reference is not None
+            ]
+        ),
+    }
+    return {name: lengths for name, lengths in found.items() if lengths is not None}
+
+
+def loss_view(task: Task, chat: ChatFormat | None) -> list[dict[str, Any]]:
+    """The row as training sees it: stretches of text that carry loss, and those that do not.
+
+    With a tokenizer the very tokens (prompt and answer are tokenised apart and never joined as text); without
+    one the turns and the answer.
+    """
+    answer = task.reference
+    if chat is None:
+        parts = [
+            {"text": f"[{message['role']}] {message['content']}\n", "loss": False}
+            for message in task.messages
+        ]
+        return parts + ([{"text": answer, "loss": True}] if answer is not None else [])
+    tokens = [(token, False) for token in chat.prompt_ids(task)]
+    if answer is not None:
+        tokens += [(token, True) for token in chat.completion_ids(task, answer)]
+    return [
+        {"text": chat.text(ids), "loss": loss, "tokens": len(ids)}
+        for loss, group in groupby(tokens, key=lambda pair: pair[1])
+        for ids in [[token for token, _ in group]]
+    ]
+
+
+def grade_gold(placed: Sequence[Placed], most: int) -> tuple[dict[str, dict[str, int]], list[Fault]]:
+    """Gold answers must grade 1 and empty ones 0 (chat grades preferences: there gold must beat empty)."""
+    counts: dict[str, dict[str, int]] = {}
+    faults: list[Fault] = []
+    by_environment: dict[str, list[Placed]] = {}
+    for one in placed:
+        by_environment.setdefault(one.task.environment, []).append(one)
+    for name, rows in by_environment.items():
+        answers = [(one, gold_answer(one.task)) for one in rows]
+        chosen = [(one, gold) for one, gold in answers if gold is not None and final_answer(gold)][:most]
+        without = sum(gold is None for _, gold in answers)
+        count = counts[name] = {"graded": len(chosen), "wrong": 0, "without_gold": without}
+        grades = get_environment(name).grade_all([(one.task, [gold, ""]) for one, gold in chosen])
+        for (one, _), (gold, empty) in zip(chosen, grades, strict=True):
+            right = gold.reward >= RIGHT and empty.reward <= WRONG
+            if error := gold.error or empty.error:
+                what = f"the grader failed: {error}"
+            elif right or (one.task.domain == "chat" and gold.reward > empty.reward):
+                continue
+            else:
+                what = f"the gold answer grades {gold.reward:.3g}, an empty one {empty.reward:.3g}"
+            count["wrong"] += 1
+            remedy = "check the expected answer, and what the grader needs (judge, programs, sandbox)"
+            faults.append(Fault(f"{one.place} {name}", what, "1 for gold, 0 for empty", remedy))
+    return counts, faults
+
+
+def _duplicates(placed: Sequence[Placed], similarity: float) -> dict[str, Any]:
+    found = find_duplicates([task_text(one.task) for one in placed], similarity=similarity)
+    return {
+        "method": f"prompts: same words; Jaccard of {SHINGLE}-word shingles of at least {similarity:g}",
+        "exact_groups": len(found.exact),
+        "exact_surplus": found.num_surplus,
+        "near_pairs": len(found.near),
+        "examples": [
+            *([placed[index].place for index in group[:EXAMPLES]] for group in found.exact[:EXAMPLES]),
+            *([placed[i].place, placed[j].place, round(share, 3)] for i, j, share in found.near[:EXAMPLES]),
+        ],
+    }
+
+
+def _contamination(
+    tasks: Sequence[Task], exams: Mapping[str, Sequence[Task]], min_share: float
+) -> dict[str, Any]:
+    training = [f"{task_text(task)}\n\n{task.reference or ''}" for task in tasks]
+    asked = {name: [task_text(task) for task in exam] for name, exam in exams.items()}
+    found = find_contamination(training, asked, min_share=min_share)
+    counts = Counter(one.benchmark for one in found)
+    return {
+        "method": f"exam tasks at least {min_share:g} of whose {NGRAM}-word runs the rows show",
+        "benchmarks": {name: {"tasks": len(exam), "seen": counts[name]} for name, exam in asked.items()},
+        "examples": [
+            {
+                "benchmark": one.benchmark,
+                "share": round(one.share, 3),
+                "task_id": exams[one.benchmark][one.task].id,
+                "text": asked[one.benchmark][one.task][:200],
+            }
+            for one in found[:EXAMPLES]
+        ],
+    }

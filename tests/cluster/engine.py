@@ -1,0 +1,51 @@
+"""The container engine and the one-node cluster that some tests want, where the tool that makes them is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE_IMAGE = "local/python:3.11-bookworm"
+CLIENT = "/usr/bin/docker"  # the engine's own; another on the PATH may speak another dialect
+
+
+def tool() -> Path:
+    """The cluster tool. Skips, and says what was not run, without it."""
+    named = os.environ.get("KASCADE_CLUSTER_TOOL")
+    path = Path(named) if named else ROOT.parent / "shared" / "tools" / "cluster" / "cluster"
+    if not os.access(path, os.X_OK):
+        pytest.skip(f"no container engine to test with ({path}, KASCADE_CLUSTER_TOOL): this was NOT run")
+    return path
+
+
+@cache
+def ask(verb: str) -> dict[str, str]:
+    """What a verb of the tool prints (DOCKER_HOST, KUBECONFIG)."""
+    done = subprocess.run([str(tool()), verb], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"`cluster {verb}` failed, so this was NOT run: {done.stderr.strip()[-300:]}")
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+@cache
+def docker_environment() -> dict[str, str]:
+    """The environment of commands that talk to the engine; the base image is there."""
+    found = ask("docker")
+    ask("image")
+    return {**os.environ, **found, "DOCKER_BUILDKIT": "1"}
+
+
+def docker(*arguments: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CLIENT, *arguments],
+        env=docker_environment(),
+        capture_output=True,
+        text=True,
+        check=check,
+        **options,  # type: ignore[call-overload,no-any-return]
+    )

@@ -1,0 +1,282 @@
+"""The manifests on a real API server, what its tokens may do, and a launcher with the rights it has there.
+
+Needs the cluster tool. There are no operators on that cluster: where one is wanted, the test does its part.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cr_schemas import RAYJOB as RAYJOB_SCHEMA
+from engine import ROOT, ask, docker
+
+from kascade.cluster.failures import JobFailed
+from kascade.cluster.jobs import RAYJOB, TRAINJOB, JobKind
+from kascade.cluster.launch import Launcher, Patience
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+PATIENCE = Patience(silence_s=60, deadline_s=120, poll_s=0.2, gone_s=30)
+SECRETS = {
+    "kascade-database": ("user", "password"),
+    "kascade-mlflow": ("user", "password", "signing-key"),
+    "kascade-s3": ("access-key", "secret-key"),
+}
+
+
+@pytest.fixture(scope="module")
+def kubeconfig() -> str:
+    return ask("up")["KUBECONFIG"]
+
+
+@pytest.fixture(scope="module")
+def kubectl(kubeconfig: str) -> Any:
+    def run(*arguments: str, given: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = ["kubectl", "--kubeconfig", kubeconfig, *arguments]
+        return subprocess.run(command, input=given, capture_output=True, text=True, check=check)
+
+    return run
+
+
+def definition(kind: JobKind, schema: dict[str, Any]) -> dict[str, Any]:
+    """A CRD as the operator would bring it, as far as the launcher needs it."""
+    version = {
+        "name": kind.version,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{kind.group}"},
+        "spec": {
+            "group": kind.group,
+            "names": {"kind": kind.kind, "plural": kind.plural, "singular": kind.kind.lower()},
+            "scope": "Namespaced",
+            "versions": [version],
+        },
+    }
+
+
+LOOSE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+@pytest.fixture(scope="module")
+def applied(kubectl: Any) -> str:
+    """The single-node overlay, its secrets made by hand as the docs say, and the two operators' CRDs."""
+    for kind in (TRAINJOB, RAYJOB):
+        kubectl("apply", "-f", "-", given=json.dumps(definition(kind, LOOSE)))
+    kubectl("apply", "-k", str(ROOT / "manifests" / "overlays" / "single-node"))
+    for name, keys in SECRETS.items():
+        kubectl("-n", "kascade", "delete", "secret", name, "--ignore-not-found")
+        values = [f"--from-literal={key}=only-for-this-test" for key in keys]
+        kubectl("-n", "kascade", "create", "secret", "generic", name, *values)
+    kubectl("wait", "--for=condition=Established", "crd", f"{TRAINJOB.plural}.{TRAINJOB.group}")
+    return "kascade"
+
+
+@pytest.fixture(scope="module")
+def client_of(kubeconfig: str, applied: str) -> Any:
+    """API clients with the token of one service account."""
+    from kubernetes import client, config
+
+    def made(account: str) -> Any:
+        admin = client.CoreV1Api(config.new_client_from_config(kubeconfig))
+        request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[]))
+        token = admin.create_namespaced_service_account_token(account, applied, request).status.token
+        configuration = client.Configuration()
+        configuration.host = admin.api_client.configuration.host
+        configuration.verify_ssl = False
+        configuration.api_key = {"authorization": f"Bearer {token}"}
+        return client.ApiClient(configuration)
+
+    return made
+
+
+def test_applying_again_changes_nothing(kubectl: Any, applied: str) -> None:
+    overlay = str(ROOT / "manifests" / "overlays" / "single-node")
+    again = kubectl("apply", "-k", overlay).stdout.splitlines()
+    assert again and all(line.endswith("unchanged") or "configured" not in line for line in again), again
+
+
+def allowed(client: Any, namespace: str, verb: str, group: str, resource: str) -> bool:
+    """What the API server says that this client's own token may do."""
+    from kubernetes.client import (
+        AuthorizationV1Api,
+        V1ResourceAttributes,
+        V1SelfSubjectAccessReview,
+        V1SelfSubjectAccessReviewSpec,
+    )
+
+    kind, _, part = resource.partition("/")
+    asked = V1ResourceAttributes(
+        namespace=namespace, verb=verb, group=group, resource=kind, subresource=part or None
+    )
+    review = V1SelfSubjectAccessReview(spec=V1SelfSubjectAccessReviewSpec(resource_attributes=asked))
+    return bool(AuthorizationV1Api(client).create_self_subject_access_review(review).status.allowed)
+
+
+@pytest.mark.parametrize(
+    ("right", "may"),
+    [
+        *((f"{verb} ray.io rayjobs kascade", True) for verb in ("create", "get", "patch", "delete")),
+        *((f"{verb} trainer.kubeflow.org trainjobs kascade", True) for verb in ("create", "delete")),
+        ("list core pods kascade", True),
+        ("get core pods/log kascade", True),
+        ("get core secrets kascade", False),
+        ("create core pods kascade", False),
+        ("create core pods/exec kascade", False),
+        ("create rbac.authorization.k8s.io rolebindings kascade", False),
+        ("deletecollection ray.io rayjobs kascade", False),
+        ("create ray.io rayjobs default", False),
+    ],
+)
+def test_what_the_launchers_token_may_do(right: str, may: bool, client_of: Any) -> None:
+    verb, group, resource, namespace = right.replace(" core ", "  ").split(" ")
+    assert allowed(client_of("pipeline-runner"), namespace, verb, group, resource) is may
+
+
+def test_a_jobs_own_token_may_do_nothing(client_of: Any) -> None:
+    client = client_of("kascade-runner")
+    for resource in ("pods", "secrets", "pods/log"):
+        assert not allowed(client, "kascade", "get", "", resource)
+    assert not allowed(client, "kascade", "create", "ray.io", "rayjobs")
+
+
+def test_a_refusal_is_told(client_of: Any) -> None:
+    manifest = {"apiVersion": RAYJOB.api_version, "kind": "RayJob", "metadata": {"name": "no"}, "spec": {}}
+    with pytest.raises(JobFailed, match="Forbidden"):
+        Launcher(client_of("kascade-runner"), "kascade").run(RAYJOB, manifest, lambda: 0, PATIENCE)
+
+
+@pytest.fixture
+def operator(kubeconfig: str, applied: str) -> Iterator[Any]:
+    """Says of every RayJob that comes what the test wants said: the operator's part."""
+    from kubernetes import client, config
+
+    custom = client.CustomObjectsApi(config.new_client_from_config(kubeconfig))
+    place = (RAYJOB.group, RAYJOB.version, applied, RAYJOB.plural)
+    wanted: dict[str, Any] = {}
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.3):
+            for job in custom.list_namespaced_custom_object(*place)["items"]:
+                if wanted and "status" not in job:
+                    name = job["metadata"]["name"]
+                    custom.patch_namespaced_custom_object_status(*place, name, {"status": wanted})
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield wanted
+    stop.set()
+    thread.join()
+
+
+def test_a_launcher_with_its_token_runs_a_job_to_its_end(client_of: Any, operator: Any) -> None:
+    from test_jobs import rayjob
+
+    manifest = rayjob()
+    del manifest["metadata"][
+        "ownerReferences"
+    ]  # of a pod that is not there: the cluster would collect the job
+    operator |= {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+    client = client_of("pipeline-runner")
+    Launcher(client, "kascade").run(RAYJOB, manifest, time.monotonic, PATIENCE)
+    operator |= {"jobDeploymentStatus": "Complete", "jobStatus": "FAILED", "message": "device lost"}
+    with pytest.raises(JobFailed, match="device lost"):
+        Launcher(client, "kascade").run(RAYJOB, manifest, time.monotonic, PATIENCE)
+
+
+def test_a_stricter_schema_takes_the_same_job(kubectl: Any, applied: str) -> None:
+    """The API server itself checks a RayJob of ours against the structural form of the schema."""
+    from test_jobs import rayjob
+
+    group = definition(RAYJOB, _structural(RAYJOB_SCHEMA))
+    kubectl("apply", "-f", "-", given=json.dumps(group))
+    time.sleep(2)  # until the server serves it
+    good = rayjob()
+    kubectl("-n", applied, "apply", "--dry-run=server", "-f", "-", given=json.dumps(good))
+    good["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] = "two"
+    bad = kubectl("-n", applied, "apply", "--dry-run=server", "-f", "-", given=json.dumps(good), check=False)
+    assert bad.returncode != 0 and "replicas" in bad.stderr
+    kubectl("apply", "-f", "-", given=json.dumps(definition(RAYJOB, LOOSE)))
+
+
+def _structural(schema: Any) -> Any:
+    """A schema as a CRD may hold it: no constants, no closed objects, metadata left to the server."""
+    if isinstance(schema, list):
+        return [_structural(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "const" in schema:
+        return {"type": "string"}
+    if "enum" in schema:
+        return {"type": "string", "enum": schema["enum"]}
+    kept = {key: _structural(value) for key, value in schema.items() if key != "additionalProperties"}
+    if isinstance(schema.get("additionalProperties"), dict):
+        kept["additionalProperties"] = _structural(schema["additionalProperties"])
+    if kept == {"type": "object"}:
+        return LOOSE
+    for key in ("properties",):
+        if isinstance(kept.get(key), dict) and "metadata" in kept[key]:
+            kept[key]["metadata"] = {"type": "object"}
+    return {key: value for key, value in kept.items() if value not in ({}, [])}
+
+
+def test_the_sandbox_image_runs_under_the_restricted_standard(kubectl: Any, applied: str) -> None:
+    from test_containers import SANDBOX, build
+
+    build("sandbox", SANDBOX)
+    docker("image", "inspect", SANDBOX)
+    program = json.dumps({"source": "print(6 * 7)"})
+    container = {
+        "name": "sandbox",
+        "image": SANDBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", f"echo '{program}' | python3 /opt/kascade/serve.py"],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi"},
+        },
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "serviceAccountName": "kascade-runner",
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10002, "runAsGroup": 10002},
+        "containers": [container],
+    }
+    labels = {"kascade.dev/sandbox": "true"}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "sandbox"},
+        "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }
+    kubectl("-n", applied, "delete", "job", "sandbox", "--ignore-not-found")
+    kubectl("-n", applied, "apply", "-f", "-", given=yaml.safe_dump(job))
+    kubectl("-n", applied, "wait", "--for=condition=complete", "--timeout=120s", "job/sandbox")
+    said = json.loads(kubectl("-n", applied, "logs", "job/sandbox").stdout)
+    assert said["stdout"] == "42\n" and said["error"] is None
+
+
+def test_the_docs_name_every_secret() -> None:
+    documented = Path(ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    for name, keys in SECRETS.items():
+        assert f"secret generic {name}" in documented
+        assert all(f"--from-literal={key}=" in documented for key in keys)

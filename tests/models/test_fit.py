@@ -1,0 +1,64 @@
+"""What a recipe asks of a model is checked against its config, all at once, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_architectures import nemotron_h_config, qwen3_config, qwen3_moe_config
+
+from kascade.models.fit import fit_faults
+from kascade.recipe.load import load_recipe
+from kascade.recipe.schema import MTP, LongContext, MoE, Recipe
+
+
+def asking(moe: MoE | None = None, mtp: MTP | None = None, **model: Any) -> Recipe:
+    recipe = load_recipe("quickstart")
+    first, *others = recipe.stages
+    changed = first.model_copy(update={"moe": moe, "mtp": mtp})
+    return recipe.model_copy(
+        update={"stages": (changed, *others), "model": recipe.model.model_copy(update=model)}
+    )
+
+
+def folder_of(tmp_path: Path, config: dict[str, Any]) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(config, default=str))
+    return tmp_path
+
+
+def test_what_a_model_has_may_be_asked_for(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, nemotron_h_config(num_nextn_predict_layers=1).to_dict())
+    assert fit_faults(folder, asking(MoE(), MTP(), draft_tokens=2)) == []
+    by_pattern = {
+        "model_type": "nemotron_h", "hybrid_override_pattern": "ME*E", "num_nextn_predict_layers": 1,
+        "mtp_hybrid_override_pattern": "*E",
+    }  # fmt: skip
+    assert fit_faults(folder_of(tmp_path, by_pattern), asking(MoE(), MTP(), draft_tokens=2)) == []
+
+
+def test_every_wish_that_cannot_be_met_is_named_at_once(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, nemotron_h_config(hybrid_override_pattern="M*-").to_dict())
+    recipe = asking(MoE(routing_replay=True), MTP(), draft_tokens=2, long_context=LongContext())
+    stage = recipe.stages[0].name
+    assert [fault.where for fault in fit_faults(folder, recipe)] == [
+        f"stages.{stage}.moe", f"stages.{stage}.mtp", "model.long_context", "model.draft_tokens",
+        "model.draft_tokens",
+    ]  # fmt: skip
+
+
+def test_qwen3_moe_has_no_bias_and_dense_models_no_experts(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, qwen3_moe_config().to_dict())
+    (fault,) = fit_faults(folder, asking(MoE()))
+    assert fault.where.endswith("moe.expert_bias_rate") and fault.allowed == "0"
+    assert fit_faults(folder, asking(MoE(expert_bias_rate=0.0, routing_replay=True))) == []
+    (fault,) = fit_faults(folder_of(tmp_path, qwen3_config().to_dict()), asking(MoE()))
+    assert "no experts" in fault.what
+
+
+@pytest.mark.parametrize("pattern", [["mamba", "moe"], ["linear_attention"]])
+def test_a_recurrent_head_cannot_draft(tmp_path: Path, pattern: list[str]) -> None:
+    config = {"model_type": "nemotron_h", "num_nextn_predict_layers": 1, "mtp_layers_block_type": pattern}
+    (fault,) = fit_faults(folder_of(tmp_path, config), asking(draft_tokens=1))
+    assert fault.where == "model.draft_tokens"

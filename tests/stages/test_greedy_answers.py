@@ -1,0 +1,46 @@
+"""An exam's greedy answers come from the same call as its samples, and are what either call alone gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from toy_cascade import SayA, make_policy
+
+from kascade.clock import Clock
+from kascade.environments.base import Task, generate_tasks
+from kascade.rollout.types import Prompt, Sample, SamplingParams
+from kascade.stages.job import Policy, derive_seed
+from kascade.stages.rollouts import answer, answer_with_greedy
+
+
+class Counting:
+    """An engine that counts its calls."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.engine, self.calls = policy.engine, 0
+        self.load_weights: Callable[[int], None] = policy.engine.load_weights
+
+    def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
+        self.calls += 1
+        return self.engine.sample(prompts, params)
+
+
+def seed_of(task: Task) -> int:
+    return derive_seed(5, task.id)
+
+
+def test_samples_and_greedy_answers_of_one_call_are_those_of_two() -> None:
+    policy, params = make_policy(), SamplingParams(6, temperature=0.9)
+    tasks = generate_tasks(SayA(), split="test", count=12, seed=0)
+    counting = Counting(policy)
+    policy.engine = counting
+    drawn, greedy = answer_with_greedy(policy, tasks, params, num_samples=2, seed_of=seed_of, clock=Clock())
+    assert counting.calls == 1
+    apart = answer(policy, tasks, params, num_samples=2, seed_of=seed_of, clock=Clock())
+    assert [one.answers for one in drawn] == [one.answers for one in apart]
+    alone = answer(
+        policy, tasks, replace(params, temperature=0.0), num_samples=1, seed_of=seed_of, clock=Clock()
+    )
+    assert [one.answers for one in greedy] == [one.answers for one in alone]
+    assert all(len(one.samples) == 1 for one in greedy)
