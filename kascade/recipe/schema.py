@@ -191,7 +191,7 @@ class Storage(Part):
     """Where checkpoints lie. None: the run's folder (or KASCADE_CHECKPOINTS when set)."""
 
     checkpoints: str | None = Field(
-        None, pattern=r"^(s3|file)://\S+$", description="s3://BUCKET/FOLDER or file:///FOLDER"
+        None, pattern=r"^(s3://[^/@\s]+|file://)\S*$", description="s3://BUCKET/FOLDER or file:///FOLDER"
     )
 
 
