@@ -8,7 +8,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, set_seed
 from kascade.data.byte_tokenizer import byte_tokenizer
 from kascade.data.chat import ChatFormat
 from kascade.learning.metrics import read_metrics
-from kascade.recipe.schema import DataSource, Mix, Optimizer, RLStage, Sampling
+from kascade.recipe.schema import GRPO, DataSource, Mix, Optimizer, RLStage, Sampling
 from kascade.rollout.pools import TaskPool
 from kascade.stages.grpo import train_grpo
 from kascade.stages.job import Job, Policy
@@ -23,7 +23,8 @@ policy = Policy.around(model, tokenizer, ChatFormat(tokenizer))
 source = DataSource(environment="reasoning_gym", options={"dataset": "gcd"}, levels=(0, 0), count=300)
 stage = RLStage(
     name="gcd", kind="multi_domain_rl", data=(Mix(source=source),), steps=30, prompts_per_step=16,
-    rollouts_per_prompt=8, sampling=Sampling(max_new_tokens=3), optimizer=Optimizer(learning_rate=3e-3),
+    rollouts_per_prompt=32, sampling=Sampling(max_new_tokens=4), optimizer=Optimizer(learning_rate=3e-3),
+    grpo=GRPO(min_usable_groups=1),  # few answers are right at first: learn from each
 )  # fmt: skip
 curve = Path(tempfile.mkdtemp())
 tasks = TaskPool.from_mixes(stage.data, split="train", seed=0)
