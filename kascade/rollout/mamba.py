@@ -112,11 +112,11 @@ class MambaMixer:
         prompts, longest, _ = u.shape
         groups, size = self._groups, self._state_size
         state = u.new_zeros(prompts, groups, size, self._inner // groups)
-        added = u.unflatten(-1, (self._heads, -1)) * dt[..., None]  # [P, L, heads, P]
+        added = u.unflatten(-1, (self._heads, -1)) * dt[..., None]  # [P, L, heads, P]  # type: ignore[no-untyped-call]
         reads = []
         for start in range(0, longest, CHUNK):
             part = slice(start, min(start + CHUNK, longest))
-            b, c = (x[:, part].unflatten(-1, (groups, size)).transpose(1, 2) for x in (B, C))  # [P, G, Q, N]
+            b, c = (x[:, part].unflatten(-1, (groups, size)).transpose(1, 2) for x in (B, C))  # [P, G, Q, N]  # type: ignore[no-untyped-call]
             length = b.shape[2]
             total = (dt[:, part] * self._decay_rate).cumsum(
                 1
@@ -157,7 +157,7 @@ class MambaMixer:
 
     def _bias_and_newest(self, mixed: Tensor) -> Tensor:
         if self._conv_bias is None:
-            return mixed * self._taps[-1]
+            return mixed * self._taps[-1]  # type: ignore[no-any-return]
         return torch.addcmul(self._conv_bias, mixed, self._taps[-1])
 
     def _convolve_step(self, mixed: Tensor, store: MambaStore) -> Tensor:
@@ -170,9 +170,9 @@ class MambaMixer:
 
     def _finish(self, read: Tensor, u: Tensor, gate: Tensor) -> Tensor:
         y = torch.addcmul(read, u.float(), self._skip).mul_(F.silu(gate.float()))
-        grouped = y.unflatten(-1, (self._groups, -1))
+        grouped = y.unflatten(-1, (self._groups, -1))  # type: ignore[no-untyped-call]
         y = scale_to_unit(grouped, self._mixer.norm.variance_epsilon).flatten(-2).to(gate.dtype)
-        return y.mul_(self._scale) @ self._out
+        return y.mul_(self._scale) @ self._out  # type: ignore[no-any-return]
 
 
 def scale_to_unit(x: Tensor, epsilon: float) -> Tensor:
@@ -180,4 +180,4 @@ def scale_to_unit(x: Tensor, epsilon: float) -> Tensor:
     if x.is_cuda:
         return F.rms_norm(x, x.shape[-1:], eps=epsilon)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * length.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()
+    return x * length.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()  # type: ignore[no-any-return]

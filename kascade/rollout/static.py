@@ -121,7 +121,7 @@ class StepGraphs:
         """Run the step once on a stream of its own, as recording demands, undo it, and record it."""
         given = torch.zeros(rows, dtype=tokens.dtype, device=tokens.device)
         before = [state.clone() for state in self._states()]
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._step(given)
