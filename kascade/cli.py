@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from kascade.commands import data, garbage, grade, lab, recipes, results, runs
+from kascade.commands import cluster, data, garbage, grade, lab, recipes, results, runs
 from kascade.commands.output import console
 from kascade.errors import KascadeError, UserError
 
@@ -52,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (recipes, runs, results, grade, data, lab, garbage):
+for module in (recipes, runs, results, grade, data, lab, garbage, cluster):
     module.register(app)
 
 

@@ -58,6 +58,10 @@ class StorageError(KascadeError):
     """A store cannot be reached, refuses the keys, is full, or does not hold what was asked for."""
 
 
+class ClusterError(KascadeError):
+    """Kubeflow cannot be reached, refuses the token, or refuses a request."""
+
+
 class GuardStop(KascadeError):
     """The recipe says to stop here: a regression stayed after every allowed recovery."""
 

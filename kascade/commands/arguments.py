@@ -58,6 +58,18 @@ class RecipeArguments:
         }
         return {key: value for key, value in dials.items() if value is not None}
 
+    def words(self) -> list[str]:
+        """The arguments as a command line takes them."""
+        dials = {"model": self.model, "seed": self.seed, "scale": self.scale, "budget": self.budget}
+        words = [self.source]
+        for name, value in {**dials, "threads": self.threads}.items():
+            words += [f"--{name}", str(value)] if value is not None else []
+        for pair in self.data or []:
+            words += ["--data", pair]
+        for setting in self.settings or []:
+            words += ["--set", setting]
+        return words
+
     def remark(self) -> str:
         """The dials as YAML comments, to stand above the recipe in the run's folder."""
         given = [f"{key}: {value}" for key, value in self.dials().items()]

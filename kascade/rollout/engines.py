@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kascade.data.chat import ChatFormat
@@ -29,7 +27,7 @@ def make_engine(
     if part.engine == "native":
         return NativeEngine(model, max_batch_rows=part.max_batch_rows, **_words(tokenizer, chat))
     return VLLMEngine(
-        Path(tempfile.mkdtemp(prefix="kascade-vllm-")),
+        None,
         lambda folder: save_model(model, tokenizer, folder),
         settings=VLLMSettings(**part.vllm.model_dump()),
         end_ids=chat.end_ids,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kascade.models.checksum import weights_checksum
 from kascade.models.mtp import mtp_head
 from kascade.rollout.ending import Ending
 from kascade.rollout.rollback import RollbackCache
@@ -152,11 +153,13 @@ class SpeculativeEngine:
         self._draft_tokens = draft_tokens
         self._drafter: Drafter = drafter or MTPDrafter(model)
         self._version = 0
+        self.weights_checksum = weights_checksum(model)
         self.stats = DraftStats()
 
     def load_weights(self, version: int) -> None:
         """What is sampled from now on carries `version`; statistics begin anew."""
         self._version, self.stats = version, DraftStats()
+        self.weights_checksum = weights_checksum(self._model)
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:

@@ -84,6 +84,7 @@ def report(run: str) -> str:
     Returns the path of the HTML page; of preflight's error where there is no run to report on.
     """
     from kascade.tracking.card import write_model_card
+    from kascade.tracking.promote import promote
     from kascade.tracking.report import write_report
 
     layout = RunLayout(Path(run))
@@ -93,6 +94,8 @@ def report(run: str) -> str:
     with open_run(run, "report") as opened:
         try:
             _track(opened)
+            if opened.recipe.tracking.promote_as:
+                promote(opened.layout.root, opened.recipe)
         finally:  # the page does not need MLflow
             write_model_card(opened.layout.root)
             page = write_report(opened.layout.root)

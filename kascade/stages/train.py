@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable, Mapping
 
 from kascade.environments.base import Domain
-from kascade.errors import Fault, TrainingStopped, UserError
+from kascade.errors import CheckpointError, Fault, TrainingStopped, UserError
 from kascade.guard.lineage import Ancestor, accepted_of_stages
 from kascade.guard.teachers import best_teachers, teacher_candidates
+from kascade.learning.distributed import join_group, rank, wait_for_all
 from kascade.models.load import load_model, save_model
 from kascade.recipe.identity import find_stage, stage_key
 from kascade.recipe.schema import MOPDStage, RLHFStage, SFTStage, Stage
@@ -49,6 +50,7 @@ def make_checkpoint(
     digests = {str(domain): teacher.digest for domain, teacher in teachers.items()}
     key = stage_key(run.recipe, stage, attempt, digest_of(start), digests)
     checkpoint_id = f"{stage}/{attempt}-{key}"
+    join_group()
     if found := run.existing(checkpoint_id):
         log.info("%s is finished already", checkpoint_id)
         return found
@@ -64,7 +66,10 @@ def make_checkpoint(
         progress=run.progress,
     )
     learn(policy, job)
-    return publish_checkpoint(
+    if rank() != 0:  # the first process publishes for all
+        wait_for_all()
+        return run.existing(checkpoint_id) or refuse_unpublished(checkpoint_id)
+    published = publish_checkpoint(
         run,
         stage=stage,
         attempt=attempt,
@@ -73,6 +78,12 @@ def make_checkpoint(
         teachers={str(domain): teacher for domain, teacher in teachers.items()},
         write=lambda target: save_model(policy.model, policy.tokenizer, target),
     )
+    wait_for_all()
+    return published
+
+
+def refuse_unpublished(checkpoint_id: str) -> str:
+    raise CheckpointError(f"{checkpoint_id}: the first process has not published it")
 
 
 def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Domain, Ancestor]) -> None:
@@ -88,10 +99,16 @@ def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Dom
     tasks = training_pool(part.data, job.seed, job.name)
     if isinstance(part, SFTStage):
         train_sft(policy, tasks, part, job)
-    elif isinstance(part, RLHFStage):
+        return
+    if isinstance(part, RLHFStage):
         train_rlhf(policy, tasks, part, job, reference=copy.deepcopy(policy.model))
-    elif part.curriculum is not None:
-        train_grpo(policy, by_pass_rate(policy, tasks, part, part.curriculum, job), part, job)
+        return
+    if part.curriculum is not None:
+        tasks = by_pass_rate(policy, tasks, part, part.curriculum, job)
+    if part.workers.distributed:
+        from kascade.cluster.ray_workers import train_with_workers
+
+        train_with_workers(policy, tasks, part, job)
     else:
         train_grpo(policy, tasks, part, job)
 

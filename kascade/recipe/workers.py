@@ -1,0 +1,39 @@
+"""Who trains and who samples, where one process is not enough.
+
+Sources: [S3] Nemotron 3 Super (arXiv 2604.12374), [N3] Nemotron 3 Nano (arXiv 2512.20848), [RL] NeMo-RL,
+whose truncation rules and bounds these are.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from kascade.recipe.checks import CrossCheckError, Problem
+from kascade.recipe.parts import Correction, Part
+
+
+class Workers(Part):
+    """Ray actors of a stage. trainers 1 and samplers 0: one process does both, without Ray."""
+
+    trainers: PositiveInt = Field(1, description="processes that share weights and optimiser (FSDP2)")
+    samplers: int = Field(0, ge=0, description="rollout actors; 0: the trainer samples itself")
+    asynchronous: bool = Field(
+        False, description="sample the next step while this one is learnt, one step off [S3 RL]"
+    )
+    correction: Correction = Correction()
+    max_losses: PositiveInt = Field(
+        3, description="actors that may be lost over one piece of work before the stage fails"
+    )
+    cpus: PositiveFloat = Field(1.0, description="of an actor")
+    gpus: float = Field(0.0, ge=0, description="of an actor")
+
+    @property
+    def distributed(self) -> bool:
+        return self.trainers > 1 or self.samplers > 0
+
+    @model_validator(mode="after")
+    def _somebody_samples_meanwhile(self) -> Workers:
+        if self.asynchronous and not self.samplers:
+            what = "asynchronous, but nobody samples while the trainer learns"
+            raise CrossCheckError([Problem(("samplers",), what, allowed="1 or more")])
+        return self

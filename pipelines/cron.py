@@ -1,0 +1,110 @@
+"""Times of a schedule: five cron fields in a time zone, and what Kubeflow, which counts in UTC, needs for it.
+
+Kubeflow's scheduler (robfig/cron 1.2) takes six fields, the first for seconds, and knows no time zones. So a
+schedule is moved by the zone's present distance from UTC; when the clocks change, it has to be applied again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from kascade.errors import Fault, UserError
+
+DAY_MINUTES = 24 * 60
+NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+RANGES = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 7)}
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Five fields as written, and the time zone's name."""
+
+    expression: str
+    zone: str
+
+    def __post_init__(self) -> None:
+        faults = []
+        fields = self.expression.split()
+        if len(fields) != len(RANGES):
+            what = f"{self.expression!r} has {len(fields)} fields"
+            faults.append(Fault("--cron", what, "five: minute hour day month weekday ('0 2 * * 1')"))
+        else:
+            for (name, bounds), text in zip(RANGES.items(), fields, strict=True):
+                try:
+                    _values(text, *bounds)
+                except ValueError:
+                    allowed = f"{bounds[0]} to {bounds[1]}, lists, ranges and steps, or *"
+                    faults.append(Fault("--cron", f"{text!r} is not a {name}", allowed))
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            faults.append(Fault("--timezone", f"{self.zone!r} is unknown", "Europe/Berlin, UTC, ..."))
+        if faults:
+            raise UserError(faults)
+
+    def in_utc(self, now: datetime) -> str:
+        """Six fields in UTC that mean the same as long as the clocks do not change.
+
+        Raises UserError where no one expression does (a day of the month that begins on the day before).
+        """
+        minutes, hours, day, month, weekday = self.expression.split()
+        shift = _offset_minutes(self.zone, now)
+        moments = [
+            60 * hour + minute - shift for hour in _values(hours, 0, 23) for minute in _values(minutes, 0, 59)
+        ]
+        days = {moment // DAY_MINUTES for moment in moments}
+        times = {divmod(moment % DAY_MINUTES, 60) for moment in moments}
+        new_hours, new_minutes = {hour for hour, _ in times}, {minute for _, minute in times}
+        dated = (day, month, weekday) != ("*", "*", "*")
+        mixed = dated and (len(days) > 1 or (days != {0} and (day, month) != ("*", "*")))
+        if mixed or len(times) != len(new_hours) * len(new_minutes):
+            what = f"{self.expression!r} in {self.zone} is not one expression in UTC"
+            remedy = f"choose hours that are the same day in UTC ({self.zone} is {shift / 60:+g} h), or UTC"
+            raise UserError(Fault("--cron", what, remedy=remedy))
+        if weekday != "*" and days != {0}:
+            (moved,) = days
+            weekday = _joined({(one + moved) % 7 for one in _values(weekday, 0, 7)}, range(7))
+        hour_text = _joined(new_hours, range(24))
+        return f"0 {_joined(new_minutes, range(60))} {hour_text} {day} {month} {weekday}"
+
+    def next_change(self, today: date) -> date | None:
+        """The first day within a year on which the zone's distance from UTC is another; None: none."""
+        offsets = [
+            (day, _offset_minutes(self.zone, datetime(day.year, day.month, day.day, 12, tzinfo=UTC)))
+            for day in (today + timedelta(days=n) for n in range(366))
+        ]
+        return next((day for day, offset in offsets if offset != offsets[0][1]), None)
+
+
+def _offset_minutes(zone: str, now: datetime) -> int:
+    offset = now.astimezone(ZoneInfo(zone)).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds()) // 60
+
+
+def _values(text: str, low: int, high: int) -> list[int]:
+    """The numbers that a field names. Raises ValueError."""
+    found: set[int] = set()
+    for part in text.split(","):
+        span, slash, step = part.partition("/")
+        if span == "*":
+            first, last = low, high
+        else:
+            begin, dash, end = span.partition("-")
+            first = _number(begin)
+            last = _number(end) if dash else (high if slash else first)
+        stride = int(step) if slash else 1
+        if not (low <= first <= last <= high) or stride < 1:
+            raise ValueError(part)
+        found |= set(range(first, last + 1, stride))
+    return sorted(found)
+
+
+def _number(text: str) -> int:
+    return NAMES.index(text.lower()) if text.lower() in NAMES else int(text)
+
+
+def _joined(values: set[int], whole: range) -> str:
+    return "*" if values == set(whole) else ",".join(map(str, sorted(values)))

@@ -1,0 +1,82 @@
+"""Cron in a time zone, moved to UTC: it fires at the same moments, or is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kascade.errors import UserError
+from pipelines.cron import Cron, _values
+
+WINTER = datetime(2026, 1, 14, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "utc"),
+    [
+        ("0 2 * * 1", "UTC", "0 0 2 * * 1"),
+        ("0 2 * * 1", "Europe/Berlin", "0 0 1 * * 1"),
+        ("30 0 * * mon-fri", "Europe/Berlin", "0 30 23 * * 0,1,2,3,4"),
+        ("0 */6 * * *", "Asia/Tokyo", "0 0 3,9,15,21 * * *"),
+        ("15 9 1 * *", "Asia/Kolkata", "0 45 3 1 * *"),
+        ("0 0 * * *", "America/New_York", "0 0 5 * * *"),
+    ],
+)
+def test_moved_to_utc(expression: str, zone: str, utc: str) -> None:
+    assert Cron(expression, zone).in_utc(WINTER) == utc
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone"),
+    [("0 0 1 * *", "Europe/Berlin"), ("0 0,12 * * 1", "Asia/Tokyo"), ("0,30 5 1 * *", "Asia/Kolkata")],
+)
+def test_what_is_no_single_expression_is_refused(expression: str, zone: str) -> None:
+    with pytest.raises(UserError, match="not one expression"):
+        Cron(expression, zone).in_utc(WINTER)
+
+
+@pytest.mark.parametrize(
+    "expression", ["", "* * * *", "61 * * * *", "a b c d e", "5-1 * * * *", "*/0 * * * *"]
+)
+def test_faulty_expressions_are_told(expression: str) -> None:
+    with pytest.raises(UserError, match="--cron"):
+        Cron(expression, "UTC")
+    with pytest.raises(UserError, match="--timezone"):
+        Cron("0 0 * * *", "Mars/Olympus")
+
+
+def test_when_the_clocks_change() -> None:
+    assert Cron("0 2 * * *", "Europe/Berlin").next_change(date(2026, 1, 14)) == date(2026, 3, 29)
+    assert Cron("0 2 * * *", "Asia/Tokyo").next_change(date(2026, 1, 14)) is None
+
+
+def fires(fields: list[str], moment: datetime) -> bool:
+    minute, hour, _, _, weekday = fields
+    return (
+        moment.minute in _values(minute, 0, 59)
+        and moment.hour in _values(hour, 0, 23)
+        and moment.isoweekday() % 7 in {day % 7 for day in _values(weekday, 0, 7)}
+    )
+
+
+@given(
+    st.integers(0, 59),
+    st.lists(st.integers(0, 23), min_size=1, max_size=3),
+    st.sampled_from(["*", "0", "7", "1-5", "mon,thu"]),
+    st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Pacific/Auckland"]),
+)
+def test_the_same_moments_in_a_week(minute: int, hours: list[int], weekday: str, zone: str) -> None:
+    cron = Cron(f"{minute} {','.join(map(str, hours))} * * {weekday}", zone)
+    try:
+        moved = cron.in_utc(WINTER).split()[1:]
+    except UserError:
+        return
+    minutes = {minute, *_values(moved[0], 0, 59)}
+    for hour in range(7 * 24):
+        for moment in (WINTER + timedelta(hours=hour, minutes=one) for one in minutes):
+            local = moment.astimezone(ZoneInfo(zone))
+            assert fires(cron.expression.split(), local) == fires(moved, moment)

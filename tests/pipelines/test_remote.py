@@ -1,0 +1,221 @@
+"""submit, watch and schedule: the real client of Kubeflow Pipelines against a stub of its API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubeflow_stub import Kubeflow, serving
+from typer.testing import CliRunner, Result
+
+import kascade
+from kascade.cli import app
+from kascade.errors import ClusterError, UserError
+from pipelines.remote import Endpoint
+
+RECIPE = "tiny.yaml"
+TEXT = """
+kascade: 1
+name: tiny
+model: {source: builtin://mini-nemotron-h}
+stages: [{kind: sft, name: sft, steps: 2, data: [{source: {environment: mcqa}}]}]
+benchmarks: [{name: knowledge, source: {environment: mcqa}}]
+guard: {recovery: {rounds: 0}}
+"""
+
+
+@pytest.fixture
+def kubeflow() -> Kubeflow:
+    return Kubeflow()
+
+
+@pytest.fixture(autouse=True)
+def host(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    token = tmp_path / "token"
+    token.write_text(kubeflow.token + "\n")
+    with serving(kubeflow) as address:
+        monkeypatch.setenv("KASCADE_KFP_HOST", address)
+        monkeypatch.setenv("KASCADE_KFP_TOKEN_FILE", str(token))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        Path(RECIPE).write_text(TEXT)
+        yield address
+
+
+def kascade_verb(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def submit(*more: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(kascade_verb("submit", RECIPE, "--json", *more).stdout)
+    return found
+
+
+def test_a_recipe_is_uploaded_once_a_content_and_every_run_has_its_version(
+    kubeflow: Kubeflow, host: str
+) -> None:
+    first = submit()
+    again = submit("--run-name", "again")
+    other = submit("--seed", "7")
+    back = submit()
+    assert len(kubeflow.pipelines) == 1
+    assert len(kubeflow.versions) == 2
+    versions = [run["pipeline_version_reference"]["pipeline_version_id"] for run in kubeflow.runs]
+    assert versions[0] == versions[1] == versions[3] != versions[2]
+    assert first["link"] == f"{host}/#/runs/details/{first['run_id']}"
+    assert [one["display_name"] for one in kubeflow.experiments] == ["kascade"]
+    assert kubeflow.runs[1]["display_name"] == "again"
+    assert (again["version"]["fresh"], other["version"]["fresh"]) == (False, True)  # type: ignore[index]
+    assert back["version"]["version_id"] == first["version"]["version_id"]  # type: ignore[index]
+
+
+def test_parameters_of_the_form_are_checked_before_anything_is_sent(kubeflow: Kubeflow) -> None:
+    submit("--param", "run=/kascade/runs/mine")
+    assert kubeflow.runs[0]["runtime_config"]["parameters"] == {"run": "/kascade/runs/mine"}
+    calls = len(kubeflow.calls)
+    wrong = kascade_verb("submit", RECIPE, "--json", "--param", "runn=x", code=2)
+    assert "did you mean 'run'?" in wrong.stdout
+    long = kascade_verb("submit", RECIPE, "--json", "--param", f"run={'x' * 10_001}", code=2)
+    assert "at most 10,000" in long.stdout
+    assert len(kubeflow.calls) == calls
+
+
+def test_the_token_is_sent_and_never_shown(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = kascade_verb("submit", RECIPE).output
+    monkeypatch.delenv("KASCADE_KFP_TOKEN_FILE")
+    monkeypatch.setenv("KASCADE_KFP_TOKEN", "an-old-secret")
+    refused = kascade_verb("submit", RECIPE, code=1).output
+    assert "refuses the token" in refused
+    assert "an-old-secret" not in refused + repr(Endpoint.find())
+    assert kubeflow.token not in shown
+
+
+def test_a_cluster_that_is_not_there_and_one_that_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = kascade_verb("submit", RECIPE, "--host", "http://127.0.0.1:9", code=1).output
+    assert "cannot be reached" in away
+    monkeypatch.delenv("KASCADE_KFP_HOST")
+    for name in ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="no Kubeflow is named"):
+        Endpoint.find()
+    with pytest.raises(UserError) as caught:
+        Endpoint.find(host="cluster:80", token_file=Path("nowhere"))
+    assert len(caught.value.faults) == 2
+
+
+def task(name: str, state: str, error: str | None = None) -> dict[str, object]:
+    times = {"create_time": "2026-01-01T00:00:00Z", "start_time": "2026-01-01T00:00:01Z"}
+    ended = {"end_time": "2026-01-01T00:01:05Z"} if state in ("SUCCEEDED", "FAILED") else {}
+    failed = {"error": {"code": 1, "message": error}} if error else {}
+    return {"task_id": name, "display_name": name, "state": state, **times, **ended, **failed}
+
+
+def story(*states: str) -> list[dict[str, object]]:
+    steps: list[dict[str, object]] = [
+        {"state": "RUNNING", "run_details": {"task_details": [task("root-driver", "SUCCEEDED")]}},
+        {"run_details": {"task_details": [task("Preflight", "SUCCEEDED"), task("Train", "RUNNING")]}},
+        {"run_details": {"task_details": [task("Preflight", "SUCCEEDED"), task("Train", "RUNNING")]}},
+    ]
+    return [*steps, *({"state": state} for state in states)]
+
+
+def test_a_run_is_followed_to_its_end_through_a_failing_answer(kubeflow: Kubeflow) -> None:
+    run_id = str(submit()["run_id"])
+    kubeflow.runs[0]["story"] = story("SUCCEEDED")
+    kubeflow.fail = [503]
+    lines = kascade_verb("watch", run_id, "--every", "0.05").stdout.splitlines()
+    assert lines[:2] == ["succeeded  Preflight  1 min 04 s", "running  Train"]
+    assert lines[2].startswith("succeeded  http")
+    assert len(lines) == 3
+
+
+def test_a_failed_run_says_why(kubeflow: Kubeflow) -> None:
+    run_id = str(submit()["run_id"])
+    end = {"state": "FAILED", "run_details": {"task_details": [task("Train", "FAILED", "out of memory")]}}
+    kubeflow.runs[0]["story"] = [*story(), end]
+    failed = kascade_verb("watch", run_id, "--every", "0.05", code=1).stdout
+    assert "failed  Train  1 min 04 s  out of memory" in failed
+    assert "not found" in kascade_verb("watch", "no-such-run", code=1).output
+
+
+def test_from_a_notebook(kubeflow: Kubeflow, host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = kascade.submit(RECIPE, host=host)
+    kubeflow.runs[0]["story"] = story("SUCCEEDED")
+    assert run.wait(every_s=0.05) == "succeeded"
+    assert "running Train" in capsys.readouterr().out
+    bad = kascade.submit(RECIPE, {"sft": {"steps": 3}}, host=host)
+    kubeflow.runs[1]["story"] = story("FAILED")
+    with pytest.raises(ClusterError, match="failed"):
+        bad.wait(every_s=0.05)
+    assert len(kubeflow.versions) == 2
+
+
+def schedule(*more: str) -> dict[str, object]:
+    result = kascade_verb("schedule", "apply", RECIPE, "--cron", "30 4 * * 1", "--json", *more)
+    found: dict[str, object] = json.loads(result.stdout)
+    return found
+
+
+def test_applying_a_schedule_again_changes_nothing_and_another_replaces_it(kubeflow: Kubeflow) -> None:
+    assert schedule()["outcome"] == "created"
+    assert schedule()["outcome"] == "unchanged"
+    made = kubeflow.recurring[0]
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * 1"
+    assert made["pipeline_version_reference"] == {"pipeline_id": kubeflow.pipelines[0]["pipeline_id"]}
+    assert (made["no_catchup"], made["max_concurrency"], made["mode"]) == (True, "1", "ENABLE")
+    assert schedule("--param", "run=/kascade/runs/weekly")["outcome"] == "replaced"
+    assert len(kubeflow.recurring) == 1
+    assert kubeflow.recurring[0]["recurring_run_id"] != made["recurring_run_id"]
+    kubeflow.recurring.append({**kubeflow.recurring[0], "recurring_run_id": "left-by-a-killed-apply"})
+    assert schedule("--param", "run=/kascade/runs/weekly")["outcome"] == "replaced"
+    assert len(kubeflow.recurring) == 1
+
+
+def test_the_newest_version_is_followed_unless_pinned(kubeflow: Kubeflow) -> None:
+    schedule()
+    recurring = kubeflow.recurring[0]["recurring_run_id"]
+    changed = schedule("--seed", "7")
+    assert changed["outcome"] == "unchanged"
+    assert len(kubeflow.versions) == 2
+    back = schedule()  # the first content again: it must be the newest once more
+    assert back["outcome"] == "unchanged"
+    assert kubeflow.newest(kubeflow.pipelines[0]["pipeline_id"])["display_name"].endswith("-2")
+    assert kubeflow.versions[0]["pipeline_spec"] == kubeflow.versions[2]["pipeline_spec"]
+    assert kubeflow.recurring[0]["recurring_run_id"] == recurring
+    pinned = schedule("--pin")
+    assert pinned["outcome"] == "replaced"
+    assert "pipeline_version_id" in kubeflow.recurring[0]["pipeline_version_reference"]
+
+
+def test_schedules_are_listed_and_removed_and_those_of_others_are_not(kubeflow: Kubeflow) -> None:
+    schedule("--timezone", "Asia/Tokyo")
+    schedule("--name", "other", "--timezone", "Asia/Tokyo")
+    schedule("--name", "third")
+    kubeflow.recurring.append(
+        {**kubeflow.recurring[0], "recurring_run_id": "theirs", "description": "by hand"}
+    )
+    listed = json.loads(kascade_verb("schedule", "list", "--json").stdout)
+    assert [(one["name"], one["when"], one["utc"]) for one in listed][:1] == [
+        ("tiny", "30 4 * * 1 Asia/Tokyo", "0 30 19 * * 0")
+    ]
+    kascade_verb("schedule", "remove", "tiny")
+    names = [one["recurring_run_id"] for one in kubeflow.recurring]
+    assert len(names) == 3
+    assert "theirs" in names
+    kascade_verb("schedule", "remove", "tiny", code=2)
+
+
+def test_lines_for_the_local_cron_run_the_same_command(tmp_path: Path) -> None:
+    arguments = ("--timezone", "Europe/Berlin", "--local", "--set", "guard.min_drop=0.05", "--seed", "3")
+    text = kascade_verb("schedule", "apply", RECIPE, "--cron", "30 4 * * 1", *arguments).stdout
+    zone, line = text.splitlines()
+    assert zone == "CRON_TZ=Europe/Berlin"
+    assert line.startswith("30 4 * * 1 cd ")
+    assert f"run {RECIPE} --seed 3 --set guard.min_drop=0.05 --out" in line
+    command = line.removeprefix("30 4 * * 1 ").partition(" --out")[0].replace("cli run", "cli check")
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)

@@ -1,0 +1,179 @@
+"""An RL stage on Ray: two trainers, two samplers; some are killed, and every task is graded once."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_cascade import make_policy, mix
+
+from kascade.cluster.ray_rollouts import RayEngine, checksum, weights_of
+from kascade.cluster.ray_session import ray_session
+from kascade.cluster.ray_trainer import RayTrainer
+from kascade.cluster.ray_workers import train_with_workers
+from kascade.environments.base import Grade
+from kascade.errors import TrainingStopped
+from kascade.learning.metrics import read_metrics
+from kascade.recipe.schema import RLStage
+from kascade.recipe.workers import Workers
+from kascade.rollout.types import Prompt, SamplingParams
+from kascade.stages.grpo import train_grpo
+from kascade.stages.job import Job, Policy
+from kascade.stages.rollouts import Answered, Group, grade_by_environment, rollout_metrics
+from kascade.stages.tasks import training_pool
+
+pytestmark = pytest.mark.slow
+ray = pytest.importorskip("ray", reason="Ray is not installed: stages with several workers were not run")
+STEPS, PROMPTS = 5, 6
+TOLERANCE = 1e-4  # of a weight, after five updates at a rate of 1e-2 on sums in another order
+
+
+def part(**workers: Any) -> RLStage:
+    return RLStage.model_validate(
+        {
+            "kind": "if_rl",
+            "name": "say",
+            "data": [mix("say_a")],
+            "steps": STEPS,
+            "save_every": 2,
+            "prompts_per_step": PROMPTS,
+            "rollouts_per_prompt": 8,
+            "sampling": {"max_new_tokens": 4},
+            "optimizer": {"learning_rate": 1e-2},
+            "grpo": {"min_usable_groups": 1},
+            "workers": workers,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with ray_session(Workers(trainers=2, samplers=2)):
+        yield
+
+
+class Killer:
+    """Grades, and kills workers at given moments. graded: tasks by call, in order."""
+
+    def __init__(self) -> None:
+        self.graded: list[list[str]] = []
+        self.engine: RayEngine | None = None
+        self.trainer: RayTrainer | None = None
+        self.kill_trainer_at: int | None = None
+
+    def started(self, engine: RayEngine | None, trainer: RayTrainer | None) -> None:
+        self.engine, self.trainer = engine, trainer
+
+    def grade(self, answered: Sequence[Answered]) -> list[list[Grade]]:
+        self.graded.append([one.task.id for one in answered])
+        if len(self.graded) == self.kill_trainer_at:
+            assert self.trainer is not None
+            os.kill(self.trainer.pids()[1], signal.SIGKILL)
+        return grade_by_environment(answered)
+
+
+class RayThatLosesOne:
+    """Ray, but for one worker that is killed as soon as work was given out."""
+
+    def __init__(self, victim: int) -> None:
+        self.victim: int | None = victim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ray, name)
+
+    def wait(self, waiting: list[Any], **more: Any) -> Any:
+        if self.victim is not None:
+            os.kill(self.victim, signal.SIGKILL)
+            self.victim = None
+        return ray.wait(waiting, **more)
+
+
+def trained(policy: Policy, stage: RLStage, folder: Path, killer: Killer) -> dict[str, torch.Tensor]:
+    tasks = training_pool(stage.data, 0, "say")
+    job = Job("say", seed=0, training=folder)
+    if stage.workers.distributed:
+        train_with_workers(policy, tasks, stage, job, grader=killer.grade, started=killer.started)
+    else:
+        train_grpo(policy, tasks, stage, job, grader=killer.grade)
+    return weights_of(policy.model)
+
+
+def test_killed_workers_cost_time_only(session: None, tmp_path: Path) -> None:
+    alone = Killer()
+    expected = trained(make_policy(), part(), tmp_path / "alone", alone)
+
+    killer = Killer()
+    killer.kill_trainer_at = 4  # in step 3, the second after the state that step 2 saved
+    started = killer.started
+
+    def start_and_lose_a_sampler(engine: RayEngine | None, trainer: RayTrainer | None) -> None:
+        started(engine, trainer)
+        assert engine is not None
+        engine.ray = RayThatLosesOne(engine.pids()[0])
+
+    killer.started = start_and_lose_a_sampler  # type: ignore[method-assign]
+    found = trained(make_policy(), part(trainers=2, samplers=2), tmp_path / "ray", killer)
+    assert killer.engine is not None
+    assert killer.engine.replaced == 1
+    taken_again = alone.graded[2:4]  # steps 2 and 3, from the state after step 1 on
+    assert killer.graded == [*alone.graded[:4], *taken_again, *alone.graded[4:]]
+    assert all(len(set(tasks)) == len(tasks) == PROMPTS for tasks in killer.graded)
+    rows, before = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("ray", "alone"))
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert [row["reward"] for row in rows] == pytest.approx([row["reward"] for row in before])
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in before], abs=TOLERANCE)
+    for name, weights in expected.items():
+        assert torch.allclose(found[name], weights, atol=TOLERANCE), name
+
+
+def test_one_step_off_uses_weights_one_update_older(session: None, tmp_path: Path) -> None:
+    policy = make_policy()
+    ages: list[int] = []
+    stage = part(samplers=1, asynchronous=True, correction={"rule": "icepop", "low": 0.2, "high": 5.0})
+
+    loads: list[int] = []  # the version that the trainer holds is the number of steps taken
+    job = Job("say", seed=0, training=tmp_path / "run", after_step=loads.append)
+
+    def observed(groups: Sequence[Group]) -> dict[str, float]:
+        ages.append(len(loads) - groups[0].answered.samples[0].weights_version)
+        return rollout_metrics(groups)
+
+    train_with_workers(policy, training_pool(stage.data, 0, "say"), stage, job, observe=observed)
+    assert ages == [0, 1, 0, 1, 0]  # not across a saved state, so that resuming draws the same
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert len(rows) == STEPS
+    assert all(0 <= float(row["dropped"]) <= 1 for row in rows)
+
+
+def test_a_sampler_with_other_weights_refuses(session: None) -> None:
+    policy = make_policy()
+    engine = RayEngine(ray, copy.deepcopy(policy.model), (1,), Workers(samplers=1))
+    prompts, params = [Prompt((2, 3, 4), 2, 7)], SamplingParams(max_new_tokens=3)
+    try:
+        with pytest.raises(TrainingStopped, match="no weights yet"):
+            engine.sample(prompts, params)
+        engine.load_weights(3)
+        (samples,) = engine.sample(prompts, params)
+        assert [sample.weights_version for sample in samples] == [3, 3]
+        assert samples == policy_samples(policy, prompts, params)
+        actor = engine._actors[0]
+        with pytest.raises(TrainingStopped, match="a sampler holds weights 3"):
+            ray.get(actor.sample.remote(4, prompts, params))
+        weights = weights_of(policy.model)
+        right = checksum(weights)
+        next(iter(weights.values())).view(-1)[0] += 1e-6
+        with pytest.raises(TrainingStopped, match="the trainer"):
+            ray.get(actor.load_weights.remote(weights, 4, right))
+    finally:
+        engine.close()
+
+
+def policy_samples(policy: Policy, prompts: list[Prompt], params: SamplingParams) -> list[Any]:
+    policy.sync(3)
+    return policy.engine.sample(prompts, params)[0]
