@@ -27,6 +27,7 @@ FURTHER = {
     "ns_tools": "kascade.environments.python_tool:PythonTool",
     "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
     "single_step_tool_use_with_argument_comparison": "kascade.environments.function_calls:SingleStepToolUse",
+    "ruler": "kascade.environments.ruler:Ruler",
     "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
     "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",

@@ -17,7 +17,7 @@ import kascade
 from kascade.recipe.checks import BASE
 from kascade.recipe.schema import MOPDStage, Recipe, Stage
 
-_NOT_WEIGHTS = {"title", "goals", "side_branch", "parent", "limits", "save_every"}
+_NOT_WEIGHTS = {"title", "goals", "side_branch", "parent", "limits", "save_every", "keep_states"}
 KEY_LENGTH = 12
 
 
