@@ -141,7 +141,7 @@ def test_secrets_and_other_runs_are_out_of_reach(
         assert "hunter2" not in ended.output and "root:" not in ended.output
     tricks = (
         f"env; cat /proc/{os.getpid()}/environ /proc/1/environ /proc/self/../1/environ | tr '\\0' '\\n'; "
-        "cat /proc/1/root/etc/passwd /proc/1/cwd/etc/passwd; ls -l /proc/1/fd; "
+        "cd /proc/1/root && cat etc/passwd; cat /proc/1/cwd/etc/passwd; ls -l /proc/1/fd; "
         f"ln -s {tmp_path} out; cat out/token; ls /root /home"
     )
     found = sh(sandbox, tricks).output
