@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -47,6 +47,7 @@ PLACEMENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # machines that are shared stall
 @given(default=PLACEMENTS, own=PLACEMENTS)
 def test_completing_is_done_once(default: dict[str, Any], own: dict[str, Any]) -> None:
     cluster = Cluster.model_validate({"default": default, "stages": {"a": own}})
