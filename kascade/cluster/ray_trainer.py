@@ -65,12 +65,13 @@ class TrainerActor:
         metrics = self._trainer.update(step, examples, objective, check)
         return metrics, weights_of(self._trainer.model) if self._rank == 0 else None
 
-    def save(self, folder: str, step: int) -> None:
-        self._trainer.save(Path(folder), step)
+    def save(self, folder: str, step: int, rollouts: Mapping[str, Tensor] | None, keep: int) -> None:
+        self._trainer.save(Path(folder), step, rollouts, keep=keep)
 
-    def load(self, folder: str) -> tuple[int, dict[str, Tensor] | None]:
-        step = self._trainer.load(Path(folder))
-        return step, weights_of(self._trainer.model) if self._rank == 0 else None
+    def load(self, folder: str) -> tuple[int, dict[str, Tensor] | None, dict[str, Tensor]]:
+        rollouts: dict[str, Tensor] = {}
+        step = self._trainer.load(Path(folder), rollouts)
+        return step, weights_of(self._trainer.model) if self._rank == 0 else None, rollouts
 
 
 class RayTrainer(Trainer):
@@ -114,13 +115,20 @@ class RayTrainer(Trainer):
         found: dict[str, float] = metrics
         return found
 
-    def save(self, folder: Path, step: int) -> None:
-        self._all("save", str(folder), step)
+    def save(
+        self, folder: Path, step: int, rollouts: Mapping[str, Tensor] | None = None, *, keep: int = 2
+    ) -> None:
+        self._all("save", str(folder), step, rollouts, keep)
 
-    def load(self, folder: Path) -> int:
+    def finish_saving(self) -> None:
+        """Nothing is left to write: `save` returns when the actors have written."""
+
+    def load(self, folder: Path, rollouts: dict[str, Tensor] | None = None) -> int:
         """As `Trainer.load`; without a state, the weights with which the stage began."""
-        step, weights = self._all("load", str(folder))
+        step, weights, found = self._all("load", str(folder))
         self._take(weights)
+        if rollouts is not None:
+            rollouts.update(found)
         return int(step)
 
     def close(self) -> None:

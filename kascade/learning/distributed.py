@@ -143,18 +143,20 @@ class ShardedTrainer(Trainer):
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(_whole(sharded[name].detach()))
 
-    def save(self, folder: Path, step: int) -> None:
+    def save(
+        self, folder: Path, step: int, rollouts: Mapping[str, Tensor] | None = None, *, keep: int = 2
+    ) -> None:
         """The state that a single process would write, so that it can be continued by any number of them."""
         optimizer: Any = _WholeOptimizer(self.optimizer)
         if rank() == 0:
-            save_state(folder, step, self.model, optimizer)
+            save_state(folder, step, self.model, optimizer, rollouts, keep=keep)
         else:
             optimizer.state_dict()  # gathering takes everybody
         wait_for_all()
 
-    def load(self, folder: Path) -> int:
+    def load(self, folder: Path, rollouts: dict[str, Tensor] | None = None) -> int:
         optimizer: Any = _WholeOptimizer(self.optimizer)
-        step = load_state(folder, self.model, optimizer)
+        step = load_state(folder, self.model, optimizer, rollouts)
         whole = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, parameter in self._unit.model.named_parameters():

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kascade.recipe.schema import Correction
+
 
 def per_token_weights(lengths: Sequence[int]) -> list[float]:
     """Weight of a token in each sequence so that all tokens count alike: 1 / sum |o|.
@@ -35,6 +37,11 @@ def per_sample_weights(lengths: Sequence[int]) -> list[float]:
     return [1.0 / (len(lengths) * length) for length in lengths]
 
 
+def constant_weights(lengths: Sequence[int], max_tokens: int) -> list[float]:
+    """Weight of a token that no length changes: 1 / (B max_tokens). Dr.GRPO (arXiv 2503.20783 §3.2)."""
+    return [1.0 / (len(lengths) * max_tokens)] * len(lengths)
+
+
 def supervised_loss(logprobs: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy: -sum w log p. [S3 SFT]"""
     return -(weights * logprobs).sum()
@@ -48,18 +55,40 @@ def policy_gradient_loss(logprobs: Tensor, advantages: Tensor, weights: Tensor) 
     return -(weights * advantages * logprobs).sum()
 
 
-def off_policy_weights(
-    logprobs: Tensor, sampler_logprobs: Tensor, rule: str, low: float, high: float
-) -> tuple[Tensor, Tensor]:
-    """(weight [N] without gradient, masked [N]) of tokens that older weights drew.
+def clipped_policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weights: Tensor, *, low: float, high: float
+) -> Tensor:
+    """-sum w min(r A, clip(r, 1 - low, 1 + high) A) with r = pi / pi_old: later updates of a batch.
 
-    icepop: the ratio trainer / sampler, 0 outside [low, high]; tis: the ratio cut to [low, high], nothing
-    masked. [NeMo-RL, truncated importance sampling; masked importance sampling: Nemotron 3 Nano §3.2.5]
+    PPO (arXiv 1707.06347 Eq. 7), clipped higher above than below (DAPO, arXiv 2503.14476 §3.1). Where r is 1
+    its gradient is that of `policy_gradient_loss`.
     """
-    ratio, kept = in_importance_range(logprobs, sampler_logprobs, low, high)
-    if rule == "tis":
-        return ratio.clamp(low, high), torch.zeros_like(kept)
-    return torch.where(kept, ratio, 0.0), ~kept
+    ratio = (logprobs - old_logprobs).exp()
+    clipped = ratio.clamp(1.0 - low, 1.0 + high)
+    return -(weights * torch.minimum(ratio * advantages, clipped * advantages)).sum()
+
+
+def importance_weights(
+    logprobs: Tensor, sampler_logprobs: Tensor, sequence: Tensor, rule: Correction
+) -> tuple[Tensor, Tensor]:
+    """(weights [N], kept [N]) that correct for a sampler which is not quite the trainer; no gradient.
+
+    r = trainer / sampler probability of the token. tis: r clamped to the range (truncated importance
+    sampling, Ionides 2008); icepop: r inside the range, else 0; sequence_mask: r in rollouts whose geometric
+    mean of r lies in the range, else 0. [NeMo-RL truncated_importance_sampling_type]
+    sequence: [N] number of each token's rollout.
+    """
+    gap = logprobs.detach() - sampler_logprobs
+    ratio = gap.exp()
+    if rule.rule == "tis":
+        return ratio.clamp(rule.low, rule.high), torch.ones_like(ratio, dtype=torch.bool)
+    judged = ratio
+    if rule.rule == "sequence_mask":
+        _, rows, counts = torch.unique(sequence, return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(counts), dtype=gap.dtype, device=gap.device).index_add_(0, rows, gap)
+        judged = (sums / counts).exp()[rows]
+    kept = (judged >= rule.low) & (judged <= rule.high)
+    return torch.where(kept, ratio, 0.0), kept
 
 
 def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:

@@ -1,24 +1,23 @@
 """The objectives of the stages: from a micro-batch and its columns to a loss and what to watch.
 
 Columns (one row a scored token): `weights`, and by objective `advantages`, `sampler_logprobs`,
-`reference_logprobs`, `teacher_logprobs`, `teacher_hidden`, `teacher`.
+`old_logprobs`, `reference_logprobs`, `sequence`, `teacher_logprobs`, `teacher_hidden`, `teacher`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from kascade.learning import losses
+from kascade.learning.distillation import Rows, distil_rows
 from kascade.learning.trainer import Columns, Terms
 from kascade.models.logprobs import TokenBatch, TokenScores, scored_hidden, token_logprobs
-from kascade.recipe.workers import Correction
+from kascade.recipe.schema import GRPO
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +32,40 @@ class Supervised:
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradient:
-    """Policy gradient, with a KL penalty to `reference_logprobs` where kl_coefficient > 0.
+    """GRPO's objective under a recipe's rules; temperature, top_k and top_p as the rollouts were drawn.
 
-    correction: how tokens that older weights drew are weighted; None: on-policy, every ratio is 1.
+    With `old_logprobs` among the columns (the batch is used again) ratios are clipped; without, the update is
+    on-policy. `reference_logprobs` are needed where grpo.kl_coefficient > 0, `sequence` for sequence_mask.
     """
 
     temperature: float
-    kl_coefficient: float = 0.0
-    correction: Correction | None = None
+    rule: GRPO = field(default_factory=GRPO)
+    top_k: int | None = None
+    top_p: float = 1.0
 
     def __call__(self, model: PreTrainedModel, batch: TokenBatch, columns: Columns) -> Terms:
-        scores = token_logprobs(model, batch, temperature=self.temperature)
+        scores = token_logprobs(
+            model, batch, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
+        )
         watched = watch_sampler(scores, columns)
-        weights = columns["weights"]
-        if self.correction is not None:
-            ratio, masked = losses.off_policy_weights(
-                scores.logprobs,
-                columns["sampler_logprobs"],
-                self.correction.rule,
-                self.correction.low,
-                self.correction.high,
+        weights, advantages, old = columns["weights"], columns["advantages"], columns.get("old_logprobs")
+        if self.rule.correction is not None:
+            trained = scores.logprobs if old is None else old
+            correction, kept = losses.importance_weights(
+                trained, columns["sampler_logprobs"], columns["sequence"], self.rule.correction
             )
-            weights, watched["dropped"] = weights * ratio, masked.float()
-        loss = losses.policy_gradient_loss(scores.logprobs, columns["advantages"], weights)
-        if self.kl_coefficient > 0:
+            weights, watched["dropped"] = weights * correction, (~kept).float()
+        if old is None:
+            loss = losses.policy_gradient_loss(scores.logprobs, advantages, weights)
+        else:
+            low, high = self.rule.clip.low, self.rule.clip.high
+            loss = losses.clipped_policy_loss(scores.logprobs, old, advantages, weights, low=low, high=high)
+            ratio = (scores.logprobs.detach() - old).exp()
+            watched["clipped"] = ((ratio < 1 - low) | (ratio > 1 + high)).float()
+            watched["logprob_gap"] = (old - columns["sampler_logprobs"]).abs()
+        if self.rule.kl_coefficient > 0:
             kl = losses.kl_k3(scores.logprobs, columns["reference_logprobs"])
-            loss = loss + self.kl_coefficient * (columns["weights"] * kl).sum()
+            loss = loss + self.rule.kl_coefficient * (columns["weights"] * kl).sum()
             watched["kl"] = kl
         return Terms(loss, watched)
 
@@ -91,55 +98,29 @@ class FullDistillation:
 
     heads: output layer of each teacher; columns `teacher` [N] says which, `teacher_hidden` [N, H] holds
     its final hidden states, so that no [N, V] is ever stored. Sampled tokens outside the importance
-    range are dropped, as in the sampled form. chunk: positions whose logits exist at one time.
+    range are dropped, as in the sampled form.
     """
 
     temperature: float
     low: float
     high: float
     heads: Sequence[nn.Module]
-    chunk: int = 2048
 
     def __call__(self, model: PreTrainedModel, batch: TokenBatch, columns: Columns) -> Terms:
         hidden, targets = scored_hidden(model, batch), batch.targets
         loss = hidden.new_zeros(())
         watched: dict[str, list[Tensor]] = {}
-        order = torch.argsort(columns["teacher"], stable=True)
         for index, head in enumerate(self.heads):
-            mine = order[columns["teacher"][order] == index]
-            for rows in torch.split(mine, self.chunk):
-                kl, logprobs, entropy = self._compare(
-                    model, head, hidden[rows], columns["teacher_hidden"][rows], targets[rows]
-                )
-                sampler = columns["sampler_logprobs"][rows]
-                _, kept = losses.in_importance_range(logprobs, sampler, self.low, self.high)
-                loss = loss + (columns["weights"][rows] * kept * kl).sum()
-                seen = {
-                    "reverse_kl": kl,
-                    "dropped": ~kept,
-                    "entropy": entropy,
-                    "logprob_gap": (logprobs.detach() - sampler).abs(),
-                }
-                for name, values in seen.items():
-                    watched.setdefault(name, []).append(values.detach().float())
+            mine = (columns["teacher"] == index).nonzero().squeeze(1)
+            if len(mine) == 0:
+                continue
+            weights, sampler = columns["weights"][mine], columns["sampler_logprobs"][mine]
+            rows = Rows(targets[mine], weights, sampler, self.temperature, (self.low, self.high))
+            part = distil_rows(model, hidden[mine], head, columns["teacher_hidden"][mine], rows)
+            loss = loss + part.loss
+            for name, values in part.per_token.items():
+                watched.setdefault(name, []).append(values)
         return Terms(loss, {name: torch.cat(parts) for name, parts in watched.items()})
-
-    def _compare(
-        self, model: PreTrainedModel, head: nn.Module, hidden: Tensor, teacher_hidden: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(reverse KL, log-probability of the target, entropy), each [n]; backward recomputes logits."""
-
-        def compare(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            student = functional.log_softmax(
-                model.get_output_embeddings()(hidden).float() / self.temperature, -1
-            )
-            with torch.no_grad():
-                teacher = functional.log_softmax(head(teacher_hidden).float() / self.temperature, -1)
-            chosen = student.gather(-1, targets[:, None]).squeeze(-1)
-            return losses.reverse_kl(student, teacher), chosen, -(student.exp() * student).sum(-1)
-
-        kl, chosen, entropy = checkpoint(compare, hidden, use_reentrant=False)
-        return kl, chosen, entropy
 
 
 def watch_sampler(scores: TokenScores, columns: Columns) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from kascade.data.packing import micro_batches, shared_micro_batches
 from kascade.errors import TrainingStopped
 from kascade.learning.optimizer import build_optimizer, learning_rate
-from kascade.learning.state import load_state, save_state
+from kascade.learning.state import StateWriter, load_state
 from kascade.models import trunk
 from kascade.models.batch import TokenBatch, shared_cuts
 from kascade.recipe.schema import Optimizer
@@ -68,6 +68,7 @@ class Trainer:
         self.model, self.part, self.total_steps = model, part, total_steps
         self.micro_batch_tokens, self.pad_id = micro_batch_tokens, pad_id
         self.optimizer = build_optimizer(model, part)
+        self._writer: StateWriter | None = None
 
     def update(
         self,
@@ -94,13 +95,24 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
         return metrics
 
-    def save(self, folder: Path, step: int) -> None:
-        """Write the training state after `step` updates under `folder`."""
-        save_state(folder, step, self.model, self.optimizer)
+    def save(
+        self, folder: Path, step: int, rollouts: Mapping[str, Tensor] | None = None, *, keep: int = 2
+    ) -> None:
+        """Take the training state after `step` updates; a thread writes it under `folder`. keep: states."""
+        self._writer = self._writer or StateWriter(folder, keep)
+        self._writer.save(step, self.model, self.optimizer, rollouts)
 
-    def load(self, folder: Path) -> int:
-        """Go on from the newest intact state; returns its step, 0 when there is none."""
-        return load_state(folder, self.model, self.optimizer)
+    def finish_saving(self) -> None:
+        """Wait until the last state is written; raises what its writing raised."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with writer:
+                pass
+
+    def load(self, folder: Path, rollouts: dict[str, Tensor] | None = None) -> int:
+        """Go on from the newest intact state; returns its step, 0 when there is none. See `load_state`."""
+        self.finish_saving()
+        return load_state(folder, self.model, self.optimizer, rollouts)
 
     def _clip(self) -> float:
         """Scale gradients down to max_grad_norm; returns their norm before."""

@@ -16,6 +16,7 @@ from kascade.models.trunk import predicting_states
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+MOST_ROWS = 4096  # more rows at a time gain no speed
 MAX_CHUNK_ELEMENTS = 2**25  # logits of one chunk: at most 128 MiB in float32, whatever the vocabulary
 
 
@@ -32,87 +33,122 @@ def scored_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     return predicting_states(model, batch)
 
 
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a token was drawn from: softmax(logits / temperature), cut to top k, then to a mass of top_p.
+
+    The support is found again from the logits, so ratios are 1 on-policy; a scored token always belongs to it.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def log_softmax(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Log-probabilities [n, V], -inf outside the support. logits [n, V] are used up."""
+        logits = logits.float().div_(self.temperature)
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            smallest = logits.topk(self.top_k, dim=-1).values[:, -1:]
+            logits = logits.masked_fill(_without(logits < smallest, targets), -torch.inf)
+        if self.top_p < 1:
+            ordered, order = logits.sort(dim=-1, descending=True)
+            probabilities = ordered.softmax(-1)
+            beyond = probabilities.cumsum(-1) - probabilities >= self.top_p  # the mass before it suffices
+            dropped = torch.empty_like(beyond).scatter_(1, order, beyond)
+            logits = logits.masked_fill(_without(dropped, targets), -torch.inf)
+        return logits.log_softmax(-1)
+
+
+def _without(dropped: Tensor, targets: Tensor) -> Tensor:
+    """`dropped` [n, V] with each row's target [n] taken back."""
+    return dropped.scatter_(1, targets[:, None], False)
+
+
 def head_logprobs(
-    model: PreTrainedModel, hidden: Tensor, targets: Tensor, *, temperature: float = 1.0, chunk: int = 4096
+    model: PreTrainedModel,
+    hidden: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    chunk: int = MOST_ROWS,
 ) -> TokenScores:
-    """Score targets [N] from hidden states [N, H] under softmax(logits / temperature).
+    """Score targets [N] from hidden states [N, H] under the distribution they were drawn from.
 
     Never holds more than a chunk of logits: forward and backward compute them chunk by chunk.
     Gradients flow through `logprobs` to hidden states and head.
     """
     head: Any = model.get_output_embeddings()
     score: Any = _ChunkedScores.apply
-    logprobs, entropy = score(hidden, head.weight, head.bias, targets, (temperature, chunk))
+    logprobs, entropy = score(
+        hidden, head.weight, head.bias, targets, (Distribution(temperature, top_k, top_p), chunk)
+    )
     return TokenScores(logprobs, entropy)
 
 
-def token_logprobs(model: PreTrainedModel, batch: TokenBatch, *, temperature: float = 1.0) -> TokenScores:
-    """`head_logprobs` of a batch's scored tokens, row-major."""
-    return head_logprobs(model, scored_hidden(model, batch), batch.targets, temperature=temperature)
-
-
-def full_logprobs_chunks(
+def token_logprobs(
     model: PreTrainedModel,
-    hidden: Tensor,
-    teacher: PreTrainedModel,
-    teacher_hidden: Tensor,
+    batch: TokenBatch,
     *,
     temperature: float = 1.0,
-    chunk: int = 4096,
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Per chunk of the N positions: its slice, student and teacher log-softmax over the vocabulary [n, V].
-
-    Only the student's has a gradient. Autograd keeps each chunk until it is used in a backward, so a
-    caller with a large vocabulary calls backward chunk by chunk (retain nothing but `hidden`).
-    """
-    student_head: Any = model.get_output_embeddings()
-    teacher_head: Any = teacher.get_output_embeddings()
-    for part in _chunks(len(hidden), student_head.weight.shape[0], chunk):
-        student = F.log_softmax(student_head(hidden[part]).float() / temperature, dim=-1)
-        with torch.no_grad():
-            reference = F.log_softmax(teacher_head(teacher_hidden[part]).float() / temperature, dim=-1)
-        yield part, student, reference
+    top_k: int | None = None,
+    top_p: float = 1.0,
+) -> TokenScores:
+    """`head_logprobs` of a batch's scored tokens, in their order."""
+    hidden = scored_hidden(model, batch)
+    return head_logprobs(model, hidden, batch.targets, temperature=temperature, top_k=top_k, top_p=top_p)
 
 
-def _chunks(count: int, vocabulary: int, chunk: int) -> Iterator[slice]:
+def chunks(count: int, vocabulary: int, chunk: int = MOST_ROWS) -> Iterator[slice]:
+    """Parts of `count` rows whose logits may exist at one time."""
     rows = max(1, min(chunk, MAX_CHUNK_ELEMENTS // vocabulary))
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
 
 
 class _ChunkedScores(torch.autograd.Function):
-    """log softmax(h Wᵀ / τ)[target] and the entropy, without ever holding [N, V].
+    """log p(target) and the entropy, without ever holding [N, V].
 
-    d logp / d logits = (onehot(target) - p) / τ, recomputed chunk by chunk in the backward.
+    d logp / d logits = (onehot(target) - p) / temperature, recomputed chunk by chunk in the backward.
     """
 
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes every input by position
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, how: tuple[float, int]
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        how: tuple[Distribution, int],
     ) -> tuple[Tensor, Tensor]:
-        temperature, chunk = how
+        distribution, chunk = how
         logprobs = torch.empty(len(hidden), device=hidden.device)
         entropy = torch.empty_like(logprobs)
-        for part in _chunks(len(hidden), weight.shape[0], chunk):
-            scores = F.log_softmax(F.linear(hidden[part], weight, bias).float().div_(temperature), dim=-1)
+        for part in chunks(len(hidden), weight.shape[0], chunk):
+            scores = distribution.log_softmax(F.linear(hidden[part], weight, bias), targets[part])
             logprobs[part] = scores.gather(1, targets[part, None]).squeeze(1)
-            entropy[part] = -torch.linalg.vecdot(scores.exp(), scores)
+            probabilities = scores.exp()
+            if distribution.top_k is not None or distribution.top_p < 1:
+                scores = scores.masked_fill(probabilities == 0, 0.0)  # 0 log 0 = 0
+            entropy[part] = -torch.linalg.vecdot(probabilities, scores)
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.how = how
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
+        distribution, chunk = ctx.how
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         d_hidden = torch.empty_like(hidden) if needs_hidden else None
         d_weight = torch.zeros_like(weight) if needs_weight else None
         d_bias = torch.zeros_like(bias) if needs_bias else None
-        for part in _chunks(len(hidden), weight.shape[0], ctx.chunk):
-            logits = F.linear(hidden[part], weight, bias).float().div_(ctx.temperature)
-            d_logits = torch.softmax(logits, dim=-1).neg_()
+        for part in chunks(len(hidden), weight.shape[0], chunk):
+            scores = distribution.log_softmax(F.linear(hidden[part], weight, bias), targets[part])
+            d_logits = scores.exp_().neg_()
             d_logits.scatter_add_(1, targets[part, None], torch.ones_like(d_logits[:, :1]))
-            d_logits = d_logits.mul_(grads[0][part, None] / ctx.temperature).to(weight.dtype)
+            d_logits = d_logits.mul_(grads[0][part, None] / distribution.temperature).to(weight.dtype)
             if d_hidden is not None:
                 d_hidden[part] = d_logits @ weight
             if d_weight is not None:
@@ -123,9 +159,10 @@ class _ChunkedScores(torch.autograd.Function):
 
 
 __all__ = [
+    "Distribution",
     "TokenBatch",
     "TokenScores",
-    "full_logprobs_chunks",
+    "chunks",
     "head_logprobs",
     "scored_hidden",
     "token_logprobs",

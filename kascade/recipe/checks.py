@@ -17,7 +17,7 @@ from kascade.environments.registry import known_environments
 BASE = "base"
 RESERVED_NAMES = frozenset(
     {BASE, "best", "benchmarks", "cluster", "finish", "guard", "judge", "threads", "tracking"}
-    | {"preflight", "report"}
+    | {"preflight", "report", "storage"}
 )
 
 

@@ -1,7 +1,8 @@
 """Parts of stages: optimiser, limits, data, sampling, and the rules of each way to learn.
 
 Every number of a loss or a rule is a field, with its source. Sources: [C2] Nemotron-Cascade 2 (arXiv
-2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848), [LN] Llama-Nemotron (arXiv 2505.00949).
+2603.19220), [N3] Nemotron 3 Nano (arXiv 2512.20848), [LN] Llama-Nemotron (arXiv 2505.00949), [S3] Nemotron 3
+Super (arXiv 2604.12374), [DAPO] arXiv 2503.14476, [RL] NeMo-RL.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class Limits(Part):
     )
     max_dropped_tokens: Share | None = Field(0.2, description="share of tokens outside the importance range")
     min_entropy: float | None = Field(None, description="mean entropy of sampled tokens, nats")
+    max_entropy: float | None = Field(None, description="mean entropy of sampled tokens, nats")
+    max_response_tokens: PositiveFloat | None = Field(None, description="mean length of a step's rollouts")
+    min_response_tokens: PositiveFloat | None = Field(None, description="mean length of a step's rollouts")
     max_truncated: Share | None = Field(None, description="share of rollouts cut at the length limit")
     max_grader_errors: Share | None = Field(0.1, description="share of grades that are errors")
 
@@ -140,11 +144,48 @@ class Sampling(Part):
     conversation: Conversation = Conversation()
 
 
+class Clip(Part):
+    """PPO's clipping of the ratio to the rollouts' policy, wider above than below. [DAPO §3.1]"""
+
+    low: float = Field(0.2, gt=0, lt=1, description="ratios under 1 - low")
+    high: PositiveFloat = Field(0.28, description="ratios over 1 + high")
+
+
+class Correction(Part):
+    """Importance weights trainer / sampler, where rollouts come from older weights or another engine."""
+
+    rule: Literal["icepop", "tis", "sequence_mask"] = Field(
+        "icepop",
+        description="icepop: a token outside [low, high] is masked, others are weighted [N3 §3.2.5; RL]; "
+        "tis: weights are cut to [low, high] [S3; RL]; sequence_mask: a rollout whose geometric mean lies "
+        "outside is masked [RL: 0.999 to 1.002]",
+    )
+    low: float = Field(0.5, ge=0, description="[RL: icepop's reference bounds 0.5 and 5]")
+    high: PositiveFloat = Field(5.0, description="[RL; S3: tis <= 5]")
+
+    @model_validator(mode="after")
+    def _keeps_on_policy_tokens(self) -> Correction:
+        if not self.low < 1 < self.high:
+            what = f"[{self.low}, {self.high}] does not hold the weight 1 of on-policy tokens"
+            raise CrossCheckError([Problem(("low",), what, allowed="low < 1 < high")])
+        return self
+
+
 class GRPO(Part):
     """Strictly on-policy GRPO without KL, group-normalised, token-level. [C2 §4.1.2 Eq. 1]"""
 
     baseline: Literal["mean", "leave_one_out"] = "mean"
-    normalize_std: bool = True
+    normalize_std: bool = Field(True, description="false with `aggregation: constant` is Dr.GRPO")
+    aggregation: Literal["token", "sample", "constant"] = Field(
+        "token",
+        description="token: all tokens of the batch count alike [C2 Eq. 1]; sample: all rollouts do (GRPO, "
+        "arXiv 2402.03300); constant: divided by max_new_tokens, whatever the lengths (Dr.GRPO, arXiv 2503.20783)",
+    )
+    updates_per_batch: PositiveInt = Field(
+        1, description="updates from one batch of rollouts; 1 is strictly on-policy [C2 §4.1.2]"
+    )
+    clip: Clip = Field(Clip(), description="of ratios, which only later updates of a batch have")
+    correction: Correction | None = Field(None, description="None: sampler and trainer agree")
     kl_coefficient: float = Field(0.0, ge=0, description="0 everywhere but RLHF [C2 §4.1.2]")
     dynamic_filtering: bool = Field(True, description="drop groups whose rewards are all equal [C2 §4.2]")
     max_generation_batches: PositiveInt = Field(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from kascade.environments.base import Domain
+from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.recipe.model_parts import MTP, MoE
 from kascade.recipe.parts import (
     GRPO,
@@ -48,6 +49,7 @@ class StagePart(Part):
     steps: PositiveInt
     micro_batch_tokens: PositiveInt = Field(8192, description="padded tokens of one forward and backward")
     save_every: PositiveInt = Field(10, description="steps between training states kept for resume")
+    keep_states: PositiveInt = Field(2, description="training states kept: one may be damaged")
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> StagePart:
@@ -90,6 +92,9 @@ class RLStage(RolloutStage):
 
     @model_validator(mode="after")
     def _updates_are_possible(self) -> RLStage:
+        if self.workers.asynchronous and self.grpo.updates_per_batch > 1:
+            what = "asynchronous workers sample for every update, updates_per_batch uses a batch again"
+            raise CrossCheckError([Problem(("grpo", "updates_per_batch"), what, allowed="1")])
         check_usable_groups(self.grpo, self.prompts_per_step)
         return self
 

@@ -1,36 +1,15 @@
 """Who trains and who samples, where one process is not enough.
 
-Sources: [S3] Nemotron 3 Super (arXiv 2604.12374), [N3] Nemotron 3 Nano (arXiv 2512.20848), [RL] NeMo-RL, whose
-truncation rules and bounds these are.
+Sources: [S3] Nemotron 3 Super (arXiv 2604.12374), [N3] Nemotron 3 Nano (arXiv 2512.20848), [RL] NeMo-RL,
+whose truncation rules and bounds these are.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.checks import CrossCheckError, Problem
-from kascade.recipe.parts import Part
-
-
-class Correction(Part):
-    """Importance weights trainer / sampler of rollouts that are one step old."""
-
-    rule: Literal["icepop", "tis"] = Field(
-        "icepop",
-        description="icepop: a token outside [low, high] is masked, others are weighted [N3 §3.2.5; RL]; "
-        "tis: weights are cut to [low, high] [S3; RL]",
-    )
-    low: float = Field(0.5, ge=0, description="[RL: icepop's reference bounds 0.5 and 5]")
-    high: PositiveFloat = Field(5.0, description="[RL; S3: tis <= 5]")
-
-    @model_validator(mode="after")
-    def _keeps_on_policy_tokens(self) -> Correction:
-        if not self.low < 1 < self.high:
-            what = f"[{self.low}, {self.high}] does not hold the weight 1 of on-policy tokens"
-            raise CrossCheckError([Problem(("low",), what, allowed="low < 1 < high")])
-        return self
+from kascade.recipe.parts import Correction, Part
 
 
 class Workers(Part):

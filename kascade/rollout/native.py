@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from kascade.models.checksum import weights_checksum
 from kascade.rollout.decoder import Decoder, make_decoder
 from kascade.rollout.ending import Ending
 from kascade.rollout.rows import Answer, Record, Rows
@@ -54,11 +55,13 @@ class NativeEngine:
         self._max_rows = max_batch_rows
         self._decoder = decoder or make_decoder(model)
         self._version = 0
+        self.weights_checksum = weights_checksum(model)
 
     def load_weights(self, version: int) -> None:
         """Take over the model's current weights; what is sampled from now on carries `version`."""
         self._decoder.refresh()
         self._version = version
+        self.weights_checksum = weights_checksum(self._model)
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:

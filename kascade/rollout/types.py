@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from kascade.recipe.schema import Conversation
 
@@ -75,6 +75,13 @@ class Sample:
     def scored(self) -> list[bool]:
         """Which tokens are learnt from; as many are as there are log-probabilities."""
         return [True] * len(self.token_ids) if self.drawn is None else list(self.drawn)
+
+
+@runtime_checkable
+class HoldsWeights(Protocol):
+    """An engine that can say which weights it took over last: their `models.checksum.weights_checksum`."""
+
+    weights_checksum: int
 
 
 class RolloutEngine(Protocol):

@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kascade.clock import Clock
 from kascade.data.chat import ChatFormat, template
 from kascade.environments.base import Task
-from kascade.errors import Fault, UserError
+from kascade.errors import Fault, TrainingStopped, UserError
 from kascade.learning.distributed import ShardedTrainer, WorkerLost, rank, world
 from kascade.learning.metrics import append_metrics, truncate_metrics
 from kascade.learning.model_trainer import ModelTrainer
 from kascade.learning.trainer import Trainer
+from kascade.models.checksum import weights_checksum
 from kascade.models.load import load_model, load_tokenizer
 from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
-from kascade.rollout.engines import make_engine
-from kascade.rollout.routed import RoutedEngine
+from kascade.rollout.engines import make_drafting_engine, make_engine, make_routed_engine
 from kascade.rollout.speculative import SpeculativeEngine
-from kascade.rollout.types import RolloutEngine
+from kascade.rollout.types import HoldsWeights, RolloutEngine
 from kascade.storage.progress import Progress
 
 StepMetrics = dict[str, float | str]
@@ -57,8 +58,7 @@ class Policy:
             tokenizer.chat_template = template(part.chat_template)
         policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
         if part.draft_tokens is not None:
-            ends = policy.chat.end_ids
-            policy.use_engine(SpeculativeEngine(model, end_ids=ends, draft_tokens=part.draft_tokens))
+            policy.use_engine(make_drafting_engine(model, tokenizer, policy.chat, part.draft_tokens))
         return policy
 
     @classmethod
@@ -87,6 +87,19 @@ class Policy:
         """The sampler takes over the current weights, stamped `version` (the number of updates)."""
         self.version = version
         self.engine.load_weights(version)
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Raise TrainingStopped when the sampler's weights are not the trainer's, bit for bit."""
+        if not isinstance(self.engine, HoldsWeights):
+            return  # weights were sent elsewhere, which checks what arrives
+        held, own = self.engine.weights_checksum, weights_checksum(self.model)
+        if held != own:
+            raise TrainingStopped(
+                f"the sampler holds weights {held:016x} as version {self.version}, the trainer {own:016x}: "
+                "they were changed without a sync, or the sync lost some. To do: resume; if it happens again, "
+                "report it"
+            )
 
 
 @dataclass(slots=True)
@@ -95,6 +108,7 @@ class Job:
 
     name, seed: all random draws derive from these and the step. training: folder of curves and training
     state; None keeps neither. after_step: called with the number of steps done, the weights in place.
+    rollouts: a batch that later updates learn from, too; part of the training state.
     """
 
     name: str
@@ -103,19 +117,14 @@ class Job:
     training: Path | None = None
     progress: Progress | None = None
     after_step: Callable[[int], None] = lambda done: None
+    rollouts: dict[str, Tensor] = field(default_factory=dict)
 
     def draw_seed(self, *parts: object) -> int:
         """A 63-bit seed of these parts under this job."""
         return derive_seed(self.seed, self.name, *parts)
 
     def run_steps(
-        self,
-        policy: Policy,
-        trainer: Trainer,
-        *,
-        steps: int,
-        save_every: int,
-        take_step: Callable[[int], StepMetrics],
+        self, policy: Policy, trainer: Trainer, part: StagePart, take_step: Callable[[int], StepMetrics]
     ) -> None:
         """Take the steps that are still to do; killed at any moment, the next call gives the same weights.
 
@@ -123,30 +132,28 @@ class Job:
         """
         while True:
             try:
-                self._take_steps(policy, trainer, steps, save_every, take_step)
+                self._take_steps(policy, trainer, part, take_step)
                 return
             except WorkerLost as lost:
                 if self.training is None:
                     raise
                 log.warning("%s; going on from the last training state", lost)
+            finally:
+                trainer.finish_saving()
 
     def _take_steps(
-        self,
-        policy: Policy,
-        trainer: Trainer,
-        steps: int,
-        save_every: int,
-        take_step: Callable[[int], StepMetrics],
+        self, policy: Policy, trainer: Trainer, part: StagePart, take_step: Callable[[int], StepMetrics]
     ) -> None:
-        for step in range(self._resume(policy, trainer), steps):
+        for step in range(self._resume(policy, trainer), part.steps):
             metrics = take_step(step)
             if isinstance(policy.engine, SpeculativeEngine):
                 metrics = merge(metrics, policy.engine.stats.metrics())
             policy.sync(step + 1)
-            self._record(step, steps, metrics)
-            if self.training and ((step + 1) % save_every == 0 or step + 1 == steps):
+            self._record(step, part.steps, metrics)
+            if self.training and ((step + 1) % part.save_every == 0 or step + 1 == part.steps):
                 with self.clock.section("saving"):
-                    trainer.save(self.training / "state", step + 1)
+                    folder = self.training / "state"
+                    trainer.save(folder, step + 1, self.rollouts, keep=part.keep_states)
             self.after_step(step + 1)
 
     def skip(self, note: str) -> None:
@@ -159,7 +166,8 @@ class Job:
     def _resume(self, policy: Policy, trainer: Trainer) -> int:
         if self.training is None:
             return 0
-        done = trainer.load(self.training / "state")
+        self.rollouts.clear()
+        done = trainer.load(self.training / "state", self.rollouts)
         if rank() == 0:
             truncate_metrics(self.training / "metrics.jsonl", done)
         policy.sync(done)
@@ -186,7 +194,7 @@ def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
         _refuse_alone_only(part)
         return ShardedTrainer(policy.model, part.optimizer, **common)
     if part.moe is not None and part.moe.routing_replay and not isinstance(part, SFTStage):
-        policy.use_engine(RoutedEngine(policy.model, end_ids=policy.chat.end_ids))
+        policy.use_engine(make_routed_engine(policy.model, policy.tokenizer, policy.chat))
     return ModelTrainer(policy.model, part.optimizer, **common, moe=part.moe, mtp=part.mtp)
 
 

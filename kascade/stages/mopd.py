@@ -56,7 +56,7 @@ def train_mopd(policy: Policy, tasks: TaskSource, part: MOPDStage, job: Job, tea
             )
         return merge(seen, learnt)
 
-    job.run_steps(policy, trainer, steps=part.steps, save_every=part.save_every, take_step=take_step)
+    job.run_steps(policy, trainer, part, take_step)
 
 
 def distinct(teachers: Teachers) -> list[PreTrainedModel]:

@@ -14,7 +14,7 @@ from kascade.environments.base import Grade, Task
 from kascade.errors import TrainingStopped
 from kascade.learning.advantages import Floats, Mask
 from kascade.learning.limits import check_limits
-from kascade.recipe.schema import RLStage, RolloutStage, Sampling
+from kascade.recipe.schema import MOPDStage, RLStage, RolloutStage, Sampling
 from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import Prompt, Sample, SamplingParams
 from kascade.stages.job import Job, Policy
@@ -82,6 +82,7 @@ def answer(
 
     Raises TrainingStopped if other weights drew them.
     """
+    policy.check_weights()
     with clock.section("sampling"):
         sessions = open_sessions(tasks, num_samples)
         single = [task for task, opened in zip(tasks, sessions, strict=True) if opened is None]
@@ -217,14 +218,18 @@ def limit_check(
 ) -> Callable[[Mapping[str, float]], None]:
     """A check for `Trainer.update`: the rollouts' and the update's metrics against the stage's limits.
 
-    Nucleus sampling renormalises what it keeps, at least top_p, so it may raise a log-probability by up to
-    -log top_p; top-k sampling by an unknown amount, so there the gap is not held to its limit.
+    GRPO scores tokens under the truncated distribution they were drawn from. MOPD compares whole
+    distributions: there nucleus sampling, which renormalises what it keeps, at least top_p, may raise a
+    log-probability by up to -log top_p, and top-k sampling by an unknown amount, so that the gap is not held to
+    its limit.
     """
+    whole = isinstance(part, MOPDStage)
     older = isinstance(part, RLStage) and part.workers.asynchronous  # the gap is one of weights, too
-    hidden = {"logprob_gap"} if older or part.sampling.top_k is not None else set()
+    hidden = {"logprob_gap"} if older or (whole and part.sampling.top_k is not None) else set()
+    slack = -math.log(part.sampling.top_p) if whole else 0.0
 
     def check(learnt: Mapping[str, float]) -> None:
         metrics = {name: value for name, value in {**seen, **learnt}.items() if name not in hidden}
-        check_limits(step, metrics, part.limits, truncation_slack=-math.log(part.sampling.top_p))
+        check_limits(step, metrics, part.limits, truncation_slack=slack)
 
     return check

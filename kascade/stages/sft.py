@@ -44,7 +44,7 @@ def train_sft(policy: Policy, tasks: TaskSource, part: SFTStage, job: Job) -> No
             learnt = trainer.update(step, supervised_examples(kept, part), Supervised())
         return merge(counts, {"response_tokens": learnt["tokens"] / len(kept)}, learnt)
 
-    job.run_steps(policy, trainer, steps=part.steps, save_every=part.save_every, take_step=take_step)
+    job.run_steps(policy, trainer, part, take_step)
 
 
 def demonstrations(tasks: Sequence[Task], noise: float, job: Job, step: int) -> list[tuple[Task, str]]:

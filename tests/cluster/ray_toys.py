@@ -60,6 +60,7 @@ def run_steps(folder: Path, first: int, last: int) -> list[dict[str, float]]:
         found = trainer.update(step, examples(step), PolicyGradient(1.0))
         metrics.append({**found, "weights": sum(float(p.detach().abs().sum()) for p in model.parameters())})
     trainer.save(folder, last)
+    trainer.finish_saving()
     return metrics
 
 

@@ -236,18 +236,15 @@ def test_death_of_the_launcher_is_an_error_and_leaves_nothing(sandbox: CommandSa
     launcher.wait()
     ended = process.close()
     assert ended.error is not None
-    if sandbox.isolation.namespaces:
-        deadline = time.monotonic() + 5
-        while running("8645") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not running("8645")
-    for pid in running("8645"):
-        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while running("8645") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running("8645")
 
 
 def test_refuses_where_nothing_confines_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox_commands, "detect_isolation", lambda: Isolation("x86_64", 0, 1))
-    with pytest.raises(UserError, match="files can be read"):
+    with pytest.raises(UserError, match="no namespaces and no Landlock"):
         CommandSandbox(namespaces=False).run(Command(("true",)))
     assert CommandSandbox(namespaces=False, allow_unconfined=True).isolation.landlock == 0
     assert "rlimits" in str(Isolation("x86_64", 7, 1, 1)) and "namespaces" in str(

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_models import tiny_nemotron_h, tiny_qwen3
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kascade.errors import TrainingStopped
-from kascade.learning.losses import per_token_weights
+from kascade.learning.buffer import Batch
+from kascade.learning.losses import per_token_weights, reverse_kl
 from kascade.learning.metrics import append_metrics, read_metrics, truncate_metrics
 from kascade.learning.objectives import FullDistillation, PolicyGradient, SampledDistillation, Supervised
 from kascade.learning.scoring import score_examples
-from kascade.learning.state import load_state, save_state
-from kascade.learning.trainer import Example, Trainer
+from kascade.learning.state import StateWriter, load_state, save_state
+from kascade.learning.trainer import Example, Trainer, collate
 from kascade.models.logprobs import scored_hidden, token_logprobs
 from kascade.recipe.schema import Optimizer
 
@@ -103,7 +104,7 @@ def test_a_student_that_is_its_teacher_learns_nothing(full: bool, make: Callable
         example.columns["teacher"] = torch.zeros(len(values), dtype=torch.long)
         example.columns["sampler_logprobs"] = sampler
     objective = (
-        FullDistillation(1.0, 0.5, 2.0, [teacher.get_output_embeddings()], chunk=16)
+        FullDistillation(1.0, 0.5, 2.0, [teacher.get_output_embeddings()])
         if full
         else SampledDistillation(1.0, 0.5, 2.0)
     )
@@ -145,6 +146,69 @@ def test_a_damaged_state_is_passed_over_and_two_are_kept(tmp_path: Path, caplog:
     assert load_state(tmp_path, fresh.model, fresh.optimizer) == 2
     assert "step-00000003" in caplog.text
     assert load_state(tmp_path / "nothing", fresh.model, fresh.optimizer) == 0
+
+
+def test_a_state_is_that_of_its_step_and_loads_as_a_model(tmp_path: Path):
+    """What is trained while the thread writes does not reach the file."""
+    trainer = trainer_of(tiny_nemotron_h())
+    trainer.update(0, make_examples(0), Supervised())
+    before = weights_of(trainer.model)
+    with StateWriter(tmp_path) as writer:
+        writer.save(1, trainer.model, trainer.optimizer)
+        trainer.update(1, make_examples(1), Supervised())
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "step-00000001", dtype=torch.float32)
+    assert all(torch.equal(before[name], parameter) for name, parameter in loaded.named_parameters())
+
+
+def test_what_the_writing_thread_raises_is_raised(tmp_path: Path):
+    trainer = trainer_of(tiny_qwen3())
+    trainer.update(0, make_examples(0), Supervised())
+    (tmp_path / "state").write_text("a file where the folder should be")
+    with pytest.raises(OSError), StateWriter(tmp_path / "state") as writer:
+        writer.save(1, trainer.model, trainer.optimizer)
+
+
+def test_a_batch_of_rollouts_comes_back_as_it_was():
+    examples = make_examples(0)
+    batch = Batch(4, examples, {"reward": 0.1, "note": "ü"})
+    again = Batch.from_tensors(batch.tensors())
+    assert (again.number, again.metrics) == (4, {"reward": 0.1, "note": "ü"})
+    for found, expected in zip(again.examples, examples, strict=True):
+        assert (found.token_ids, found.scored) == (expected.token_ids, expected.scored)
+        assert all(torch.equal(found.columns[name], values) for name, values in expected.columns.items())
+    assert Batch.from_tensors(Batch(0, [], {}).tensors()).examples == []
+
+
+def test_full_distillation_has_the_gradient_of_its_definition():
+    """Two teachers, a temperature, and tokens outside the importance range, against autograd."""
+    model, teachers = tiny_qwen3(), [tiny_qwen3(1), tiny_qwen3(2)]
+    batch, columns = collate(model, make_examples(0), 0)
+    count = len(batch.targets)
+    rng = torch.Generator().manual_seed(0)
+    columns = {
+        **columns,
+        "teacher": torch.arange(count) % 2,
+        "teacher_hidden": torch.randn(count, 32, generator=rng),
+        "sampler_logprobs": -4 * torch.rand(count, generator=rng),
+    }
+    heads = [teacher.get_output_embeddings() for teacher in teachers]
+    terms = FullDistillation(0.7, 0.5, 2.0, heads)(model, batch, columns)
+    terms.loss.backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    student = (model.get_output_embeddings()(scored_hidden(model, batch)) / 0.7).log_softmax(-1)
+    states = columns["teacher_hidden"]
+    logits = [heads[row % 2](states[row]).detach() / 0.7 for row in range(count)]
+    taught = torch.stack(logits).log_softmax(-1)
+    chosen = student.gather(1, batch.targets[:, None]).squeeze(1).detach()
+    ratio = (chosen - columns["sampler_logprobs"]).exp()
+    kept = (ratio >= 0.5) & (ratio <= 2.0)
+    assert 0 < kept.sum() < count
+    expected = (columns["weights"] * kept * reverse_kl(student, taught)).sum()
+    expected.backward()
+    torch.testing.assert_close(terms.loss, expected)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_metrics_are_cut_back_to_the_resumed_step(tmp_path: Path):

@@ -2,15 +2,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from kascade.models import logprobs
 from kascade.models.logprobs import (
     TokenBatch,
-    full_logprobs_chunks,
     head_logprobs,
     scored_hidden,
     token_logprobs,
 )
 from kascade.models.mini import mini_config
+from kascade.rollout.native import NativeEngine
+from kascade.rollout.types import Prompt, SamplingParams
 
 SEQUENCES = [[5, 9, 3, 7, 7, 2], [4, 8, 1], [6, 6, 6, 6]]
 SCORED = [[False, False, True, True, False, True], [False, True, True], [False, False, False, True]]
@@ -62,18 +62,38 @@ def test_entropy_is_that_of_the_whole_distribution() -> None:
     assert not scores.entropy.requires_grad
 
 
-def test_full_chunks_agree_with_the_token_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "MAX_CHUNK_ELEMENTS", 128)  # two rows of 64 logits
-    student, teacher = tiny("mini-qwen3"), tiny("mini-nemotron-h")
-    batch = TokenBatch.collate(SEQUENCES, SCORED, pad_id=0)
-    hidden, teacher_hidden = scored_hidden(student, batch), scored_hidden(teacher, batch)
-    parts = list(full_logprobs_chunks(student, hidden, teacher, teacher_hidden))
-    assert [part.stop - part.start for part, _, _ in parts] == [2, 2, 2]
-    ours, theirs = (torch.cat([p[i] for p in parts]) for i in (1, 2))
-    targets = batch.targets[:, None]
-    torch.testing.assert_close(ours.gather(1, targets)[:, 0], token_logprobs(student, batch).logprobs)
-    torch.testing.assert_close(theirs.gather(1, targets)[:, 0], token_logprobs(teacher, batch).logprobs)
-    assert ours.requires_grad and not theirs.requires_grad
+@pytest.mark.parametrize(("top_k", "top_p"), [(None, 0.8), (5, 1.0), (9, 0.7)])
+def test_truncated_sampling_is_scored_as_it_was_drawn(top_k: int | None, top_p: float) -> None:
+    """Tokens drawn by the sampler have the log-probabilities it gave them: ratios are 1 on-policy."""
+    model = tiny("mini-qwen3")
+    params = SamplingParams(max_new_tokens=12, temperature=1.3, top_k=top_k, top_p=top_p)
+    (samples,) = NativeEngine(model, end_ids=[63]).sample([Prompt((4, 8, 1), 6, 0)], params)
+    sequences = [[4, 8, 1, *sample.token_ids] for sample in samples]
+    scored = [[False] * 3 + [True] * len(sample.token_ids) for sample in samples]
+    batch = TokenBatch.collate(sequences, scored, 0, share_prefixes=True)
+    found = token_logprobs(model, batch, temperature=1.3, top_k=top_k, top_p=top_p)
+    drawn = torch.tensor([value for sample in samples for value in sample.logprobs])
+    torch.testing.assert_close(found.logprobs, drawn, atol=1e-5, rtol=0)
+    whole = token_logprobs(model, batch, temperature=1.3)
+    assert (found.logprobs > whole.logprobs).any()
+    assert (found.entropy < whole.entropy).all()
+
+
+def test_the_gradient_of_a_truncated_log_probability() -> None:
+    model = tiny("mini-qwen3")
+    hidden = torch.randn(7, model.config.hidden_size, requires_grad=True)
+    targets = torch.randint(0, 64, (7,))
+    scores = head_logprobs(model, hidden, targets, temperature=0.9, top_k=6, chunk=3).logprobs
+    scores.square().sum().backward()
+    found = hidden.grad
+    hidden.grad = None
+    logits = model.get_output_embeddings()(hidden) / 0.9
+    kept = logits >= logits.topk(6).values[:, -1:]
+    kept = kept.scatter(1, targets[:, None], True)  # the scored token always belongs to the support
+    expected = logits.masked_fill(~kept, -torch.inf).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+    expected.square().sum().backward()
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(found, hidden.grad)
 
 
 def test_a_first_token_cannot_be_scored() -> None:

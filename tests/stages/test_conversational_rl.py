@@ -81,7 +81,7 @@ def test_only_what_the_policy_said_enters_the_loss() -> None:
     signals = [(g, group_signal(g.rewards, g.graded, g.truncated, learnt.grpo)) for g in groups]
     usable = [pair for pair in signals if pair[1].usable]
     assert usable
-    examples = policy_gradient_examples(usable)
+    examples = policy_gradient_examples(usable, learnt)
     spoken = {tuple(policy.chat._encode("h g"))}
     seen = 0
     for example in examples:
