@@ -60,7 +60,7 @@ def build_package(loaded: LoadedRecipe, folder: Path, name: str | None = None) -
     """Compile a recipe into `folder`. name: of the pipeline; None: the recipe's."""
     from pipelines.compile import compile_recipe
 
-    path = compile_recipe(loaded.recipe, folder / "pipeline.yaml")
+    path = compile_recipe(loaded.recipe, folder / "pipeline.yaml", scales=loaded.scales)
     data = path.read_bytes()
     spec = next(yaml.load_all(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     return Package(

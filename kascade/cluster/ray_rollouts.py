@@ -85,7 +85,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class RayEngine:
-    """A `RolloutEngine` whose sampling is done by actors; the weights of `model`, the trainer's, are pushed."""
+    """A `RolloutEngine` whose sampling is done by actors, to which the weights of `model` are pushed."""
 
     ray: Any
     model: PreTrainedModel
@@ -148,8 +148,8 @@ class RayEngine:
         chunk.losses += 1
         if chunk.losses > self.workers.max_losses:
             raise TrainingStopped(
-                f"{chunk.losses} samplers were lost over the same {len(chunk.places)} prompts: out of memory? "
-                "To do: give the actors more memory, or lower sampling.max_new_tokens, and resume"
+                f"{chunk.losses} samplers were lost over the same {len(chunk.places)} prompts: out of "
+                "memory? To do: give the actors more memory, or lower sampling.max_new_tokens, and resume"
             ) from error
         return chunk
 

@@ -14,13 +14,9 @@ from kascade.recipe.workers import Workers
 
 STORE_BYTES = 256 * 2**20  # of a Ray of our own: weights and rollouts of one step pass through it
 HERE = "local"
-# Nothing is told to anyone; a lost actor is noticed in seconds (by default it takes half a minute).
 ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_failure_threshold": "3",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
+    "RAY_worker_niceness": "0",  # the workers do the work: at Ray's 15 a busy machine starves them
 }
 
 

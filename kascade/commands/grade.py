@@ -23,16 +23,37 @@ def register(app: typer.Typer) -> None:
 
 
 def grade(
-    rows: Annotated[str, typer.Argument(help=HELP)],
+    rows: Annotated[str | None, typer.Argument(help=HELP)] = None,
+    *,
     environment: Annotated[str | None, typer.Option(help="For rows that do not name theirs.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Append here instead of printing; rows graded there are not done again."),
     ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Grade this run's kept exam answers again instead, without sampling.")
+    ] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(help="Of a judge for rows that need one, with /v1.")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="Its name there.")] = "judge",
+    judge_key_env: Annotated[str | None, typer.Option(help="Environment variable with its key.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Faults as JSON too.")] = False,
 ) -> None:
     """Grade rows that carry a response: one JSON line each with reward, components and error."""
     del as_json  # grades are JSON lines anyway; faults are told by the group of verbs
+    if (rows is None) == (run is None):
+        raise UserError(Fault("kascade grade", "needs rows, or a run", remedy="give ROWS, or --run FOLDER"))
+    if run is not None:
+        _grade_run(run)
+        return
+    assert rows is not None
+    if judge_url is not None:
+        from kascade.environments.judge import use_judge
+        from kascade.environments.judge_endpoint import EndpointJudge
+        from kascade.recipe.parts import JudgeModel
+
+        use_judge(EndpointJudge(JudgeModel(url=judge_url, model=judge_model, api_key_env=judge_key_env)))
     from kascade.data.rows import read_rows
     from kascade.environments.grading import grade_rows
     from kascade.recipe.parts import DataSource
@@ -54,6 +75,31 @@ def grade(
         console().print(told, markup=False, soft_wrap=True)
     if faults:
         raise UserError(faults)
+
+
+def _grade_run(run: Path) -> None:
+    """One line a score of the run: before and after."""
+    from kascade.commands.run_folder import read_run_recipe
+    from kascade.stages.context import open_run
+    from kascade.stages.exams import regrade
+
+    read_run_recipe(run)
+    with open_run(str(run), "grade") as opened:
+        for before, after in regrade(opened):
+            low, high = after.interval()
+            line = {
+                "benchmark": after.benchmark,
+                "checkpoint": after.checkpoint,
+                "phase": after.phase,
+                "round": after.round,
+                "samples": max(map(len, after.rewards.values())),
+                "before": before.mean,
+                "after": after.mean,
+                "interval": [low, high],
+                "pass_at_samples": after.pass_at(max(map(len, after.rewards.values()))),
+                "errors": after.num_errors,
+            }
+            typer.echo(json.dumps(line))
 
 
 def _not_done(rows: Iterator[tuple[str, Row | Fault]], done: set[str]) -> Iterator[tuple[str, Row | Fault]]:

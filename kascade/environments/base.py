@@ -25,6 +25,7 @@ Domain = Literal[
 ]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
+SandboxKind = Literal["programs", "commands"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -108,7 +109,7 @@ class Environment(ABC):
     name: ClassVar[str]
     domain: ClassVar[Domain]
     option_names: ClassVar[tuple[str, ...]] = ()
-    sandboxes: ClassVar[tuple[Literal["programs", "commands"], ...]] = ()  # what untrusted code it runs in
+    sandboxes: ClassVar[tuple[SandboxKind, ...]] = ()  # what confines the untrusted code that it runs
     options: Mapping[str, Any] = MappingProxyType({})
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
@@ -119,6 +120,8 @@ class Environment(ABC):
         if unknown := [name for name in options if name not in self.option_names]:
             known = ", ".join(self.option_names) or "it has none"
             raise ValueError(f"options.{unknown[0]}: {self.name} has no such option (allowed: {known})")
+        if not options:
+            return self
         configured = copy(self)
         configured.options = options
         return configured

@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kascade.environments.base import Domain, Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import (
+    Domain,
+    Environment,
+    Grade,
+    Message,
+    SandboxKind,
+    Task,
+    final_answer,
+)
 from kascade.environments.cpp_tests import run_cpp
 from kascade.environments.programs import (
     Expression,
@@ -129,7 +137,7 @@ class CodeGeneration(Environment):
     name = "code_gen"
     domain: ClassVar[Domain] = "code"
     option_names = ("language", "tests", *LIMITS)
-    sandboxes = ("programs",)
+    sandboxes: ClassVar[tuple[SandboxKind, ...]] = ("programs",)
     language: ClassVar[str] = "python"
 
     def pose(self, rng: random.Random, level: float) -> Task:
@@ -185,11 +193,11 @@ class CodeGeneration(Environment):
         if language not in LANGUAGES:
             raise ValueError(f"options.language: {language!r} is not one of {', '.join(LANGUAGES)}")
         found = verifier_fields(row).get("unit_tests")
+        fields: dict[str, Any] = {}
         if found is None and row.get("problem_id") is not None:
-            fields = {"problem": f"{row.get('competition_id')}/{row['problem_id']}"}
-            found = _listed_tests(self.options.get("tests")).get(fields["problem"])
-        else:
-            fields = {}
+            problem = f"{row.get('competition_id')}/{row['problem_id']}"
+            fields["problem"] = problem
+            found = _listed_tests(self.options.get("tests")).get(problem)
         if found is not None or not fields:
             limits = {name: self.options[name] for name in LIMITS if name in self.options}
             tests = {**limits, **found} if isinstance(found, Mapping) else found

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from kascade.environments.base import Domain, Environment, Grade, Task, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
 from kascade.environments.call_matching import MODES, allowed_call, matched_reward, num_matched, same_call
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.small_tools import pose_calls
@@ -69,7 +69,7 @@ class SingleStepToolUse(Environment):
         similarity, mode = task.fields["word_similarity"], task.fields["mode"]
         grades = []
         for answer in answers:
-            said = final_answer(answer)
+            said = visible_answer(task, answer)
             actual = parse_tool_calls(said, task.tools)
             if not expected:
                 grades.append(Grade(float(bool(said) and not actual), {"actual": float(len(actual))}))
@@ -129,7 +129,7 @@ class FunctionCalls(Environment):
         expected = task.fields["ground_truth"]
         grades = []
         for answer in answers:
-            said = final_answer(answer)
+            said = visible_answer(task, answer)
             actual = parse_tool_calls(said, task.tools)
             matched = num_matched(expected, actual, lambda e, a: allowed_call(e, a, task.tools))
             right = matched == len(expected) == len(actual) and bool(said)

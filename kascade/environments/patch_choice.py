@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from kascade.environments.base import Domain, Environment, Grade, Task, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
 from kascade.environments.diffs import diff_of
 from kascade.environments.programs import behaviour, candidate_inputs, slips
 from kascade.environments.rows import row_messages
@@ -76,7 +76,7 @@ class PatchChoice(Environment):
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
         letters, expected = _letters(task.fields["options"]), task.fields["expected_answer"]
         golds = {str(g).strip().upper() for g in ([expected] if isinstance(expected, str) else expected)}
-        chosen = [choice(final_answer(answer), task.fields["grading_mode"]) for answer in answers]
+        chosen = [choice(visible_answer(task, answer), task.fields["grading_mode"]) for answer in answers]
         return [Grade(float(one in golds and one in letters)) for one in chosen]
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
 from kascade.environments.math import MathEnvironment
 from kascade.environments.python_session import PythonSession, SandboxTrouble
 from kascade.environments.rows import row_messages, row_tools
@@ -123,7 +123,7 @@ class ToolSession(Session):
 
     def respond(self, answer: str) -> Turn | Grade:
         self._last = answer
-        calls = parse_tool_calls(final_answer(answer), self._task.tools)
+        calls = parse_tool_calls(visible_answer(self._task, answer), self._task.tools)
         if not calls:
             return self.stop()
         try:

@@ -20,7 +20,7 @@ from kascade.environments.rows import row_messages
 ASK = "\n\nGive the final answer between <answer> and </answer>."
 MOST = 2**31 - 1  # tasks of one generator and level that an index can choose from
 STEPS = 10  # levels in [0, 1] are rounded to tenths, so that generators can be kept
-LONGEST = 10_000  # characters of an answer that a scorer is shown
+LONGEST, LONGEST_EVALUATED = 200_000, 2_000  # characters of an answer that a scorer is shown
 DEFAULT = ("chain_sum", "knights_knaves", "number_sorting", "word_sorting", "calendar_arithmetic")
 
 # Scorers that call eval() on the answer, and fields of rows that are evaluated: literals only.
@@ -106,7 +106,7 @@ def _task(entry: Mapping[str, Any], messages: tuple[Message, ...]) -> Task:
 
 
 def _check_name(name: Any, field: str) -> None:
-    from reasoning_gym.factory import DATASETS
+    from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
 
     if name in DATASETS:
         return
@@ -170,7 +170,9 @@ def _is_literal(text: str) -> bool:
 def is_plain_expression(text: str) -> bool:
     """Whether a text is arithmetic that can be evaluated without running or exhausting anything."""
     powers = len(re.findall(r"\)\s*\*\*", text))
-    return bool(_EXPRESSION.fullmatch(text)) and powers <= MOST_GROUP_POWERS
+    return (
+        len(text) <= LONGEST_EVALUATED and bool(_EXPRESSION.fullmatch(text)) and powers <= MOST_GROUP_POWERS
+    )
 
 
 def _is_gold(task: Task, given: str) -> bool:

@@ -10,29 +10,27 @@ BUILTIN = {
     "ifbench": "kascade.environments.ifbench:IFBench",
     "mcqa": "kascade.environments.knowledge:MultipleChoice",
     "workplace_assistant": "kascade.environments.tool_use:WorkplaceAssistant",
-    "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
-    "single_step_tool_use_with_argument_comparison": (
-        "kascade.environments.function_calls:SingleStepToolUse"
-    ),
-    "bfcl": "kascade.environments.function_calls:FunctionCalls",
     "structured_outputs": "kascade.environments.structured_output:StructuredOutputs",
     "genrm_compare": "kascade.environments.chat:PairwiseChat",
     "lc_niah": "kascade.environments.long_context:Retrieval",
     "code_gen": "kascade.environments.code:CodeGeneration",
-    "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
-    "ns_tools": "kascade.environments.python_tool:PythonTool",
-    "math_with_code": "kascade.environments.python_tool:MathWithCode",
-    "competitive_coding_challenges": "kascade.environments.code:CompetitiveCoding",
-    "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_gen": "kascade.environments.software_engineering:AgentlessRepair",
 }
-
-# Further ones: they need rows, options or a judge, and pose nothing that a miniature is pretrained on.
+# Further ones: they need rows, options, a judge or several turns, and no miniature is pretrained on them.
 FURTHER = {
+    "bfcl": "kascade.environments.function_calls:FunctionCalls",
+    "competitive_coding_challenges": "kascade.environments.code:CompetitiveCoding",
     "demonstrations": "kascade.environments.demonstrations:Demonstrations",
     "equivalence_llm_judge": "kascade.environments.equivalence:EquivalenceJudge",
-    "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
     "lc_judge": "kascade.environments.equivalence:DocumentQuestions",
+    "math_with_code": "kascade.environments.python_tool:MathWithCode",
+    "ns_tools": "kascade.environments.python_tool:PythonTool",
+    "reasoning_gym": "kascade.environments.reasoning_gym:ReasoningGym",
+    "single_step_tool_use_with_argument_comparison": "kascade.environments.function_calls:SingleStepToolUse",
+    "ruler": "kascade.environments.ruler:Ruler",
+    "swe_agents": "kascade.environments.swe_agents:SweAgents",
+    "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
+    "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
 }
 
 

@@ -149,7 +149,8 @@ class CommandSandbox:
     def _accepted(self, isolation: Isolation) -> Isolation:
         confined = isolation.seccomp and (isolation.landlock or isolation.namespaces)
         if not confined and not self.allow_unconfined:
-            what = "; ".join(isolation.problems()) or "neither Landlock nor namespaces: files can be read"
+            missing = "seccomp" if not isolation.seccomp else "namespaces and no Landlock"
+            what = f"this host has no {missing}: commands could do as they like"
             remedy = f"use a kernel with seccomp and Landlock or user namespaces, or set {UNCONFINED}=1"
             raise UserError(Fault("sandbox", what, remedy=remedy))
         return isolation
@@ -255,9 +256,8 @@ def _order(sandbox: CommandSandbox, command: Command, namespaces: bool, scratch:
     inside = home if folder is None else INSIDE if namespaces else folder
     writable = ["/tmp", "/dev/shm", INSIDE] if namespaces else [tmp, *([folder] if folder else [])]
     environment = {**sandbox.environment, "HOME": home, "TMPDIR": home, **command.environment}
-    argv0 = shutil.which(command.argv[0], path=environment["PATH"]) or command.argv[0]
     return {
-        "argv": [argv0, *command.argv[1:]],
+        "argv": command.argv,
         "environment": environment,
         "folder": folder,
         "inside": inside,

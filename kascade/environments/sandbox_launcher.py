@@ -137,6 +137,7 @@ def _keep(order: dict[str, Any], uid: int, mapped: int, starting: int, files: Fi
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+        checked(libc.prctl(confinement.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the keeper")
         _become(order, starting, files)
     checked(libc.prctl(confinement.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the keeper")
     _new_root(order, order["shown"])
@@ -241,7 +242,7 @@ def _become(order: dict[str, Any], starting: int, files: Files) -> None:
         signals = order["namespaces"] or isolation.landlock >= 6 or os.geteuid() >= FIRST_UID
         confinement.install_filter(command_filter(isolation.machine, signals=signals))
     confinement.close_all_but({starting} | ({3} if files.extra is not None else set()))
-    os.execve(order["argv"][0], order["argv"], order["environment"])
+    os.execvpe(order["argv"][0], order["argv"], order["environment"])  # looked up by who runs it
 
 
 def _limit(order: dict[str, Any]) -> None:

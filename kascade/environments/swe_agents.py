@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
 from kascade.environments.checkout import Checkout, CheckoutError
 from kascade.environments.hidden_tests import program_of, suite_of
 from kascade.environments.repository import test_names
@@ -193,14 +193,14 @@ class AgentSession(Session):
         self._instance: Mapping[str, Any] = task.fields["instance"]
         self._options = Options.of(task.fields["options"])
         self._checkout = Checkout(self._instance["files"]) if "files" in self._instance else None
-        self._tools = task.tools
+        self._task = task
         self._num_calls = 0
         self._trouble: str | None = None
 
     def respond(self, answer: str) -> Turn | Grade:
         if self._checkout is None:
             return Grade.failed(_needs_image(self._instance))
-        calls = parse_tool_calls(final_answer(answer), self._tools)
+        calls = parse_tool_calls(visible_answer(self._task, answer), self._task.tools)
         results = []
         for call in calls:
             self._num_calls += 1

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
 from kascade.environments.workplace_office import Office
@@ -121,7 +121,7 @@ def grade_calls(task: Task, answers: Sequence[str]) -> list[Grade]:
     wanted = after(tables, parse_gold(task.fields["ground_truth"])).state()
     grades = []
     for answer in answers:
-        calls = parse_tool_calls(final_answer(answer), task.tools)
+        calls = parse_tool_calls(visible_answer(task, answer), task.tools)
         grades.append(_compared(after(tables, calls), wanted, len(calls)))
     return grades
 
@@ -137,13 +137,13 @@ class OfficeSession(Session):
     def __init__(self, task: Task) -> None:
         """Raises UserError when the task's tables are not there."""
         tables = tables_of(task)
-        self._tools = task.tools
+        self._task = task
         self._office = Office(tables)
         self._wanted = after(tables, parse_gold(task.fields["ground_truth"])).state()
         self._num_calls = 0
 
     def respond(self, answer: str) -> Turn | Grade:
-        calls = parse_tool_calls(final_answer(answer), self._tools)
+        calls = parse_tool_calls(visible_answer(self._task, answer), self._task.tools)
         if not calls:
             return self.stop()
         self._num_calls += len(calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from kascade.storage.files import write_text
 from kascade.storage.layout import RunLayout
 
 Phase = Literal["screen", "confirm"]
+RIGHT = 1 - 1e-6  # rewards from which on an answer counts as right
 
 
 class Score(BaseModel):
@@ -52,6 +54,20 @@ class Score(BaseModel):
     def mean(self) -> float:
         means = self.task_means()
         return float(np.mean(list(means.values()))) if means else float("nan")
+
+    def pass_at(self, k: int) -> float:
+        """pass@k: the chance that one of k answers is right (reward 1), the mean over tasks.
+
+        The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374), from n graded
+        answers of which c are right. Tasks with fewer than k graded answers are left out; NaN without any.
+        """
+        graded = [[r for r in rewards if r is not None] for rewards in self.rewards.values()]
+        chances = [
+            1 - comb(len(found) - sum(r >= RIGHT for r in found), k) / comb(len(found), k)
+            for found in graded
+            if len(found) >= k
+        ]
+        return float(np.mean(chances)) if chances else float("nan")
 
     @property
     def greedy_mean(self) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kascade.errors import Fault
 from kascade.models.long_context import long_context_faults
-from kascade.recipe.schema import MoE, Recipe
+from kascade.recipe.schema import MoE, Recipe, RolloutStage, Sampling
 
 WITH_EXPERT_BIAS = ("nemotron_h",)
 
@@ -32,6 +32,9 @@ def _stage_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
     for stage in recipe.stages:
         if stage.moe is not None:
             yield from _moe_faults(config, stage.moe, f"stages.{stage.name}.moe")
+            if stage.moe.routing_replay and recipe.model.rollout.engine != "native":
+                what = f"the engine {recipe.model.rollout.engine} does not record routing here"
+                yield Fault(f"stages.{stage.name}.moe.routing_replay", what, allowed="false")
         if stage.mtp is not None and not num_draft_steps(config):
             where, what = f"stages.{stage.name}.mtp", "the model has no multi-token-prediction head to train"
             yield Fault(where, what, remedy="leave it out (config: num_nextn_predict_layers)")
@@ -54,10 +57,26 @@ def _draft_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
             "drafting takes a model with a multi-token-prediction head of one step and no Mamba layer in it"
         )
         yield Fault(where, what, remedy="leave it out (config: num_nextn_predict_layers)")
+    if recipe.model.rollout.engine != "native":
+        what = f"the engine {recipe.model.rollout.engine} drafts by its own settings, not by this one"
+        yield Fault(where, what, remedy="leave out draft_tokens, or sample with the native engine")
     for stage in recipe.stages:
         if stage.moe is not None and stage.moe.routing_replay:
             what = f"stage {stage.name!r} replays routing, which drafted tokens do not record"
             yield Fault(where, what, remedy="leave out draft_tokens or moe.routing_replay")
+    for name, sampling in _samplings(recipe):
+        if sampling.thinking_budget is not None:
+            what = f"{name} has a thinking budget, whose end cannot be drafted"
+            yield Fault(where, what, remedy="leave out draft_tokens or thinking_budget")
+
+
+def _samplings(recipe: Recipe) -> Iterator[tuple[str, Sampling]]:
+    """How each stage that samples, and each benchmark, does it."""
+    for stage in recipe.stages:
+        if isinstance(stage, RolloutStage):
+            yield f"stage {stage.name!r}", stage.sampling
+    for benchmark in recipe.benchmarks:
+        yield f"benchmark {benchmark.name!r}", benchmark.sampling
 
 
 def has_experts(config: Mapping[str, Any]) -> bool:

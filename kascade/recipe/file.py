@@ -17,7 +17,7 @@ from kascade.recipe.schema import ModelPart, Name, Part, Recipe
 Overrides = dict[str, JsonValue]
 OVERRIDES_HELP = (
     "stage name: fields to change, or null to leave the stage out; `benchmarks`: the same by benchmark; "
-    "`guard`, `judge`, `tracking` and `cluster`: fields to change"
+    "`guard`, `judge`, `storage`, `tracking` and `cluster`: fields to change"
 )
 DATA_HELP = "environment: JSONL of NeMo-Gym rows in place of its tasks; or a folder of ENVIRONMENT.jsonl"
 
@@ -88,6 +88,7 @@ def _overrides_schema(definitions: dict[str, Any]) -> dict[str, Any]:
         "properties": {
             "guard": {"$ref": "#/$defs/GuardChanges"},
             "judge": {"$ref": "#/$defs/JudgeModelChanges"},
+            "storage": {"$ref": "#/$defs/StorageChanges"},
             "tracking": {"$ref": "#/$defs/TrackingChanges"},
             "cluster": {"$ref": "#/$defs/ClusterChanges"},
             "benchmarks": {"type": "object", "additionalProperties": benchmark},

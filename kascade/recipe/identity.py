@@ -37,7 +37,7 @@ def _file_digest(path: str, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_NOT_ROWS = {"path", "count", "levels", "options"}  # of a data source that reads rows
+_NOT_ROWS = {"path", "count", "levels"}  # of a data source that reads rows
 
 
 def data_digest(path: str) -> str:

@@ -9,7 +9,7 @@ from kascade.errors import Fault
 from kascade.recipe.checks import nearest
 from kascade.recipe.document import Node
 
-PARTS = ("guard", "judge", "tracking", "cluster")
+PARTS = ("guard", "judge", "storage", "tracking", "cluster")
 PLAIN_DIALS = {"name": "name", "description": "description", "seed": "seed", "threads": "threads"}
 RENAMED_DIALS = {"budget": "budget_cpu_hours"}
 

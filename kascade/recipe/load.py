@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 import kascade
 from kascade.errors import Fault, UserError
+from kascade.recipe.benchmark_presets import with_presets
 from kascade.recipe.checks import cross_problems, nearest
 from kascade.recipe.document import Node, from_value, parse_yaml
 from kascade.recipe.faults import place_of, problem_faults, show, validation_faults
@@ -166,14 +167,14 @@ def _complete(
     own_fields = [key for key in FullDials.model_fields if key in full.mapping]
     own = _checked(FullDials, Node({key: full.mapping[key] for key in own_fields}, full.place), faults)
     rest = {key: part for key, part in full.mapping.items() if key not in own_fields}
-    root = with_resolved_paths(Node(rest, full.place), folder)
+    root = with_resolved_paths(with_presets(Node(rest, full.place), faults), folder)
     scale = next((layer["scale"] for layer, _ in [*layers, (own, folder)] if "scale" in layer), None)
     if scale is not None and scale.value is not None:
         root = _apply_scale(root, scale, own.get("scales"), folder, faults)
     root = apply_layer(root, own, folder, faults)
     for layer, seen_from in reversed(layers):
         root = apply_layer(root, layer, seen_from, faults)
-    return root
+    return with_presets(root, faults)  # overrides may name one, too
 
 
 def _apply_scale(root: Node, scale: Node, scales: Node | None, folder: Path, faults: list[Fault]) -> Node:

@@ -149,7 +149,8 @@ def _edges(recipe: Recipe) -> Iterator[Edge]:
 
 
 def _screen_answers(recipe: Recipe) -> int:
-    return sum(benchmark.tasks for benchmark in recipe.benchmarks) * recipe.guard.screen_samples
+    screen = recipe.guard.screen_samples
+    return sum(benchmark.tasks * (benchmark.samples or screen) for benchmark in recipe.benchmarks)
 
 
 def _worst_case(recipe: Recipe) -> WorstCase:

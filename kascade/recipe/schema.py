@@ -89,13 +89,23 @@ __all__ = [
 
 
 class Benchmark(Part):
-    """An environment, a fixed task set and a sampling rule."""
+    """An environment, a fixed task set and a sampling rule.
+
+    A recipe file may name a `preset` and leave out what it says: `recipe.benchmark_presets` fills that in.
+    """
 
     name: Name
+    preset: str | None = Field(None, description="a published benchmark whose protocol fills in the rest")
     source: DataSource
     tasks: PositiveInt = Field(200, description="how many tasks of the test split")
     sampling: Sampling = Sampling()
+    samples: PositiveInt | None = Field(
+        None, description="answers a task in the screen (avg@k); None: guard.screen_samples"
+    )
     greedy: bool = Field(False, description="also one greedy answer a task, for the report")
+    keep_every: PositiveInt = Field(
+        256, description="tasks whose answers are drawn, graded and kept at a time; an exam resumes there"
+    )
 
 
 class Recovery(Part):
@@ -181,7 +191,7 @@ class Storage(Part):
     """Where checkpoints lie. None: the run's folder (or KASCADE_CHECKPOINTS when set)."""
 
     checkpoints: str | None = Field(
-        None, pattern=r"^(s3|file)://\S+$", description="s3://BUCKET/FOLDER or file:///FOLDER"
+        None, pattern=r"^(s3://[^/@\s]+|file://)\S*$", description="s3://BUCKET/FOLDER or file:///FOLDER"
     )
 
 

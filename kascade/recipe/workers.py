@@ -1,6 +1,7 @@
 """Who trains and who samples, where one process is not enough.
 
-Source: [S3] Nemotron 3 Super (arXiv 2604.12374).
+Sources: [S3] Nemotron 3 Super (arXiv 2604.12374), [N3] Nemotron 3 Nano (arXiv 2512.20848), [RL] NeMo-RL,
+whose truncation rules and bounds these are.
 """
 
 from __future__ import annotations

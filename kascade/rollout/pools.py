@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,12 +45,17 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
 
 def configured(source: DataSource) -> Environment:
     """The source's environment with its options. Raises UserError for one that it does not have."""
-    environment = get_environment(source.environment)
     try:
-        return environment.with_options(source.options)
+        return _configured(get_environment(source.environment), json.dumps(source.options, sort_keys=True))
     except ValueError as error:
         where, _, what = str(error).partition(": ")
         raise UserError(Fault(f"source {source.environment!r} {where}", what)) from error
+
+
+@lru_cache(maxsize=64)
+def _configured(environment: Environment, options: str) -> Environment:
+    """One instance for the same options, so that rows are read once."""
+    return environment.with_options(json.loads(options))
 
 
 @dataclass(frozen=True)

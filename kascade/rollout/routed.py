@@ -1,129 +1,84 @@
 """Sampling that remembers which experts were used, so that the trainer can use the same ones.
 
-Runs the model's own modules (the lean decoders route by themselves); prompts are computed once for all their
-samples. See `kascade.models.routing`.
+Runs the model's own modules, because the lean decoders route by themselves. See `kascade.models.routing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kascade.models.routing import RoutingRecorder, record_routing
 from kascade.rollout.decoder import CacheDecoder
-from kascade.rollout.sampling import draw, stream_key, uniforms
-from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
+from kascade.rollout.ending import Ending
+from kascade.rollout.native import NativeEngine
+from kascade.rollout.rows import Record, Rows
+from kascade.rollout.types import Prompt, Sample, SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-@dataclass(slots=True)
-class _Row:
-    """A sample in the making: its random stream, what was drawn, and the experts of every token computed."""
+class _RoutedDecoder(CacheDecoder):
+    """`CacheDecoder` that keeps the experts of its last forward, [t, L, K] for each row of logits."""
 
-    key: np.uint64
-    prompt: int
-    sample: int
-    routing: list[Tensor]
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        self.recorder: RoutingRecorder | None = None
+        self.used: list[Tensor] = []
+
+    def admit(self, prompts: Sequence[Sequence[int]], copies: Sequence[int]) -> Tensor:
+        logits = super().admit(prompts, copies)
+        parts = zip(torch.chunk(self._taken(), len(prompts)), prompts, copies, strict=True)
+        self.used = [part[len(part) - len(prompt) :] for part, prompt, n in parts for _ in range(n)]
+        return logits
+
+    def step(self, tokens: Tensor) -> Tensor:
+        logits = super().step(tokens)
+        self.used = list(torch.split(self._taken(), 1))
+        return logits
+
+    def _taken(self) -> Tensor:
+        if self.recorder is None:
+            raise RuntimeError("nothing records the routing")
+        return self.recorder.take().cpu()
 
 
-class RoutedEngine:
-    """Draws what the native engine draws, prompts of one length at a time, with `Sample.routing`."""
+class RoutedEngine(NativeEngine):
+    """The native engine, with `Sample.routing`; slower, because no lean decoder serves it."""
 
-    def __init__(self, model: PreTrainedModel, *, end_ids: Sequence[int], max_batch_rows: int = 256) -> None:
-        self._model = model
-        self._end_ids = frozenset(end_ids)
-        self._max_rows = max_batch_rows
-        self._decoder = CacheDecoder(model)
-        self._version = 0
+    def __init__(self, model: PreTrainedModel, **settings: Any) -> None:
+        """settings: as `NativeEngine`, without a decoder."""
+        self._routed = _RoutedDecoder(model)
+        self._used: dict[int, list[Tensor]] = defaultdict(list)
+        super().__init__(model, decoder=self._routed, **settings)
 
-    def load_weights(self, version: int) -> None:
-        """What is sampled from now on carries `version`."""
-        self._version = version
-
-    @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
-        """For each prompt, its samples in order. Raises ValueError for an empty prompt or a dense model."""
-        if any(not prompt.token_ids for prompt in prompts):
-            raise ValueError("a prompt has no tokens")
-        training = self._model.training
-        self._model.eval()
-        done: dict[tuple[int, int], Sample] = {}
-        try:
-            for batch in self._batches(prompts):
-                with record_routing(self._model) as recorder:
-                    self._sample_batch(prompts, batch, params, recorder, done)
-        finally:
-            self._decoder.start(0)
-            self._model.train(training)
-        return [[done[i, k] for k in range(prompt.num_samples)] for i, prompt in enumerate(prompts)]
+        """As `NativeEngine.sample`. Raises ValueError for a model without known routers, too."""
+        with record_routing(self._model) as recorder:
+            self._routed.recorder = recorder
+            self._used.clear()
+            try:
+                groups = super().sample(prompts, params)
+                numbers = iter(range(sum(map(len, groups))))
+                return [
+                    [replace(sample, routing=torch.cat(self._used[next(numbers)])) for sample in group]
+                    for group in groups
+                ]
+            finally:
+                self._routed.recorder, self._routed.used = None, []
+                self._used.clear()
 
-    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-        """Prompts of one length, at most `max_batch_rows` samples of them (but at least one prompt)."""
-        batch: list[int] = []
-        rows = 0
-        for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].token_ids), i)):
-            fits = rows + prompts[i].num_samples <= self._max_rows
-            if batch and (not fits or len(prompts[i].token_ids) != len(prompts[batch[0]].token_ids)):
-                yield batch
-                batch, rows = [], 0
-            batch.append(i)
-            rows += prompts[i].num_samples
-        if batch:
-            yield batch
-
-    def _sample_batch(
-        self,
-        prompts: Sequence[Prompt],
-        batch: Sequence[int],
-        params: SamplingParams,
-        recorder: RoutingRecorder,
-        done: dict[tuple[int, int], Sample],
+    def _draw(  # noqa: PLR0917 - as in the engine
+        self, rows: Rows, news: slice, logits: Tensor, params: SamplingParams, ending: Ending, record: Record
     ) -> None:
-        copies = [prompts[i].num_samples for i in batch]
-        self._decoder.start(sum(copies))
-        logits = self._decoder.admit([prompts[i].token_ids for i in batch], copies)
-        seen = torch.chunk(recorder.take(), len(batch))
-        rows = [
-            _Row(np.uint64(stream_key(prompts[i].seed, k)), i, k, [seen[number]])
-            for number, i in enumerate(batch)
-            for k in range(prompts[i].num_samples)
-        ]
-        while rows:
-            _draw(rows, logits, params)
-            alive = [n for n, row in enumerate(rows) if not self._finish(row, params, done)]
-            if len(alive) < len(rows):
-                rows = [rows[n] for n in alive]
-                self._decoder.retain(alive)
-            if rows:
-                last = torch.tensor([row.tokens[-1] for row in rows], device=self._model.device)
-                logits = self._decoder.step(last)
-                for row, experts in zip(rows, recorder.take(), strict=True):
-                    row.routing.append(experts[None])
-
-    def _finish(self, row: _Row, params: SamplingParams, done: dict[tuple[int, int], Sample]) -> bool:
-        """Whether the row is finished; then it is in `done`."""
-        stopped = row.tokens[-1] in self._end_ids
-        if not stopped and len(row.tokens) < params.max_new_tokens:
-            return False
-        reason: FinishReason = "stop" if stopped else "length"
-        tokens, logprobs, routing = tuple(row.tokens), tuple(row.logprobs), torch.cat(row.routing).cpu()
-        done[row.prompt, row.sample] = Sample(tokens, logprobs, reason, self._version, routing=routing)
-        return True
-
-
-def _draw(rows: Sequence[_Row], logits: Tensor, params: SamplingParams) -> None:
-    positions = np.array([len(row.tokens) for row in rows], dtype=np.uint64)
-    uniform = torch.from_numpy(uniforms(np.array([row.key for row in rows]), positions)).to(logits.device)
-    tokens, logprobs = draw(logits, uniform, params)
-    for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-        row.tokens.append(token)
-        row.logprobs.append(logprob)
+        own = zip(rows.answers[news].tolist(), rows.finished[news].tolist(), self._routed.used, strict=True)
+        for number, finished, used in own:
+            if not finished:
+                self._used[number].append(used)
+        super()._draw(rows, news, logits, params, ending, record)

@@ -9,7 +9,7 @@ sampling gives the very tokens of plain greedy sampling.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kascade.models.checksum import weights_checksum
 from kascade.models.mtp import mtp_head
+from kascade.rollout.ending import Ending
 from kascade.rollout.rollback import RollbackCache
 from kascade.rollout.sampling import restrict, stream_key, uniforms
 from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Uniform = Callable[[], float]
+ONE_ROW = np.zeros(1, dtype=np.int64)  # number of the only answer that an `Ending` watches here
 
 
 class Drafter(Protocol):
@@ -137,15 +139,17 @@ class SpeculativeEngine:
         end_ids: Sequence[int],
         draft_tokens: int,
         drafter: Drafter | None = None,
+        decode: Callable[[Sequence[int]], str] | None = None,
     ) -> None:
-        """draft_tokens: proposed a round. drafter None: the model's multi-token-prediction head.
+        """draft_tokens: proposed a round. drafter None: the model's multi-token-prediction head. decode: text
+        of tokens, for stop texts.
 
         Raises ValueError when draft_tokens is not positive or the model cannot draft.
         """
         if draft_tokens < 1:
             raise ValueError(f"draft_tokens must be positive, not {draft_tokens}")
         self._model: Any = model
-        self._end_ids = frozenset(end_ids)
+        self._end_ids, self._decode = tuple(end_ids), decode
         self._draft_tokens = draft_tokens
         self._drafter: Drafter = drafter or MTPDrafter(model)
         self._version = 0
@@ -159,43 +163,52 @@ class SpeculativeEngine:
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
-        """For each prompt, its samples in order. Raises ValueError for an empty prompt."""
+        """For each prompt, its answers in order, a greedy one first.
+
+        Raises ValueError for an empty prompt, and for a thinking budget: what is put in place of drawn tokens
+        cannot be drafted.
+        """
         if any(not prompt.token_ids for prompt in prompts):
             raise ValueError("a prompt has no tokens")
+        if params.thinking_budget is not None:
+            raise ValueError("drafted answers take no thinking budget")
         training = self._model.training
         self._model.eval()
         try:
-            return [self._sample(prompt, params) for prompt in prompts]
+            return [self._answers(prompt, params) for prompt in prompts]
         finally:
             self._model.train(training)
 
-    def _sample(self, prompt: Prompt, params: SamplingParams) -> list[Sample]:
+    def _answers(self, prompt: Prompt, params: SamplingParams) -> list[Sample]:
         ids = torch.tensor([list(prompt.token_ids)], device=self._model.device)
         output = self._model.base_model(input_ids=ids, use_cache=True)
         cache = RollbackCache(self._model, output.past_key_values)
         hidden: Tensor = output.last_hidden_state
         self._drafter.begin(ids, hidden)
-        rows = [
-            _Row(self._model, params, cache.copy(), self._drafter.copy(), _stream(prompt.seed, sample))
-            for sample in range(prompt.num_samples)
-        ]
-        return [self._finish(row, hidden[:, -1:], params) for row in rows]
+        samples = []
+        for number in range(prompt.num_answers):
+            greedy = prompt.greedy and number == 0
+            how = replace(params, temperature=0) if greedy else params
+            uniform = _stream(prompt.seed, number - prompt.greedy)
+            row = _Row(self._model, how, cache.copy(), self._drafter.copy(), uniform)
+            samples.append(self._finish(row, hidden[:, -1:], params))
+        return samples
 
     def _finish(self, row: _Row, hidden: Tensor, params: SamplingParams) -> Sample:
+        ending = Ending(params, self._end_ids, (), self._decode)
         tokens, logprobs = row.first(hidden)
-        fresh, states = list(tokens), hidden
-        while (length := self._end_of(tokens, params)) is None:
+        fresh, states, checked = list(tokens), hidden, 0
+        while True:
+            for position in range(checked, min(len(tokens), params.max_new_tokens)):
+                stopped = bool(ending.stopped(ONE_ROW, np.array([position]), np.array([tokens[position]]))[0])
+                if stopped or position + 1 == params.max_new_tokens:
+                    kept = position + 1
+                    reason: FinishReason = "stop" if stopped else "length"
+                    return Sample(tuple(tokens[:kept]), tuple(logprobs[:kept]), reason, self._version)
+            checked = len(tokens)
             fresh, fresh_logprobs, states = row.round(fresh, states, self._draft_tokens, tokens[-1])
             self.stats.add(self._draft_tokens, len(fresh) - 1, len(fresh))
             tokens, logprobs = tokens + fresh, logprobs + fresh_logprobs
-        reason: FinishReason = "stop" if tokens[length - 1] in self._end_ids else "length"
-        return Sample(tuple(tokens[:length]), tuple(logprobs[:length]), reason, self._version)
-
-    def _end_of(self, tokens: Sequence[int], params: SamplingParams) -> int | None:
-        """How many of the tokens belong to the answer; None while it goes on."""
-        ends = (i + 1 for i, token in enumerate(tokens) if token in self._end_ids)
-        length = min(next(ends, len(tokens) + 1), params.max_new_tokens)
-        return length if length <= len(tokens) else None
 
 
 class _Row:

@@ -7,6 +7,7 @@ which works in one process or many; the folder is written anew for each version.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -50,19 +51,24 @@ class VLLMEngine:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         save: Callable[[Path], None],
         *,
         settings: VLLMSettings,
         end_ids: Sequence[int],
         think_end_ids: Sequence[int] = (),
     ) -> None:
-        """folder: where weights travel through; save: writes model and tokenizer to it, as now in training.
+        """folder: where weights travel through, None: one of its own, removed with it. save: writes model and
+        tokenizer to a folder, as they are now in training.
 
         Raises UserError when vllm is not installed.
         """
         self._vllm: Any = import_vllm()
-        self._folder, self._save, self._settings = folder, save, settings
+        if folder is None:
+            self._own = tempfile.TemporaryDirectory(prefix="kascade-vllm-")
+            folder = Path(self._own.name)
+        self._folder = folder
+        self._save, self._settings = save, settings
         self._end_ids, self._think_end_ids = list(end_ids), list(think_end_ids)
         self._llm: Any = None
         self._version = 0

@@ -23,8 +23,7 @@ from kascade.learning.trainer import Trainer
 from kascade.models.checksum import weights_checksum
 from kascade.models.load import load_model, load_tokenizer
 from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
-from kascade.rollout.engines import make_engine
-from kascade.rollout.routed import RoutedEngine
+from kascade.rollout.engines import make_drafting_engine, make_engine, make_routed_engine
 from kascade.rollout.speculative import SpeculativeEngine
 from kascade.rollout.types import HoldsWeights, RolloutEngine
 from kascade.storage.progress import Progress
@@ -59,8 +58,7 @@ class Policy:
             tokenizer.chat_template = template(part.chat_template)
         policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
         if part.draft_tokens is not None:
-            ends = policy.chat.end_ids
-            policy.use_engine(SpeculativeEngine(model, end_ids=ends, draft_tokens=part.draft_tokens))
+            policy.use_engine(make_drafting_engine(model, tokenizer, policy.chat, part.draft_tokens))
         return policy
 
     @classmethod
@@ -196,7 +194,7 @@ def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
         _refuse_alone_only(part)
         return ShardedTrainer(policy.model, part.optimizer, **common)
     if part.moe is not None and part.moe.routing_replay and not isinstance(part, SFTStage):
-        policy.use_engine(RoutedEngine(policy.model, end_ids=policy.chat.end_ids))
+        policy.use_engine(make_routed_engine(policy.model, policy.tokenizer, policy.chat))
     return ModelTrainer(policy.model, part.optimizer, **common, moe=part.moe, mtp=part.mtp)
 
 

@@ -7,6 +7,7 @@
     training/ID/             metrics.jsonl (the curves), state/ (what resume needs)
     scores/DIGEST/NAME.PHASE-ROUND.json    one benchmark on one checkpoint, kept per task
     samples/DIGEST/NAME.jsonl              some answers with their rewards
+    answers/DIGEST/NAME.PHASE-ROUND.jsonl  every answer of an exam with its grade, task by task
     judge/                   what a judge was asked and said: transcript.jsonl, cache/
     verdicts/ID.json         the guard's word on checkpoint ID
     outcomes/STAGE-KEY.json  what the stage ended with: the accepted checkpoint and why
@@ -79,6 +80,9 @@ class RunLayout:
     @property
     def judge(self) -> Path:
         return self.root / "judge"
+
+    def answers(self, digest: str, benchmark: str, phase: str, draw: int) -> Path:
+        return self.root / "answers" / digest[:16] / f"{benchmark}.{phase}-{draw}.jsonl"
 
     def verdict(self, checkpoint_id: str) -> Path:
         return self.root / "verdicts" / f"{checkpoint_id}.json"

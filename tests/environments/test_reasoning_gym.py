@@ -46,7 +46,7 @@ def reward(task: Task, answer: str) -> float:
     ],
 )
 def test_gold_answers_pass_and_others_fail(dataset: str) -> None:
-    for task in tasks(dataset):
+    for task in tasks(dataset, 4, (0.0, 0.5)):
         assert reward(task, f"hm</think>So <answer>{task.fields['answer']}</answer>") >= 0.99
         assert reward(task, "") == 0
         assert reward(task, "<answer>banana</answer>") < 0.1
@@ -109,7 +109,7 @@ ATTACKS = (
 @pytest.mark.parametrize("name", sorted(LITERAL_ANSWERS | EXPRESSION_ANSWERS))
 @pytest.mark.timeout(60)
 def test_an_answer_is_never_run(name: str, tmp_path: Path) -> None:
-    (task,) = tasks(name, 1)
+    (task,) = tasks(name, 1, (0.0, 0.2))
     mark = tmp_path / "mark"
     for attack in ATTACKS:
         assert reward(task, f"<answer>{attack.format(mark)}</answer>") < 0.1
@@ -149,7 +149,7 @@ def test_what_is_admitted_can_be_worked_out(text: str) -> None:
     if is_plain_expression(text):
         assert not re.search(r"\*\*\s*\d+\s*\*\*", text)
         assert "." not in re.sub(r"\d\.\d", "", text)
-        for task in tasks("countdown", 1):
+        for task in tasks("countdown", 1, (0.0, 0.0)):
             assert 0 <= reward(task, f"<answer>{text}</answer>") <= 1
 
 

@@ -11,7 +11,7 @@ from tiny_architectures import nemotron_h_config, qwen3_config, qwen3_moe_config
 
 from kascade.models.fit import fit_faults
 from kascade.recipe.load import load_recipe
-from kascade.recipe.schema import MTP, LongContext, MoE, Recipe
+from kascade.recipe.schema import MTP, LongContext, MoE, Recipe, Rollout
 
 
 def asking(moe: MoE | None = None, mtp: MTP | None = None, **model: Any) -> Recipe:
@@ -62,3 +62,17 @@ def test_a_recurrent_head_cannot_draft(tmp_path: Path, pattern: list[str]) -> No
     config = {"model_type": "nemotron_h", "num_nextn_predict_layers": 1, "mtp_layers_block_type": pattern}
     (fault,) = fit_faults(folder_of(tmp_path, config), asking(draft_tokens=1))
     assert fault.where == "model.draft_tokens"
+
+
+def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, nemotron_h_config(num_nextn_predict_layers=1).to_dict())
+    recipe = asking(MoE(routing_replay=True), draft_tokens=2, rollout=Rollout(engine="vllm"))
+    exam = recipe.benchmarks[0]
+    thoughtful = exam.model_copy(update={"sampling": exam.sampling.model_copy(update={"thinking_budget": 9})})
+    recipe = recipe.model_copy(update={"benchmarks": (thoughtful, *recipe.benchmarks[1:])})
+    reasons = [fault.what for fault in fit_faults(folder, recipe)]
+    assert len(reasons) == 4
+    for reason, word in zip(
+        reasons, ("record routing", "by its own", "replays", "thinking budget"), strict=True
+    ):
+        assert word in reason

@@ -34,7 +34,10 @@ class Refused(Exception):
 
 @dataclass
 class Kubeflow:
-    """The server's state. token: the one it takes; calls: (method, path) of every request."""
+    """The server's state. token: the one it takes; calls: (method, path) of every request.
+
+    fail: statuses of the next answers; next_story: what happens to runs that are created, look by look.
+    """
 
     token: str = "a-token"
     pipelines: list[Json] = field(default_factory=list)
@@ -44,6 +47,7 @@ class Kubeflow:
     recurring: list[Json] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     fail: list[int] = field(default_factory=list)
+    next_story: list[Json] = field(default_factory=list)
     ticks: int = 0
 
     def now(self) -> str:
@@ -133,7 +137,8 @@ class Kubeflow:
         known = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
         if extra := set(wanted["runtime_config"].get("parameters", {})) - set(known):
             raise Refused(400, f"unknown parameters {sorted(extra)}")
-        return self._add(self.runs, "run_id", {**wanted, "state": "PENDING"})
+        made = {**wanted, "state": "PENDING", "story": list(self.next_story)}
+        return {key: value for key, value in self._add(self.runs, "run_id", made).items() if key != "story"}
 
     def get_run(self, run_id: str, **_: Any) -> Json:
         run = self.one(self.runs, "run_id", run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -205,6 +206,22 @@ def test_seeds_stops_and_limits() -> None:
         assert sample.finish_reason == "stop" or len(sample.token_ids) == 12
         assert sample.weights_version == 7 and len(sample.logprobs) == len(sample.token_ids)
     assert {s.finish_reason for s in samples} == {"stop", "length"}
+
+
+def test_greedy_answers_come_first_and_texts_stop() -> None:
+    model, prompt = hybrid(), Prompt((5, 6, 7), 2, seed=1, greedy=True)
+    engine = SpeculativeEngine(model, end_ids=[], draft_tokens=2, decode=lambda ids: "".join(map(chr, ids)))
+    native = NativeEngine(model, end_ids=[]).sample([prompt], SamplingParams(12))
+    (answers,) = engine.sample([prompt], SamplingParams(12))
+    assert answers[0].token_ids == native[0][0].token_ids
+    assert answers[1:] == engine.sample([replace(prompt, greedy=False)], SamplingParams(12))[0]
+    middle = answers[1].token_ids[5]
+    (stopped,) = engine.sample([prompt], SamplingParams(12, stop_texts=(chr(middle),)))
+    first = answers[1].token_ids.index(middle)
+    assert stopped[1].token_ids == answers[1].token_ids[: first + 1]
+    assert stopped[1].finish_reason == "stop"
+    with pytest.raises(ValueError, match="thinking budget"):
+        engine.sample([prompt], SamplingParams(12, thinking_budget=3))
 
 
 def test_what_cannot_draft_is_refused() -> None:

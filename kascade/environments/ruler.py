@@ -1,0 +1,156 @@
+"""Long contexts of any length in tokens: RULER's kinds of tasks, graph walks, and RULER's own rows."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.haystacks import KINDS, Haystack
+from kascade.environments.rows import row_messages
+
+ASK = 'End with one line "Final Answer: [...]" that lists what is asked for, separated by commas.'
+LISTED = re.compile(r"Final Answer:\s*\[(.*?)\]\s*$", re.IGNORECASE)
+OPTIONS = ("kinds", "length", "shortest", "tokens_per_word", "tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is generated.
+
+    kinds: of `haystacks.KINDS`. length, shortest: tokens of the prompt at level 1 and 0. tokenizer: a
+    tokenizer.json, or its folder, that counts them exactly; without one words are counted, at
+    tokens_per_word each (1.5: these texts in common tokenizers, with a margin).
+    """
+
+    kinds: tuple[str, ...] = tuple(KINDS)
+    length: int = 4096
+    shortest: int = 512
+    tokens_per_word: float = 1.5
+    tokenizer: str | None = None
+
+
+class Ruler(Environment):
+    """Something to find in a long text; the values must be listed, all of them and no others."""
+
+    name = "ruler"
+    domain = "long_context"
+
+    def __init__(self, shape: Shape = Shape()) -> None:
+        self.shape = shape
+
+    def with_options(self, options: Mapping[str, Any]) -> Ruler:
+        """Options: the fields of `Shape`. Raises ValueError."""
+        if unknown := [name for name in options if name not in OPTIONS]:
+            raise ValueError(f"{unknown[0]}: there is no such option; there are {', '.join(OPTIONS)}")
+        given = dict(options)
+        if "kinds" in given:
+            given["kinds"] = tuple([given["kinds"]] if isinstance(given["kinds"], str) else given["kinds"])
+            if wrong := [kind for kind in given["kinds"] if kind not in KINDS] or not given["kinds"]:
+                raise ValueError(f"kinds: {wrong or 'none'} is not of {', '.join(KINDS)}")
+        given.setdefault("shortest", min(Shape().shortest, int(given.get("length", Shape().length))))
+        shape = Shape(**given)
+        if not 0 < shape.shortest <= shape.length or shape.tokens_per_word <= 0:
+            raise ValueError("length: shortest and length must be positive, and shortest not above length")
+        if shape.tokenizer is not None:
+            _counter(shape)  # tells at once when it is not there
+        return Ruler(shape)
+
+    def pose(self, rng: random.Random, level: float) -> Task:
+        kind, seed = rng.choice(self.shape.kinds), rng.getrandbits(64)
+        tokens = round(self.shape.shortest + level * (self.shape.length - self.shape.shortest))
+        found = fitted(kind, seed, tokens, _counter(self.shape))
+        return Task(
+            environment=self.name,
+            domain=self.domain,
+            messages=(Message(role="user", content=_prompt(found)),),
+            fields={"expected_values": list(found.expected), "metric": "f1", "problem_type": kind},
+            reference=f"Final Answer: [{', '.join(found.expected)}]",
+        )
+
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        """A row with `expected_values`; `metric`: all (RULER's share of texts found), any (its QA), f1."""
+        expected = row.get("expected_values")
+        if not isinstance(expected, list) or not expected:
+            raise ValueError("expected_values: a non-empty list of texts is needed")
+        metric = row.get("metric") or ("any" if str(row.get("task", "")).startswith("qa") else "all")
+        if metric not in METRICS:
+            raise ValueError(f"metric: {metric!r} is not one of {', '.join(METRICS)}")
+        fields = {"expected_values": [str(one) for one in expected], "metric": metric}
+        return Task(self.name, self.domain, row_messages(row), fields)
+
+    def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
+        score = METRICS[task.fields["metric"]]
+        expected = list(task.fields["expected_values"])
+        return [Grade(score(expected, final_answer(answer))) for answer in answers]
+
+
+def fitted(kind: str, seed: int, tokens: int, count: Callable[[str], int]) -> Haystack:
+    """The largest haystack whose prompt has at most `tokens` tokens (or the smallest there is)."""
+
+    def made(size: int) -> Haystack:
+        return KINDS[kind](random.Random(f"{kind}/{seed}"), size)
+
+    def fits(size: int) -> bool:
+        return count(_prompt(made(size))) <= tokens
+
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return made(low)
+
+
+def _prompt(found: Haystack) -> str:
+    return f"{found.text}\n\n{found.question}\n{ASK}"
+
+
+@cache
+def _counter(shape: Shape) -> Callable[[str], int]:
+    if shape.tokenizer is None:
+        return lambda text: round(len(text.split()) * shape.tokens_per_word)
+    from tokenizers import Tokenizer
+
+    path = Path(shape.tokenizer)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"tokenizer: there is no {file}")
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def listed_f1(expected: Sequence[str], answer: str) -> float:
+    """F1 of the values on the last line, which must be the list; an empty list answers an empty set."""
+    lines = [line for line in answer.splitlines() if line.strip()]
+    match = LISTED.search(lines[-1]) if lines else None
+    if match is None:
+        return 0.0
+    given = {value.strip().strip("\"'").casefold() for value in match[1].split(",")} - {""}
+    wanted = {value.casefold() for value in expected}
+    if not given and not wanted:
+        return 1.0
+    return 2 * len(given & wanted) / (len(given) + len(wanted))
+
+
+def share_found(expected: Sequence[str], answer: str) -> float:
+    """RULER's string_match_all: the share of the expected texts that the answer holds."""
+    return sum(one.casefold() in answer.casefold() for one in expected) / len(expected)
+
+
+def any_found(expected: Sequence[str], answer: str) -> float:
+    """RULER's string_match_part, for questions with several right answers."""
+    return float(any(one.casefold() in answer.casefold() for one in expected))
+
+
+METRICS: dict[str, Callable[[Sequence[str], str], float]] = {
+    "f1": listed_f1,
+    "all": share_found,
+    "any": any_found,
+}

@@ -1,0 +1,78 @@
+"""The notebooks run without a person: on run folders, and against a cluster's API."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in ("tracking", "pipelines"):
+    sys.path.append(str(ROOT / "tests" / folder))
+
+from example_run import BASE, SFT, ExampleRun, recipe  # noqa: E402
+from kubeflow_stub import Kubeflow, serving  # noqa: E402
+
+from kascade.recipe.schema import Tracking  # noqa: E402
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_no_outputs_and_no_paths_of_a_machine_are_committed() -> None:
+    assert len(NOTEBOOKS) == 3
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+        assert sum("parameters" in cell["metadata"].get("tags", ()) for cell in code) == 1
+
+
+def execute(name: str, out: Path, **parameters: Any) -> str:
+    """Everything that the notebook printed."""
+    import papermill
+
+    path = next(path for path in NOTEBOOKS if path.name.startswith(name))
+    done = papermill.execute_notebook(
+        str(path), str(out), parameters, progress_bar=False, cwd=str(out.parent)
+    )
+    outputs = [output for cell in done.cells for output in cell.get("outputs", ())]
+    assert name == "1" or any("image/png" in output.get("data", {}) for output in outputs)
+    return "".join(output.get("text", "") for output in outputs)
+
+
+def finished_run(folder: Path, recovered: float) -> Path:
+    tracked = recipe(("sft", "if_rl")).model_copy(update={"tracking": Tracking()})
+    run = ExampleRun(folder, tracked, tasks=60)
+    run.base(BASE)
+    run.stage("sft", SFT)
+    run.stage("if_rl", {"ifeval": 0.95, "mcqa": 0.1}, recoveries=({"mcqa": recovered},))
+    return folder
+
+
+@pytest.mark.slow
+def test_an_experiment_is_submitted_to_a_cluster_and_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow = Kubeflow(next_story=[{"state": "RUNNING"}, {"state": "SUCCEEDED"}])
+    monkeypatch.setenv("KASCADE_KFP_TOKEN", kubeflow.token)
+    with serving(kubeflow) as host:
+        said = execute("1", tmp_path / "1.ipynb", HOST=host, PIPELINE="experiment", EVERY_S=0.1)
+    assert f"{host}/#/runs/details/" in said
+    assert "succeeded" in said
+    assert [one["display_name"] for one in kubeflow.pipelines] == ["experiment"]
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared_and_a_regression_is_shown(tmp_path: Path) -> None:
+    runs = {"weak": finished_run(tmp_path / "weak", 0.3), "strong": finished_run(tmp_path / "strong", 0.5)}
+    said = execute("2", tmp_path / "2.ipynb", RUNS={label: str(path) for label, path in runs.items()})
+    rows = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
+    assert rows["benchmark"][1:] == ["weak", "strong", "difference"]
+    assert "mcqa" in rows
+    said = execute("3", tmp_path / "3.ipynb", RUN=str(runs["strong"]))
+    assert "mcqa fell from" in said
+    assert "outcome: recovered" in said
+    assert "recover-1" in said

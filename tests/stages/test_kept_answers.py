@@ -1,0 +1,87 @@
+"""Exams keep every answer: interrupted they go on, and they can be graded again without sampling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_cascade import SayA, make_run, stage
+from typer.testing import CliRunner
+
+from kascade.cli import app
+from kascade.environments.base import Grade, Task
+from kascade.guard.scores import Score, read_score
+from kascade.stages import exams, steps
+from kascade.stages.answers import read_answers
+from kascade.stages.job import Policy
+from kascade.storage.checkpoint import CheckpointRef
+from kascade.storage.layout import RunLayout
+
+
+def evaluated(folder: Path) -> tuple[RunLayout, str]:
+    layout = make_run(folder, stage("sft", "sft", "say_a"))
+    recipe = json.loads(layout.resolved_recipe.read_text())
+    for benchmark in recipe["benchmarks"]:
+        benchmark["keep_every"] = 15
+    layout.resolved_recipe.write_text(json.dumps(recipe))
+    base = steps.preflight(str(layout.root))
+    steps.evaluate(str(layout.root), "base", base, base)
+    return layout, base
+
+
+def test_an_exam_goes_on_where_it_was_killed_and_is_graded_again_without_sampling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, base = evaluated(tmp_path)
+    digest = CheckpointRef.parse(base).digest
+    path = layout.answers(digest, "say_a", "screen", 0)
+    score = read_score(layout, digest, "say_a", "screen")
+    assert score is not None
+    assert len(read_answers(path)) == 80  # 40 tasks, drawn and greedy
+
+    # killed in the middle of the second chunk: the score is not there, the last line is torn
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:30]) + lines[30][:20])
+    layout.score(digest, "say_a", "screen", 0).unlink()
+    asked: list[int] = []
+    real = exams.answer_with_greedy
+
+    def counted(policy: Policy, tasks: list[Task], *arguments: Any, **more: Any) -> Any:
+        asked.append(len(tasks))
+        return real(policy, tasks, *arguments, **more)
+
+    monkeypatch.setattr(exams, "answer_with_greedy", counted)
+    steps.evaluate(str(layout.root), "base", base, base)
+    assert asked == [15, 10]
+    assert read_score(layout, digest, "say_a", "screen") == score
+    assert path.read_bytes() == whole
+
+    # another grader: half the reward, and the same answers
+    monkeypatch.setattr(SayA, "_grade", lambda self, answer: Grade(answer.split().count("a") / 8))
+    monkeypatch.setattr(exams, "sit_exam", None)
+    monkeypatch.setattr(exams, "answer_with_greedy", None)
+    result = CliRunner().invoke(app, ["grade", "--run", str(layout.root)])
+    assert result.exit_code == 0, result.output
+    told = {line["benchmark"]: line for line in map(json.loads, result.stdout.splitlines())}
+    again = read_score(layout, digest, "say_a", "screen")
+    assert again is not None
+    assert told["say_a"]["before"] == score.mean
+    assert told["say_a"]["after"] == again.mean < score.mean
+    assert told["say_b"]["before"] == told["say_b"]["after"]
+    assert [one.answers for one in read_answers(path)] == [
+        tuple(json.loads(line)["answers"]) for line in lines
+    ]
+
+
+def test_pass_at_k_is_the_unbiased_estimate() -> None:
+    score = Score(
+        benchmark="exam", domain="math", checkpoint="0", phase="screen", round=0, temperature=1.0,
+        rewards={"a": [1.0, 0.0, 0.0, 0.0], "b": [1.0, 1.0, None, 0.0], "c": [0.0] * 4},
+        mean_response_tokens=1.0, num_truncated=0,
+    )  # fmt: skip
+    assert score.pass_at(1) == pytest.approx((1 / 4 + 2 / 3 + 0) / 3)
+    assert score.pass_at(2) == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert score.pass_at(4) == pytest.approx((1 + 0) / 2)  # b has three graded answers
