@@ -219,8 +219,8 @@ def limit_check(
 
     GRPO scores tokens under the truncated distribution they were drawn from. MOPD compares whole
     distributions: there nucleus sampling, which renormalises what it keeps, at least top_p, may raise a
-    log-probability by up to -log top_p, and top-k sampling by an unknown amount, so that the gap is not held to
-    its limit.
+    log-probability by up to -log top_p, and top-k sampling by an unknown amount, so that the gap is not
+    held to its limit.
     """
     whole = isinstance(part, MOPDStage)
     older = isinstance(part, RLStage) and part.workers.asynchronous  # the gap is one of weights, too
