@@ -9,6 +9,7 @@ def train(run: str, stage: str, parent: str, fingerprint: str) -> str:
     from kascade.stages.task import pipeline_task
 
     with pipeline_task(run, f"{stage}.train"):
-        from kascade.stages import steps
+        from kascade.cluster.place import train_inline
+        from kascade.cluster.worker import Work
 
-        return steps.train(run, stage, parent)
+        return train_inline(Work(run, stage, "train", parent, parent))

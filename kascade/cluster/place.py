@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from pathlib import Path
@@ -58,6 +60,40 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
     except JobFailed as error:
         raise _own_error(work) or error from None
     return read_result(work, manifest["metadata"]["name"])
+
+
+def train_inline(work: Work) -> str:
+    """Train a stage in the step's own pod: SFT as one process an accelerator, all else in this process.
+
+    (RL spreads over the pod by itself, through the stage's `workers`.)
+    """
+    processes = _processes(work)
+    return train_here(work) if processes == 1 else run_processes(work, processes)
+
+
+def _processes(work: Work) -> int:
+    import torch
+
+    devices = torch.cuda.device_count()
+    if devices < 2:
+        return 1
+    recipe = Recipe.model_validate_json(work.layout.resolved_recipe.read_text(encoding="utf-8"))
+    if find_stage(recipe, work.stage).kind != "sft":
+        return 1
+    return max(1, min(recipe.cluster.placement(work.stage).accelerators, devices))
+
+
+def run_processes(work: Work, processes: int) -> str:
+    """Do the work with torchrun on this machine. Raises the error that the first process wrote down."""
+    name = job_name(work)
+    work.layout.task_error(work.step).unlink(missing_ok=True)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *torchrun, "-m", "kascade.cluster.worker", name, *astuple(work)]
+    done = subprocess.run(command, check=False)
+    if done.returncode != 0:
+        failed = JobFailed(f"torchrun ended with code {done.returncode}; log: {work.layout.log(work.step)}")
+        raise _own_error(work) or failed
+    return read_result(work, name)
 
 
 def _job(

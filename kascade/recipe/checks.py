@@ -172,6 +172,24 @@ def _placements_fit(recipe: Mapping[str, Any], stages: Sequence[_Entry]) -> Iter
         if runs_as in ("trainjob", "rayjob") and runs_as != fitting:
             what = f"a {runs_as} does not train {stage.name!r}, a stage of kind {stage.value.get('kind')}"
             yield Problem(("cluster", *own, "runs_as"), what, f"auto, inline, {fitting}")
+        elif fitting == "rayjob" and _several_nodes(placement) and not _has_workers(stage):
+            what = f"{stage.name!r} has no `workers` to spread over nodes"
+            remedy = "give the stage trainers and samplers under `workers` (RL), or one node"
+            yield Problem(("cluster", *own, "nodes"), what, remedy=remedy)
+
+
+def _several_nodes(placement: Any) -> bool:
+    if not isinstance(placement, dict):
+        return False
+    runs_as = placement.get("runs_as", "auto")
+    return runs_as == "rayjob" or (runs_as == "auto" and placement.get("nodes", 1) != 1)
+
+
+def _has_workers(stage: _Entry) -> bool:
+    workers = stage.value.get("workers")
+    if not isinstance(workers, dict):
+        return False
+    return workers.get("trainers", 1) != 1 or workers.get("samplers", 0) != 0
 
 
 def _environments_are_registered(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:

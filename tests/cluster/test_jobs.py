@@ -249,3 +249,22 @@ def test_one_node_or_no_cluster_learns_here(
         place, "train_here", lambda work: f"{work.stage} {work.attempt} {work.checkpoint} {work.parent}"
     )
     assert launch_step(Work(str(tmp_path), "sft", "recover-1", "c", "p"), {}) == "sft recover-1 c p"
+
+
+@pytest.mark.slow
+def test_processes_of_one_pod_tell_their_error(tmp_path: Path) -> None:
+    """Real torchrun, two processes, a folder that is no run: the fault comes back as a fault."""
+    with pytest.raises(UserError, match="is not the folder of a run"):
+        place.run_processes(Work(str(tmp_path), "sft", "train", "p", "p"), 2)
+
+
+def test_without_accelerators_there_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    recipe_in(tmp_path, accelerators=4)
+    monkeypatch.setattr(place, "train_here", lambda work: "one")
+    monkeypatch.setattr(place, "run_processes", lambda work, processes: f"{processes}")
+    work = Work(str(tmp_path), "sft", "train", "p", "p")
+    for devices, expected in ((0, "one"), (2, "2"), (8, "4")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda devices=devices: devices)
+        assert place.train_inline(work) == expected

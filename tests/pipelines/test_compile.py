@@ -159,7 +159,7 @@ def test_bodies_are_thin_and_install_nothing(tmp_path: Path) -> None:
 
 def test_eight_stages_with_two_recoveries_stay_small(tmp_path: Path) -> None:
     """Each on pods of its own, launched as jobs: the largest that eight stages can be."""
-    placements = {stage["name"]: {"cpu": str(n + 1), "nodes": 2} for n, stage in enumerate(EIGHT)}
+    placements = {stage["name"]: {"cpu": str(n + 1), "nodes": 2} for n, stage in enumerate(EIGHT)}  # SFT
     path = compile_recipe(toy_recipe(*EIGHT, cluster={"stages": placements}), tmp_path / "pipeline.yaml")
     assert path.stat().st_size < 400_000
 

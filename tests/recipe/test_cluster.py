@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -47,6 +47,7 @@ PLACEMENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # machines that are shared stall
 @given(default=PLACEMENTS, own=PLACEMENTS)
 def test_completing_is_done_once(default: dict[str, Any], own: dict[str, Any]) -> None:
     cluster = Cluster.model_validate({"default": default, "stages": {"a": own}})
@@ -69,7 +70,7 @@ def test_the_number_of_nodes_decides_how_a_stage_runs(nodes: int, kind: str, sha
 
 def test_a_scale_decides_it() -> None:
     large, small = load_recipe("nemotron-cascade-2"), load_recipe("nemotron-cascade-2", scale="node")
-    assert [large.cluster.shape_of(s.name, s.kind) for s in large.stages[:2]] == ["trainjob", "rayjob"]
+    assert [large.cluster.shape_of(s.name, s.kind) for s in large.stages[:2]] == ["trainjob", "inline"]
     assert {small.cluster.shape_of(s.name, s.kind) for s in small.stages} == {"inline"}
     assert small.cluster.default.accelerators == 8
 
@@ -83,6 +84,7 @@ def test_a_scale_decides_it() -> None:
         ({"default": {"nodes": 2, "runs_as": "inline"}}, "2 nodes cannot be one pod"),
         ({"stages": {"if_rl": {"runs_as": "trainjob"}}}, "a trainjob does not train 'if_rl'"),
         ({"default": {"runs_as": "rayjob"}}, "a rayjob does not train 'sft'"),
+        ({"stages": {"if_rl": {"nodes": 2}}}, "'if_rl' has no `workers` to spread over nodes"),
         ({"default": {"tolerations": [{"operator": "Exists", "value": "x"}]}}, "Exists compares no value"),
         ({"default": {"tolerations": [{"value": "x"}]}}, "Equal needs a key"),
         ({"secrets": [{"secret": "s", "key": "k", "variable": "1X"}]}, '"1X" will not do'),
@@ -91,6 +93,12 @@ def test_a_scale_decides_it() -> None:
 )
 def test_faults_are_told(cluster: dict[str, Any], told: str) -> None:
     assert told in faults_of(**cluster)
+
+
+def test_a_stage_with_workers_spreads_over_nodes() -> None:
+    changes = {"if_rl": {"workers": {"samplers": 2}}, "cluster": {"stages": {"if_rl": {"nodes": 2}}}}
+    recipe = load_recipe("quickstart", changes)
+    assert recipe.cluster.shape_of("if_rl", "if_rl") == "rayjob"
 
 
 def test_all_faults_come_at_once() -> None:
