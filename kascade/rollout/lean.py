@@ -235,4 +235,5 @@ class Norm:
 
 def runs_in_its_type(model: PreTrainedModel) -> bool:
     """Whether lean layers compute in the model's type: float32 anywhere, bfloat16 on CUDA."""
-    return bool(model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and model.device.type == "cuda"))
+    on_cuda = model.device.type == "cuda"
+    return bool(model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and on_cuda))
