@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/quickstart
+WORKERS ?= 2
 
 # Two shared cores: threads that wait must not spin.
 export OMP_WAIT_POLICY := PASSIVE
@@ -11,10 +12,10 @@ export KMP_BLOCKTIME := 0
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast lint format bench mini-base lock clean
+.PHONY: help install quickstart test test-fast test-containers test-cluster lint format bench mini-base lock clean
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 $(STAMP): pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -27,11 +28,17 @@ install: $(STAMP) ## everything needed, into .venv
 quickstart: $(STAMP) ## the whole cascade on this machine, then the report (RUN=runs/quickstart)
 	$(BIN)/kascade run quickstart --out $(RUN)
 
-test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## all tests that need neither a container engine nor a cluster (WORKERS=2 at once)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not containers and not cluster"
 
 test-fast: $(STAMP) ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not slow and not containers and not cluster"
+
+test-containers: $(STAMP) ## tests that build and run the container images
+	$(BIN)/python -m pytest -m containers
+
+test-cluster: $(STAMP) ## tests on a Kubernetes cluster
+	$(BIN)/python -m pytest -m cluster
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .
@@ -50,6 +57,8 @@ mini-base: $(STAMP) ## pretrain the built-in miniature anew (MODEL=mini-nemotron
 
 lock: $(STAMP) ## write down the versions that are installed
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed "s/+cpu$$//" > requirements.lock
+
+include images/images.mk
 
 clean: ## remove what was made here (runs are kept)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

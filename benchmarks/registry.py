@@ -15,6 +15,7 @@ Benchmark = Callable[[bool], Sequence[Measurement]]
 
 BENCHMARKS: Mapping[str, str] = {
     "rollout": "benchmarks.rollout:run",
+    "training": "benchmarks.training:run",
     "sandbox": "benchmarks.sandbox:run",
     "graders": "benchmarks.graders:run",
     "guard": "benchmarks.guard:run",

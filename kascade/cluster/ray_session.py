@@ -14,7 +14,10 @@ from kascade.recipe.workers import Workers
 
 STORE_BYTES = 256 * 2**20  # of a Ray of our own: weights and rollouts of one step pass through it
 HERE = "local"
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is told to anyone
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
+    "RAY_worker_niceness": "0",  # the workers do the work: at Ray's 15 a busy machine starves them
+}
 
 
 @contextmanager

@@ -92,6 +92,7 @@ class Verifier:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # ours may be a pipe whose reader waits until all have closed it
                 env={**os.environ, "PYTHONPATH": path},
             )
             try:

@@ -37,7 +37,7 @@ def scored_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
 class Distribution:
     """What a token was drawn from: softmax(logits / temperature), cut to top k, then to a mass of top_p.
 
-    The support is found again from the logits, so ratios are 1 on-policy; a scored token always belongs to it.
+    The support is found again from the logits, so ratios are 1 on-policy; scored tokens always belong to it.
     """
 
     temperature: float = 1.0

@@ -174,8 +174,7 @@ def _complete(
     root = apply_layer(root, own, folder, faults)
     for layer, seen_from in reversed(layers):
         root = apply_layer(root, layer, seen_from, faults)
-    root = with_presets(root, faults)  # overrides may name one, too
-    return root
+    return with_presets(root, faults)  # overrides may name one, too
 
 
 def _apply_scale(root: Node, scale: Node, scales: Node | None, folder: Path, faults: list[Fault]) -> Node:

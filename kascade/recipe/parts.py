@@ -179,7 +179,8 @@ class GRPO(Part):
     aggregation: Literal["token", "sample", "constant"] = Field(
         "token",
         description="token: all tokens of the batch count alike [C2 Eq. 1]; sample: all rollouts do (GRPO, "
-        "arXiv 2402.03300); constant: divided by max_new_tokens, whatever the lengths (Dr.GRPO, arXiv 2503.20783)",
+        "arXiv 2402.03300); constant: divided by max_new_tokens, whatever the lengths (Dr.GRPO, "
+        "arXiv 2503.20783)",
     )
     updates_per_batch: PositiveInt = Field(
         1, description="updates from one batch of rollouts; 1 is strictly on-policy [C2 §4.1.2]"

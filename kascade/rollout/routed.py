@@ -40,7 +40,7 @@ class _RoutedDecoder(CacheDecoder):
 
     def step(self, tokens: Tensor) -> Tensor:
         logits = super().step(tokens)
-        self.used = list(self._taken().split(1))
+        self.used = list(torch.split(self._taken(), 1))
         return logits
 
     def _taken(self) -> Tensor:

@@ -97,8 +97,8 @@ class Policy:
         if held != own:
             raise TrainingStopped(
                 f"the sampler holds weights {held:016x} as version {self.version}, the trainer {own:016x}: "
-                "they were changed without a sync, or the sync lost some. To do: resume; if it happens again, "
-                "report it"
+                "they were changed without a sync, or the sync lost some. To do: resume; if it happens "
+                "again, report it"
             )
 
 

@@ -115,11 +115,10 @@ def answer_with_greedy(
         for session in opened or ():
             session.close()
     if any(opened is not None for opened in sessions):
-        how = {"seed_of": seed_of, "clock": clock}
         greedy = replace(params, temperature=0.0)
         return (
-            answer(policy, tasks, params, num_samples=num_samples, **how),
-            answer(policy, tasks, greedy, num_samples=1, **how),
+            answer(policy, tasks, params, num_samples=num_samples, seed_of=seed_of, clock=clock),
+            answer(policy, tasks, greedy, num_samples=1, seed_of=seed_of, clock=clock),
         )
     with clock.section("sampling"):
         both = _answer_once(policy, tasks, params, num_samples, seed_of, greedy=True)
@@ -220,8 +219,8 @@ def limit_check(
 
     GRPO scores tokens under the truncated distribution they were drawn from. MOPD compares whole
     distributions: there nucleus sampling, which renormalises what it keeps, at least top_p, may raise a
-    log-probability by up to -log top_p, and top-k sampling by an unknown amount, so that the gap is not held to
-    its limit.
+    log-probability by up to -log top_p, and top-k sampling by an unknown amount, so that the gap is not
+    held to its limit.
     """
     whole = isinstance(part, MOPDStage)
     older = isinstance(part, RLStage) and part.workers.asynchronous  # the gap is one of weights, too

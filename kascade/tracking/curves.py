@@ -69,4 +69,5 @@ def plot_curves(runs: Mapping[str, Curves], benchmarks: Sequence[str] | None = N
     axes.flat[0].set_ylabel("mean reward")
     axes.flat[0].legend()
     figure.tight_layout()
-    return figure
+    found: Figure = figure
+    return found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kascade.data.contamination import find_contamination
 from kascade.data.duplicates import find_duplicates
 from kascade.data.lengths import measure_lengths
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on shared cores
 
 WORDS = [f"word{number}" for number in range(3000)]
 
@@ -40,6 +42,7 @@ def test_case_space_and_punctuation_do_not_hide_a_copy() -> None:
     assert found.num_surplus == 1
 
 
+@PATIENT
 @given(st.lists(st.text(max_size=40), max_size=12))
 def test_any_texts_are_compared(texts: list[str]) -> None:
     found = find_duplicates(texts + texts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kascade.data.packing import micro_batches
@@ -21,6 +21,8 @@ from kascade.environments.base import Environment, Grade, Task
 from kascade.environments.loading import load_tasks
 from kascade.errors import Fault, UserError
 from kascade.recipe.parts import DataSource
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on shared cores
 
 
 class Echo(Environment):
@@ -92,6 +94,7 @@ def test_a_missing_or_empty_file_is_named(tmp_path: Path, content: str | None) -
         load_tasks(Echo(), source(path))
 
 
+@PATIENT
 @given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line and line.strip()), min_size=1))
 def test_any_bytes_are_rows_or_faults(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
@@ -334,6 +337,7 @@ def test_faults_and_rows_are_told_apart(tmp_path: Path) -> None:
     assert [isinstance(found, Fault) for _, found in read_rows(source(path))] == [True, False]
 
 
+@PATIENT
 @given(st.lists(st.integers(0, 500), max_size=60), st.integers(1, 2000))
 def test_micro_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     groups = micro_batches(lengths, budget)

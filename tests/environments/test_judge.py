@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judge_server import judge_server
 
@@ -20,6 +20,8 @@ from kascade.environments.genrm import GenRM, parse_scores
 from kascade.environments.judge import JudgeError, fence, use_judge
 from kascade.environments.judge_endpoint import EndpointJudge
 from kascade.recipe.parts import JudgeModel
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on shared cores
 
 QUESTION = [{"role": "user", "content": "Which one?"}]
 
@@ -230,6 +232,7 @@ def test_scores_are_read_strictly(said: str, wanted: tuple[float, float, float] 
         assert parse_scores(said) == wanted
 
 
+@PATIENT
 @given(st.text(alphabet='{}[]":,score_12ranking 45', max_size=200))
 def test_any_judge_text_is_scores_or_a_value_error(text: str) -> None:
     try:
@@ -241,6 +244,7 @@ def test_any_judge_text_is_scores_or_a_value_error(text: str) -> None:
     assert 1 <= ranking <= 6
 
 
+@PATIENT
 @given(st.lists(st.text(max_size=50), min_size=1, max_size=4))
 def test_no_text_holds_its_own_fence(texts: list[str]) -> None:
     mark = fence(*texts)

@@ -13,6 +13,7 @@ import pytest
 
 from kascade.environments import sandbox_commands
 from kascade.environments.checkout import Checkout, CheckoutError
+from kascade.environments.isolation import isolation_of
 from kascade.environments.sandbox_commands import MIB, Command, CommandLimits, CommandSandbox, Ended
 from kascade.environments.sandbox_protocol import Isolation
 from kascade.errors import UserError
@@ -140,7 +141,7 @@ def test_secrets_and_other_runs_are_out_of_reach(
         assert "hunter2" not in ended.output and "root:" not in ended.output
     tricks = (
         f"env; cat /proc/{os.getpid()}/environ /proc/1/environ /proc/self/../1/environ | tr '\\0' '\\n'; "
-        "cat /proc/1/root/etc/passwd /proc/1/cwd/etc/passwd; ls -l /proc/1/fd; "
+        "cd /proc/1/root && cat etc/passwd; cat /proc/1/cwd/etc/passwd; ls -l /proc/1/fd; "
         f"ln -s {tmp_path} out; cat out/token; ls /root /home"
     )
     found = sh(sandbox, tricks).output
@@ -250,3 +251,18 @@ def test_refuses_where_nothing_confines_unless_told(monkeypatch: pytest.MonkeyPa
     assert "rlimits" in str(Isolation("x86_64", 7, 1, 1)) and "namespaces" in str(
         Isolation("x86_64", 7, 1, 1)
     )
+
+
+def test_preflight_is_told_what_confines_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isolation_of(["mcqa", "workplace_dialogues"]) == ({}, [])
+    found, faults = isolation_of(["swe_agents", "mcqa"])
+    assert not faults and set(found) == {"commands", "programs"}
+    assert all("seccomp" in how for how in found.values())
+    bare = CommandSandbox(namespaces=False)
+    monkeypatch.setattr(sandbox_commands, "detect_isolation", lambda: Isolation("m68k", 0, 0))
+    monkeypatch.setattr(sandbox_commands, "_shared", [bare])
+    _, faults = isolation_of(["ns_tools"])
+    assert [fault.where for fault in faults] == ["sandbox"]
+    monkeypatch.setattr(sandbox_commands, "_shared", [])
+    monkeypatch.setenv("KASCADE_SANDBOX_UNCONFINED", "1")
+    assert sandbox_commands.shared_commands().allow_unconfined

@@ -1,4 +1,4 @@
-"""Killed without warning at any step, also between two updates from one batch of rollouts: the same weights."""
+"""Killed without warning, also between two updates from one batch of rollouts: the same weights."""
 
 from __future__ import annotations
 
