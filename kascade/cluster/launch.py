@@ -77,7 +77,7 @@ class Launcher:
         try:
             self._custom.create_namespaced_custom_object(*self._at(kind), dict(manifest))
             log.info("created %s %s/%s", kind.kind, self.namespace, name)
-            return None
+            return
         except ApiException as error:
             if error.status != 409:
                 raise JobFailed(f"{kind.kind} {name} was refused: {error.reason}: {error.body}") from error
