@@ -119,6 +119,12 @@ class MOPDStage(RolloutStage):
     importance: ImportanceRange = ImportanceRange()
 
 
+class PreferenceGRPO(GRPO):
+    """GRPO kept near the stage's start. [C2 §4.5.3]"""
+
+    kl_coefficient: float = Field(0.03, ge=0, description="of the KL to the checkpoint the stage starts from")
+
+
 class RLHFStage(RolloutStage):
     """RLHF by pairwise comparison with a KL to the stage's start. [C2 §4.5; N3 §3.3]"""
 
@@ -126,7 +132,7 @@ class RLHFStage(RolloutStage):
     rollouts_per_prompt: int = Field(16, ge=2, description="answers compared with each other, pair by pair")
     judge: Judge = Judge()
     pairwise: Pairwise = Pairwise()
-    grpo: GRPO = GRPO(kl_coefficient=0.03)
+    grpo: PreferenceGRPO = PreferenceGRPO()
 
     @model_validator(mode="after")
     def _updates_are_possible(self) -> RLHFStage:

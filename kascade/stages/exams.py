@@ -25,7 +25,7 @@ from kascade.stages.rollouts import (
     grade_by_environment,
     sampling_params,
 )
-from kascade.stages.tasks import benchmark_tasks
+from kascade.stages.tasks import exam_tasks
 from kascade.storage.files import write_text
 from kascade.storage.layout import RunLayout
 
@@ -58,7 +58,7 @@ def known_score(run: Run, benchmark: Benchmark, digest: str, phase: Phase, draw:
     score = read_score(run.layout, digest, benchmark.name, phase, draw)
     if score is None:
         return None
-    wanted = {task.id for task in benchmark_tasks(benchmark, run.recipe.seed)}
+    wanted = {task.id for task in exam_tasks(run, benchmark)}
     enough = all(len(rewards) == num_samples(run, benchmark, phase) for rewards in score.rewards.values())
     return score if score.rewards.keys() == wanted and enough else None
 
@@ -76,7 +76,7 @@ def score_benchmark(
     The draws differ by checkpoint, phase and round, so that no two scores share their luck. Answers are kept
     as they come, `keep_every` tasks at a time: interrupted, the exam goes on with the tasks still to answer.
     """
-    tasks = benchmark_tasks(benchmark, run.recipe.seed)
+    tasks = exam_tasks(run, benchmark)
     exam = _Draw(
         sampling_params(benchmark.sampling),
         num_samples(run, benchmark, phase),
@@ -127,7 +127,7 @@ def _sit_and_keep(
     run: Run, policy: Policy, benchmark: Benchmark, path: Path, draw: _Draw
 ) -> list[TaskAnswers]:
     """The answers to all tasks in order: those kept at `path`, and the others drawn now and kept there."""
-    tasks = benchmark_tasks(benchmark, run.recipe.seed)
+    tasks = exam_tasks(run, benchmark)
     kept = {
         (one.task_id, one.greedy): one
         for one in read_answers(path)
@@ -211,7 +211,7 @@ def regrade(run: Run) -> list[tuple[Score, Score]]:
     """
     results = []
     for benchmark in run.recipe.benchmarks:
-        tasks = benchmark_tasks(benchmark, run.recipe.seed)
+        tasks = exam_tasks(run, benchmark)
         for path in sorted((run.layout.root / "scores").glob(f"*/{benchmark.name}.*-*.json")):
             before = Score.model_validate_json(path.read_text(encoding="utf-8"))
             phase, draw = before.phase, before.round

@@ -21,7 +21,7 @@ from kascade.recipe.identity import short_hash
 from kascade.recipe.schema import Recipe, SFTStage
 from kascade.rollout.pools import TaskPool
 from kascade.stages.context import Run, publish_checkpoint
-from kascade.stages.tasks import benchmark_tasks, training_pool
+from kascade.stages.tasks import exam_tasks, training_pool
 from kascade.storage.checkpoint import file_digest
 from kascade.storage.files import read_json, write_json
 
@@ -77,7 +77,7 @@ def load_exams(run: Run) -> tuple[dict[str, list[Task]], list[Fault]]:
     faults: list[Fault] = []
     for benchmark in run.recipe.benchmarks:
         try:
-            exams[benchmark.name] = benchmark_tasks(benchmark, run.recipe.seed)
+            exams[benchmark.name] = exam_tasks(run, benchmark)
         except UserError as error:
             faults.extend(error.faults)
     return exams, faults

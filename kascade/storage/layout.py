@@ -77,6 +77,9 @@ class RunLayout:
     def samples(self, digest: str) -> Path:
         return self.root / "samples" / digest[:16]
 
+    def exam_tasks(self, benchmark: str, key: str) -> Path:
+        return self.root / "tasks" / f"{benchmark}-{key}.json"
+
     @property
     def judge(self) -> Path:
         return self.root / "judge"

@@ -323,3 +323,12 @@ def test_any_value_in_a_stage_gives_a_recipe_or_faults(
     path = folder / "stage.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     recipe_or_faults(path)
+
+
+def test_part_of_grpo_leaves_the_kl_of_rlhf(tmp_path: Path) -> None:
+    path = write_recipe(
+        tmp_path, "preset: quickstart\nname: mine\noverrides: {rlhf: {grpo: {min_usable_groups: 1}}}\n"
+    )
+    recipe = load_recipe(path)
+    rlhf = next(stage for stage in recipe.stages if stage.kind == "rlhf")
+    assert (rlhf.grpo.min_usable_groups, rlhf.grpo.kl_coefficient) == (1, 0.03)
