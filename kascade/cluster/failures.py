@@ -37,7 +37,7 @@ def first_failure(core: Any, namespace: str, kind: JobKind, job: Mapping[str, An
 
     core: a `kubernetes.client.CoreV1Api`. The others mostly fail because the first did.
     """
-    from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
+    from kubernetes.client.exceptions import ApiException
 
     try:
         failed = sorted(_failed_pods(core, namespace, kind, job), key=lambda pod: pod.finished)

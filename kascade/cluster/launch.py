@@ -42,7 +42,7 @@ class Launcher:
     """Jobs of one namespace, through a `kubernetes.client.ApiClient`."""
 
     def __init__(self, client: Any, namespace: str) -> None:
-        from kubernetes.client import CoreV1Api, CustomObjectsApi  # type: ignore[import-untyped]
+        from kubernetes.client import CoreV1Api, CustomObjectsApi
 
         self.namespace = namespace
         self._custom, self._core = CustomObjectsApi(client), CoreV1Api(client)
@@ -71,7 +71,7 @@ class Launcher:
             self._delete(kind, name)
 
     def _create_or_join(self, kind: JobKind, manifest: Mapping[str, Any], patience: Patience) -> None:
-        from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
+        from kubernetes.client.exceptions import ApiException
 
         name = manifest["metadata"]["name"]
         try:

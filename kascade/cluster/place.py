@@ -47,7 +47,7 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
         if shape != "inline":
             log.info("no cluster here: %s learns in this process, not as a %s", work.stage, shape)
         return train_here(work)
-    from kubernetes import client, config  # type: ignore[import-untyped]
+    from kubernetes import client, config
 
     config.load_incluster_config()
     api = client.ApiClient()

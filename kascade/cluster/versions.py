@@ -15,7 +15,7 @@ def trainjob_api(client: Any) -> TrainJobApi:
 
     client: a `kubernetes.client.ApiClient`.
     """
-    from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
+    from kubernetes.client.exceptions import ApiException
 
     path = f"/openapi/v3/apis/{TRAINJOB.api_version}"
     try:

@@ -149,7 +149,7 @@ def _table(file: BinaryIO, uri: str, delimiter: str) -> Iterator[Found]:
 
 
 def _parquet(file: BinaryIO, uri: str) -> Iterator[Found]:
-    import pyarrow as arrow  # type: ignore[import-untyped]
+    import pyarrow as arrow
     from pyarrow import parquet
 
     try:
@@ -194,7 +194,7 @@ def _data_files(folder: Path, split: str | None) -> list[Path]:
 def _datasets() -> Any:
     """The datasets library; it is an extra, since most users' rows are plain files."""
     try:
-        import datasets  # type: ignore[import-untyped]
+        import datasets
     except ImportError as error:
         remedy = "pip install datasets, or save the rows as JSONL or Parquet"
         raise UserError(Fault("data source", "needs the datasets library", remedy=remedy)) from error

@@ -106,7 +106,7 @@ def _task(entry: Mapping[str, Any], messages: tuple[Message, ...]) -> Task:
 
 
 def _check_name(name: Any, field: str) -> None:
-    from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
+    from reasoning_gym.factory import DATASETS
 
     if name in DATASETS:
         return

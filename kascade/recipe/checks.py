@@ -182,14 +182,14 @@ def _several_nodes(placement: Any) -> bool:
     if not isinstance(placement, dict):
         return False
     runs_as = placement.get("runs_as", "auto")
-    return runs_as == "rayjob" or (runs_as == "auto" and placement.get("nodes", 1) != 1)
+    return bool(runs_as == "rayjob" or (runs_as == "auto" and placement.get("nodes", 1) != 1))
 
 
 def _has_workers(stage: _Entry) -> bool:
     workers = stage.value.get("workers")
     if not isinstance(workers, dict):
         return False
-    return workers.get("trainers", 1) != 1 or workers.get("samplers", 0) != 0
+    return bool(workers.get("trainers", 1) != 1 or workers.get("samplers", 0) != 0)
 
 
 def _environments_are_registered(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:

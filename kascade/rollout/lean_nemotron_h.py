@@ -104,14 +104,16 @@ class _Attention:
         if only_last:
             x, h = prompts.last(x), prompts.last(h)
         (query,) = self._heads(F.linear(h, self._qkv[:queries]), [queries])
-        return x + prompts.attend(query, key, value) @ self._out
+        attended: Tensor = prompts.attend(query, key, value) @ self._out
+        return x + attended
 
     def step(self, x: Tensor, attend: Attend) -> Tensor:
         query, key, value = self._heads(F.linear(self._norm(x), self._qkv), self._sizes)
         return torch.addmm(x, attend(self._number, query, key, value), self._out)
 
     def _heads(self, projected: Tensor, sizes: list[int]) -> list[Tensor]:
-        return [part.unflatten(-1, (-1, self._width)) for part in projected.split(sizes, dim=-1)]
+        parts: Any = torch.split(projected, sizes, dim=-1)
+        return [part.unflatten(-1, (-1, self._width)) for part in parts]
 
 
 class _Local:
@@ -163,13 +165,14 @@ class _MoE(_Local):
         inner = F.linear(latent, self._ups.flatten(0, 1)).relu_().square_()
         routing = weights.new_zeros(len(latent), len(self._ups)).scatter_(1, chosen, weights)
         inner.view(*routing.shape, -1).mul_(routing[..., None])
-        return inner @ self._down
+        mixed: Tensor = inner @ self._down
+        return mixed
 
     def _sparse(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         order = chosen.flatten().argsort()  # (token, choice) pairs, sorted by expert
         tokens = order.div(chosen.shape[1], rounding_mode="floor")
         counts = chosen.flatten().bincount(minlength=len(self._ups)).tolist()
-        parts = latent.index_select(0, tokens).split(counts)
+        parts = torch.split(latent.index_select(0, tokens), counts)
         outs = [
             F.linear(part, up).relu_().square_() @ down
             for part, up, down in zip(parts, self._ups, self._downs, strict=True)

@@ -90,10 +90,11 @@ class _Layer:
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (scaled), keys and values of h [B, L, H]: each [B, L, heads, D]."""
-        projected = F.linear(h, self._qkv).unflatten(-1, (-1, self._width))
+        flat: Any = F.linear(h, self._qkv)
+        projected = flat.unflatten(-1, (-1, self._width))
         both = projected[..., : self._queries + self._keys, :]
         both = self._decoder.rotate(scale_to_unit(both, self._epsilon).mul_(self._norms))
-        query, key = both.split([self._queries, self._keys], dim=-2)
+        query, key = torch.split(both, [self._queries, self._keys], dim=-2)
         return query, key, projected[..., self._queries + self._keys :, :]
 
     def _mlp(self, x: Tensor) -> Tensor:

@@ -112,11 +112,14 @@ class MambaMixer:
         prompts, longest, _ = u.shape
         groups, size = self._groups, self._state_size
         state = u.new_zeros(prompts, groups, size, self._inner // groups)
-        added = u.unflatten(-1, (self._heads, -1)) * dt[..., None]  # [P, L, heads, P]  # type: ignore[no-untyped-call]
+        added = u.unflatten(-1, (self._heads, -1)) * dt[..., None]  # type: ignore[no-untyped-call]  # [P, L, heads, P]
         reads = []
         for start in range(0, longest, CHUNK):
             part = slice(start, min(start + CHUNK, longest))
-            b, c = (x[:, part].unflatten(-1, (groups, size)).transpose(1, 2) for x in (B, C))  # [P, G, Q, N]  # type: ignore[no-untyped-call]
+            b, c = (  # [P, G, Q, N]
+                x[:, part].unflatten(-1, (groups, size)).transpose(1, 2)  # type: ignore[no-untyped-call]
+                for x in (B, C)
+            )
             length = b.shape[2]
             total = (dt[:, part] * self._decay_rate).cumsum(
                 1

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kascade.environments import get_environment
 from kascade.environments.base import Grade, Task
@@ -70,7 +71,9 @@ def read_answers(path: Path) -> list[TaskAnswers]:
 def _lines(path: Path) -> Iterator[TaskAnswers]:
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):
-            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()}
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()
+            }
             yield TaskAnswers(**fields)
 
 

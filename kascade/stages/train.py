@@ -18,7 +18,7 @@ from kascade.stages.context import Run, digest_of, publish_checkpoint
 from kascade.stages.curriculum import by_pass_rate
 from kascade.stages.gaps import leading_domains
 from kascade.stages.grpo import train_grpo
-from kascade.stages.job import Job, Policy
+from kascade.stages.job import Job, Policy, TaskSource
 from kascade.stages.mopd import Teachers, train_mopd
 from kascade.stages.rlhf import train_rlhf
 from kascade.stages.sft import train_sft
@@ -96,15 +96,15 @@ def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Dom
             return
         train_mopd(policy, training_pool(data, job.seed, job.name), part, job, models)
         return
-    tasks = training_pool(part.data, job.seed, job.name)
+    pool = training_pool(part.data, job.seed, job.name)
     if isinstance(part, SFTStage):
-        train_sft(policy, tasks, part, job)
+        train_sft(policy, pool, part, job)
         return
     if isinstance(part, RLHFStage):
-        train_rlhf(policy, tasks, part, job, reference=copy.deepcopy(policy.model))
+        train_rlhf(policy, pool, part, job, reference=copy.deepcopy(policy.model))
         return
-    if part.curriculum is not None:
-        tasks = by_pass_rate(policy, tasks, part, part.curriculum, job)
+    by_rate = part.curriculum and by_pass_rate(policy, pool, part, part.curriculum, job)
+    tasks: TaskSource = by_rate or pool
     if part.workers.distributed:
         from kascade.cluster.ray_workers import train_with_workers
 
