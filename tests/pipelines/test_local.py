@@ -26,7 +26,8 @@ from pipelines.local import RunResult, run_local, task_environment
 ONE = toy_recipe({"name": "a"}, rounds=0)
 TWO = toy_recipe({"name": "a"}, {"name": "b"})
 DRIVER = """
-import sys; from pathlib import Path
+import signal, sys; from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
 import test_local; from toy_run import HERE, ToyRun
 from toy_steps import TOY_STEPS; from pipelines.local import run_local
 recipe = getattr(test_local, sys.argv[2])

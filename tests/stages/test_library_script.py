@@ -31,4 +31,4 @@ def test_the_reward_rises() -> None:
     assert done.returncode == 0, done.stderr
     rewards = [float(line.split()[1]) for line in done.stdout.splitlines()]
     first, last = mean(rewards[:5]), mean(rewards[-5:])
-    assert last > 0.15 and last > 3 * first, f"{first:.3f} to {last:.3f}"
+    assert last > 0.05 and last > 5 * first, f"{first:.3f} to {last:.3f}"
