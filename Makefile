@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN ?= runs/quickstart
 WORKERS ?= 2
 
@@ -20,7 +21,9 @@ help: ## show this list
 $(STAMP): pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	$(PIP) --constraint requirements.lock torch # alone, with what its build for this machine needs
+	$(PIP) --no-deps --requirement requirements.lock # the lock is complete: nothing is left to resolve
+	$(PIP) --no-deps --editable .
 	touch $@
 
 install: $(STAMP) ## everything needed, into .venv
