@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
+from kascade.environments.fields import positive_options
 from kascade.environments.math import MathEnvironment
 from kascade.environments.python_session import PythonSession, SandboxTrouble
 from kascade.environments.rows import row_messages, row_tools
@@ -28,10 +29,7 @@ class Options:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
         """Raises ValueError naming the option."""
-        for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-                raise ValueError(f"options.{name}: {value!r} is not a positive number")
-        return cls(**given)
+        return cls(**positive_options(given))
 
 
 def _python_tool(name: str) -> dict[str, Any]:

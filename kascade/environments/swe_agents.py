@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
 from kascade.environments.checkout import Checkout, CheckoutError
+from kascade.environments.fields import positive_options
 from kascade.environments.hidden_tests import program_of, suite_of
 from kascade.environments.repository import test_names
 from kascade.environments.sandbox_commands import Command, CommandLimits, shared_commands
@@ -68,10 +69,7 @@ class Options:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
         """Raises ValueError naming the option."""
-        for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-                raise ValueError(f"options.{name}: {value!r} is not a positive number")
-        return cls(**given)
+        return cls(**positive_options(given))
 
 
 class SweAgents(Environment):
