@@ -26,8 +26,9 @@ from kascade.recipe.schema import Recipe
 from kascade.stages.task import TaskError
 from kascade.storage.files import read_json, write_text
 from kascade.storage.layout import RunLayout
+from kascade.termination import termination_as_exit
 from pipelines.cascade import Steps
-from pipelines.process import folder_lock, process_group, termination_as_exit
+from pipelines.process import folder_lock, process_group
 from pipelines.show import choose_view
 from pipelines.watch import Watcher
 

@@ -11,13 +11,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
 from kascade.errors import Fault, UserError
-
-TERMINATED = 143  # what a shell reports for a command ended by SIGTERM
 
 
 @contextlib.contextmanager
@@ -123,20 +120,3 @@ def die_with_starter(lifeline: int) -> None:
 
     os.set_inheritable(lifeline, False)
     threading.Thread(target=wait, daemon=True).start()
-
-
-@contextlib.contextmanager
-def termination_as_exit() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that what has to be tidied up is. Only in a main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,22 +6,17 @@ outlive one that is told to stop (SIGTERM), nor its own end.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from kascade.cluster.failures import JobFailed, first_failure
 from kascade.cluster.jobs import JobKind, JobState
+from kascade.termination import termination_as_exit
 
 log = logging.getLogger(__name__)
-
-TERMINATED = 143  # what a shell reports for a command ended by SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class Launcher:
         heartbeat: anything that changes as long as the work gets on.
         """
         name = manifest["metadata"]["name"]
-        with _sigterm_as_exit():
+        with termination_as_exit():
             try:
                 self._create_or_join(kind, manifest, patience)
                 state, job = self._wait(kind, name, heartbeat, patience)
@@ -180,20 +175,3 @@ class Launcher:
 
     def _at(self, kind: JobKind) -> tuple[str, str, str, str]:
         return kind.group, kind.version, self.namespace, kind.plural
-
-
-@contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """SIGTERM as SystemExit, so that the job goes with its launcher. Only in a main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
