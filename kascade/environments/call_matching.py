@@ -94,10 +94,17 @@ def same_argument(expected: Any, actual: Any, word_similarity: float) -> bool:
             for ours, theirs in zip(expected, actual, strict=True)
         )
     if isinstance(expected, float) and isinstance(actual, (int, float)):
-        return abs(actual - expected) < FLOAT_TOLERANCE
+        return _same_number(expected, actual)
     if isinstance(expected, str) and isinstance(actual, str):
         return _same_words(expected, actual, word_similarity)
     return type(expected) is type(actual) and bool(expected == actual)
+
+
+def _same_number(expected: float, actual: float) -> bool:
+    try:
+        return expected == actual or abs(actual - expected) < FLOAT_TOLERANCE  # inf - inf is no number
+    except OverflowError:  # an integer beyond the floats
+        return False
 
 
 def _same_words(expected: str, actual: str, least: float) -> bool:

