@@ -122,9 +122,18 @@ class Environment(ABC):
             raise ValueError(f"options.{unknown[0]}: {self.name} has no such option (allowed: {known})")
         if not options:
             return self
+        self.check_options(options)
         configured = copy(self)
         configured.options = options
         return configured
+
+    def check_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 - most have none
+        """Raises ValueError naming the option whose value will not do."""
+
+    @property
+    def graded_with(self) -> dict[str, Any]:
+        """The options as fields of a task; nothing where none is set."""
+        return {"options": dict(self.options)} if self.options else {}
 
     @abstractmethod
     def pose(self, rng: random.Random, level: float) -> Task:
