@@ -164,7 +164,7 @@ class Environment(ABC):
         raise ValueError(f"environment {self.name!r} does not read rows")
 
 
-THINK_END = "</think>"
+THINK_START, THINK_END = "<think>", "</think>"
 
 
 def final_answer(completion: str) -> str:
@@ -173,8 +173,9 @@ def final_answer(completion: str) -> str:
 
 
 def visible_answer(task: Task, completion: str) -> str:
-    """What follows the thinking; nothing where the task opened it and the completion never ended it."""
-    return "" if task.thinking and THINK_END not in completion else final_answer(completion)
+    """What follows the thinking; nothing where task or completion opened it and it never ended."""
+    opened = task.thinking or completion.lstrip().startswith(THINK_START)
+    return "" if opened and THINK_END not in completion else final_answer(completion)
 
 
 def split_of(task_id: str) -> Split:

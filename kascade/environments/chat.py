@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.genrm import GenRM, against_baselines
 from kascade.environments.judge import current_judge
 from kascade.environments.rows import row_messages, row_tools
@@ -100,7 +100,7 @@ class PairwiseChat(Environment):
             what = "a row of genrm_compare has no rule to compare answers by"
             remedy = "set judge.kind: genrm, or reward_model with preference pairs, and name a `judge`"
             raise UserError(Fault(f"environment {self.name!r}", what, remedy=remedy))
-        a, b = (quality(task, final_answer(answer)) for answer in (first, second))
+        a, b = (quality(task, visible_answer(task, answer)) for answer in (first, second))
         return a, b, min(6.0, max(1.0, 3.5 - (a - b)))
 
 

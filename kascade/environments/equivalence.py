@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from kascade.environments.base import Domain, Environment, Grade, Task, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
 from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
 from kascade.environments.equality import Pair, found_equal
 from kascade.environments.judge import JudgeError
@@ -93,7 +93,7 @@ def _pattern(template: Any) -> str | None:
 
 def _case(task: Task, answer: str) -> _Case | Grade:
     try:
-        return _Case(task.fields, answer)
+        return _Case(task, answer)
     except RegexTimeout as error:
         return Grade.failed(f"template_metadata.output_regex: {error}")
 
@@ -101,10 +101,10 @@ def _case(task: Task, answer: str) -> _Case | Grade:
 class _Case:
     """One answer: what is judged, and what it earns when it is found equal."""
 
-    def __init__(self, fields: Mapping[str, Any], answer: str) -> None:
+    def __init__(self, task: Task, answer: str) -> None:
         """Raises RegexTimeout."""
-        options = EquivalenceOptions.of_task(fields)
-        expected, whole = str(fields["expected_answer"]), final_answer(answer)
+        fields, options = task.fields, EquivalenceOptions.of_task(task.fields)
+        expected, whole = str(fields["expected_answer"]), visible_answer(task, answer)
         pattern = str(fields.get("output_regex") or "")
         by_pattern = bool(pattern) and len(expected) <= options.longest_extracted
         found = _found(pattern, whole, options.regex_seconds) if by_pattern else []

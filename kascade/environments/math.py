@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat
 
-from kascade.environments.base import THINK_END, Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.equality import Pair, found_equal
 from kascade.environments.fields import one_of
 from kascade.environments.judge import JudgeError, judge_is_named
@@ -121,7 +121,7 @@ def _verified(task: Task, answer: str) -> Grade | Doubt:
     """The grade without a judge; a doubt where there is one to ask."""
     fields, options = task.fields, MathOptions.of_task(task.fields)
     expected = without_delimiters(str(fields["expected_answer"]))
-    given = extract(answer, task.thinking, boxed_only=fields.get("convention") == "boxed")
+    given = extract(visible_answer(task, answer), boxed_only=fields.get("convention") == "boxed")
     if given is None:
         return Grade(0.0, {"answered": 0.0})
     known = same_value(given.text, expected)
@@ -170,14 +170,11 @@ class Given:
     boxed: bool
 
 
-def extract(answer: str, thinking: bool = False, *, boxed_only: bool = False) -> Given | None:
-    """The last boxed value after the thinking; without a box, the last number, or the end of the text.
+def extract(text: str, *, boxed_only: bool = False) -> Given | None:
+    """The last boxed value of an answer without its thinking; without a box, the last number, or the end.
 
-    Unended thinking answers nothing. boxed_only: nor does an answer without a box.
+    boxed_only: an answer without a box gives nothing.
     """
-    if thinking and THINK_END not in answer:
-        return None
-    text = final_answer(answer)
     boxed = last_boxed(text)
     if boxed is not None:
         return Given(boxed, boxed=True) if boxed else None

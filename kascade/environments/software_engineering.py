@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from kascade.environments.base import Domain, Environment, Grade, Task, final_answer
+from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
 from kascade.environments.diffs import apply_diff, diff_of, similarity
 from kascade.environments.edits import Edit, EditError, apply_edits, parse_edits
 from kascade.environments.programs import (
@@ -213,6 +213,7 @@ class AgentlessRepair(Environment):
                 else self.grade_all([(task, answers)])[0]
                 for task, answers in groups
             ]
+        groups = [(task, [visible_answer(task, answer) for answer in answers]) for task, answers in groups]
         repairs = [
             [_repair(repository, answer) for answer in answers] for repository, answers in _opened(groups)
         ]
@@ -274,10 +275,9 @@ def _repair(repository: Repository | str, answer: str) -> Repair | Grade:
 
 def repaired_files(files: Mapping[str, str], answer: str) -> dict[str, str]:
     """The files after an answer's SEARCH/REPLACE edits, or after its unified diff. Raises EditError."""
-    said = final_answer(answer)
-    if "<<<<<<< SEARCH" not in said and "+++ " in said:
-        return apply_diff(files, said)
-    return apply_edits(files, parse_edits(said))
+    if "<<<<<<< SEARCH" not in answer and "+++ " in answer:
+        return apply_diff(files, answer)
+    return apply_edits(files, parse_edits(answer))
 
 
 def lexical_grades(task: Task, answers: Sequence[str]) -> list[Grade]:
@@ -292,7 +292,7 @@ def lexical_grades(task: Task, answers: Sequence[str]) -> list[Grade]:
     grades = []
     for answer in answers:
         try:
-            change = diff_of(files, repaired_files(files, answer))
+            change = diff_of(files, repaired_files(files, visible_answer(task, answer)))
         except EditError:
             grades.append(Grade(0.0, {"applied": 0.0}))
         else:

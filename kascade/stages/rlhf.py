@@ -12,7 +12,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from kascade.environments import get_environment
-from kascade.environments.base import THINK_END, Grade, Task
+from kascade.environments.base import THINK_END, Grade, Task, visible_answer
 from kascade.environments.genrm import GenRM, Scores
 from kascade.environments.judge import JudgeError, current_judge
 from kascade.errors import Fault, UserError
@@ -106,7 +106,11 @@ def pairwise_grades(
     ]
     verdicts = compare_all(
         [
-            (answered[index].task, answered[index].answers[i], answered[index].answers[j])
+            (
+                answered[index].task,
+                visible_answer(answered[index].task, answered[index].answers[i]),
+                visible_answer(answered[index].task, answered[index].answers[j]),
+            )
             for index, i, j in pairs
         ]
     )
