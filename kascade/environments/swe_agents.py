@@ -18,8 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
 from kascade.environments.checkout import Checkout, CheckoutError
 from kascade.environments.hidden_tests import program_of, suite_of
-from kascade.environments.options import Options
-from kascade.environments.repository import test_names
+from kascade.environments.repository import TestOptions, test_names
 from kascade.environments.sandbox_commands import Command, CommandLimits, shared_commands
 from kascade.environments.small_repositories import make_repository
 from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
@@ -58,19 +57,19 @@ TOOLS = (
 )
 
 
-class AgentOptions(Options):
+class AgentOptions(TestOptions):
     """Of the commands that an agent runs, and of the tests that decide."""
 
     command_seconds: PositiveFloat = Field(120.0, description="of one command [OpenHands]")
     memory_mb: PositiveInt = Field(2048, description="of one command")
     output_chars: PositiveInt = Field(20_000, description="of one command's output: what an agent can read")
-    test_seconds: PositiveInt = Field(10, description="CPU seconds of one hidden test [NeMo-Gym code_gen]")
 
 
 class SweAgents(Environment):
     """Issues in small repositories of our own, or in those that rows bring along.
 
-    Options: `command_seconds`, `memory_mb` and `output_chars` of each command, `test_seconds` of the tests.
+    Options: `command_seconds`, `memory_mb` and `output_chars` of each command; `test_seconds` and
+    `test_memory_mb` of the tests.
     """
 
     name = "swe_agents"
@@ -162,7 +161,7 @@ def _suite(instance: Mapping[str, Any], options: AgentOptions) -> tuple[Any, int
     tests = instance.get("tests")
     if not isinstance(tests, Mapping):
         raise ValueError("instance_dict.tests: {name: {module, function, arguments, output}} is needed")
-    return suite_of(tests, [*failing, *passing], options.test_seconds), len(failing)
+    return suite_of(tests, [*failing, *passing], options.limits), len(failing)
 
 
 def grade_files(instance: Mapping[str, Any], options: AgentOptions, files: Mapping[str, str]) -> Grade:
