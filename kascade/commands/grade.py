@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,20 +87,28 @@ def _grade_run(run: Path) -> None:
     read_run_recipe(run)
     with open_run(str(run), "grade") as opened:
         for before, after in regrade(opened):
-            low, high = after.interval()
             line = {
                 "benchmark": after.benchmark,
                 "checkpoint": after.checkpoint,
                 "phase": after.phase,
                 "round": after.round,
-                "samples": max(map(len, after.rewards.values())),
-                "before": before.mean,
-                "after": after.mean,
-                "interval": [low, high],
-                "pass_at_samples": after.pass_at(max(map(len, after.rewards.values()))),
+                "tasks": after.num_tasks,
+                "samples": after.num_samples,
+                "before": _finite(before.mean),
+                "after": _finite(after.mean),
+                "interval": [_finite(end) for end in after.interval()],
+                "pass_at": {k: _finite(value) for k, value in after.passes().items()},
+                "pass_intervals": {
+                    k: [_finite(end) for end in after.pass_interval(k)] for k in after.passes()
+                },
                 "errors": after.num_errors,
             }
             typer.echo(json.dumps(line))
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def _not_done(rows: Iterator[tuple[str, Row | Fault]], done: set[str]) -> Iterator[tuple[str, Row | Fault]]:
