@@ -39,17 +39,28 @@ ONE_OBJECT = "one JSON object a line"
 def read_source(source: DataSource) -> Iterator[Found]:
     """Every row of a data source, in order. Raises UserError when it cannot be opened at all."""
     assert source.path is not None
-    if source.path.startswith(HUB):
-        yield from _hub(source.path.removeprefix(HUB), source.subset, source.split or "train")
+    yield from read_rows_of(source.path, source.format, split=source.split, subset=source.subset)
+
+
+def read_rows_of(
+    path: str,
+    format: Format | Literal["auto"] = "auto",
+    *,
+    split: str | None = None,
+    subset: str | None = None,
+) -> Iterator[Found]:
+    """Every row at an address: a file, a folder, a saved dataset, one of the hub. Raises UserError."""
+    if path.startswith(HUB):
+        yield from _hub(path.removeprefix(HUB), subset, split or "train")
         return
-    folder = local_path(source.path)
+    folder = local_path(path)
     if folder is None or not folder.is_dir():
-        yield from read_file(source.path, source.format)
+        yield from read_file(path, format)
     elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        yield from _saved_dataset(folder, source.split)
+        yield from _saved_dataset(folder, split)
     else:
-        for file in _data_files(folder, source.split):
-            yield from read_file(str(file), source.format)
+        for file in _data_files(folder, split):
+            yield from read_file(str(file), format)
 
 
 def read_file(uri: str, format: Format | Literal["auto"] = "auto") -> Iterator[Found]:
@@ -113,8 +124,12 @@ def _checked(row: Any, place: str) -> Row | Fault:
 
 
 def _json(file: BinaryIO, uri: str) -> Iterator[Found]:
+    content = file.read()
+    if _begins_with_a_row(content):  # one object a line under the name .json, as BFCL's files are
+        yield from _jsonl(io.BytesIO(content), uri)
+        return
     try:
-        rows = json.loads(file.read())
+        rows = json.loads(content)
     except (ValueError, RecursionError) as error:
         yield uri, Fault(uri, f"is not JSON: {error}", "a list of objects", "for one object a line: .jsonl")
         return
@@ -123,6 +138,11 @@ def _json(file: BinaryIO, uri: str) -> Iterator[Found]:
         return
     for number, row in enumerate(rows, start=1):
         yield (place := f"{uri} row {number}"), _checked(row, place)
+
+
+def _begins_with_a_row(content: bytes) -> bool:
+    first = next((line for line in io.BytesIO(content) if line.strip()), b"")
+    return not isinstance(_object(first, ""), Fault)
 
 
 def _table(file: BinaryIO, uri: str, delimiter: str) -> Iterator[Found]:

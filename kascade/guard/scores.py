@@ -57,7 +57,7 @@ class Score(BaseModel):
         return float(np.mean(list(means.values()))) if means else float("nan")
 
     def pass_at(self, k: int) -> float:
-        """pass@k: the chance that one of k answers is right (reward 1), a mean over tasks; NaN without any."""
+        """pass@k: the chance that one of k answers is right (reward 1), over tasks; NaN without any."""
         chances = self._chances(k)
         return float(np.mean(chances)) if chances else float("nan")
 
