@@ -129,6 +129,19 @@ def bfcl(row: Row) -> Row:
     return {**row, "prompt": messages, "tools": tools, "ground_truth": answers}
 
 
+def bfcl_multi_turn(row: Row) -> Row:
+    """BFCL's dialogues: `question` (turns), `involved_classes`, `initial_config`, joined `ground_truth`."""
+    turns = row.get("question")
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, list) for turn in turns):
+        raise ValueError("question: a list of turns, each a list of messages, is needed")
+    if not isinstance(row.get("ground_truth"), list):
+        raise ValueError(
+            "ground_truth: is missing; name the possible_answer file of these rows as `join.path`"
+        )
+    later = ["\n".join(str(message.get("content", "")) for message in turn) for turn in turns[1:]]
+    return {**row, "prompt": turns[0], "user": {"script": later}}
+
+
 def swe_bench(row: Row) -> Row:
     """SWE-bench (princeton-nlp/SWE-bench_Verified): the issue, the repository and its tests.
 
@@ -220,6 +233,7 @@ LAYOUTS: dict[str, Callable[[Row], Row]] = {
     "live_code_bench": live_code_bench,
     "arena_hard": arena_hard,
     "bfcl": bfcl,
+    "bfcl_multi_turn": bfcl_multi_turn,
     "swe_bench": swe_bench,
     "ruler": ruler,
     "document_qa": document_qa,

@@ -23,6 +23,7 @@ FIELDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("structured_outputs", ("schema_str",)),
     ("instruction_following", ("instruction_id_list",)),
     ("swerl_gen", ("instance", "mode")),
+    ("tool_dialogues", ("user", "ground_truth")),
     ("workplace_assistant", ("ground_truth", "category")),
     ("single_step_tool_use_with_argument_comparison", ("expected_action",)),
     ("competitive_coding_challenges", ("competition_id", "subtask")),
