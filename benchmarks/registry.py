@@ -18,6 +18,7 @@ BENCHMARKS: Mapping[str, str] = {
     "training": "benchmarks.training:run",
     "sandbox": "benchmarks.sandbox:run",
     "graders": "benchmarks.graders:run",
+    "graders_further": "benchmarks.graders_further:run",
     "guard": "benchmarks.guard:run",
 }
 
