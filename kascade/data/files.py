@@ -70,6 +70,8 @@ def read_rows_of(
 def read_file(uri: str, format: Format | Literal["auto"] = "auto") -> Iterator[Found]:
     """Every row of one file; its ending tells the format unless one is named."""
     kind = format_of(uri) if format == "auto" else format
+    if (path := local_path(uri)) is not None and not path.exists():
+        raise UserError(Fault(uri, "is not there", remedy="check `path` of the data source"))
     if kind is None:
         what = f"cannot tell the format from the name {uri.rsplit('/', 1)[-1]!r}"
         raise UserError(Fault(uri, what, ", ".join(ENDINGS), "name it: `format` of the data source"))

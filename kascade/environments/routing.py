@@ -72,7 +72,9 @@ def environment_of(row: Mapping[str, Any]) -> str:
             if name not in known:
                 raise ValueError(f"agent_ref.name: by its fields a row of {name!r}, which is not registered")
             return name
-    raise ValueError("agent_ref.name: missing, and the fields are no known environment's; name one")
+    raise ValueError(
+        "agent_ref.name: missing, and the fields are no known environment's; name one there, or --environment"
+    )
 
 
 def _name(row: Mapping[str, Any]) -> tuple[str | None, str]:
