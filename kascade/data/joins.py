@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kascade.data.files import Row, read_rows_of
+from kascade.data.shapes import column_of
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Partners:
             if self.join.required:
                 raise ValueError(f"{self.join.on}: {row[self.join.on]!r} is not in {self.join.path}")
             return row
-        if absent := [column for column in self.join.columns.values() if column not in partner]:
-            raise ValueError(f"join.columns.{absent[0]}: there is no such column in {self.join.path}")
-        taken = {field: partner[column] for field, column in self.join.columns.items()}
+        try:
+            taken = {field: column_of(partner, column) for field, column in self.join.columns.items()}
+        except ValueError as error:
+            raise ValueError(f"join.columns.{error} in {self.join.path}") from None
         return {**row, **taken} if taken else {**partner, **row}

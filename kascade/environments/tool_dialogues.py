@@ -79,7 +79,10 @@ class ToolDialogues(Environment):
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         fields, tools = dialogue_fields(row, self.options)
-        return Task(self.name, self.domain, row_messages(row), fields, tools=tools or row_tools(row))
+        messages = row_messages(row)
+        return Task(
+            self.name, self.domain, messages, fields, tools=tools or row_tools(row) or tool_definitions()
+        )
 
     def start(self, task: Task) -> Session | None:
         return DialogueSession(task)

@@ -79,7 +79,8 @@ class Join(Part):
     on: str = Field("id", description="the field that is the same in both")
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="our field: their column; none: every field that the row does not have itself",
+        description="our field: their column (dots reach into objects and lists); "
+        "none: every field that the row does not have itself",
     )
     required: bool = Field(True, description="false: rows without a partner stay as they are")
 

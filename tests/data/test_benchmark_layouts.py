@@ -153,6 +153,19 @@ SHOWN = {
 EDIT = "### pkg/core.py\n<<<<<<< SEARCH\n    return x\n=======\n    return 2 * x\n>>>>>>> REPLACE"
 
 
+def test_arena_hard_takes_its_baseline_from_the_answers_of_a_model(tmp_path: Path) -> None:
+    asked = {"uid": "a1", "category": "hard_prompt", "subcategory": "coding", "prompt": "Say hello."}
+    said = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": {"answer": "Hello."}}]
+    rows = write(tmp_path / "question.jsonl", asked)
+    answers = write(tmp_path / "o3-mini.jsonl", {"uid": "a1", "model": "o3-mini", "messages": said})
+    join = {"path": str(answers), "on": "uid", "columns": {"baseline": "messages.1.content.answer"}}
+    (task,) = loaded("arenahard_v2", rows, join=join)
+    assert (task.fields["baseline"], task.thinking) == ("Hello.", True)
+    for column in ("messages.2.content", "messages.1.content.text", "answer"):
+        with pytest.raises(UserError, match="there is no such column"):
+            loaded("arenahard_v2", rows, join={**join, "columns": {"baseline": column}})
+
+
 def test_swe_bench_without_an_agent_shows_its_files_and_grades_by_likeness(tmp_path: Path) -> None:
     rows = write(tmp_path / "verified.jsonl", VERIFIED)
     files = write(tmp_path / "retrieved.jsonl", SHOWN)
