@@ -38,19 +38,20 @@ def _model_faults(loaded: LoadedRecipe) -> list[Fault]:
 
 
 def _sources(loaded: LoadedRecipe) -> Iterator[tuple[DataSource, str]]:
-    """(data source, place) of all rows that are read, each once."""
+    """(data source, place) of all tasks, each once."""
     parts: list[tuple[tuple[str | int, ...], DataSource]] = [
-        (("stages", i, "data", j, "source", "path"), mix.source)
+        (("stages", i, "data", j, "source"), mix.source)
         for i, stage in enumerate(loaded.recipe.stages)
         for j, mix in enumerate(stage.data)
     ]
     for i, exam in enumerate(loaded.recipe.benchmarks):
-        parts.append((("benchmarks", i, "source", "path"), exam.source))
+        parts.append((("benchmarks", i, "source"), exam.source))
     seen: list[DataSource] = []
     for path, source in parts:
-        if source.path is not None and source not in seen:
+        if source not in seen:
             seen.append(source)
-            yield source, loaded.place(*path)
+            field = () if source.path is None else ("path",)
+            yield source, loaded.place(*path, *field)
 
 
 def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
@@ -60,8 +61,13 @@ def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
 
     faults: list[Fault] = []
     for source, place in _sources(loaded):
+        if source.path is None and not source.options:
+            continue
         path = str(source.path)
         try:
+            environment = get_environment(source.environment).with_options(source.options)
+            if source.path is None:
+                continue
             local = local_path(path)
             if local is None:  # fetching it is the run's business
                 continue
@@ -70,7 +76,9 @@ def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
                 allowed = "a file or folder of rows, hf://OWNER/NAME, s3://BUCKET/KEY"
                 faults.append(Fault(place, f"{path} does not exist", allowed, remedy))
                 continue
-            load_tasks(get_environment(source.environment), source)
+            load_tasks(environment, source)
+        except ValueError as error:  # an option
+            faults.append(Fault(place, str(error), remedy="see docs/environments.md and docs/graders.md"))
         except UserError as error:
             faults += error.faults[:FAULTS_PER_FILE]
             if len(error.faults) > FAULTS_PER_FILE:

@@ -62,6 +62,23 @@ def test_check_accepts_a_preset_with_a_model_and_rows(tmp_path: Path, model: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_check_names_faulty_options_of_environments_and_their_place(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    text = (ROOT / "recipes" / "quickstart.yaml").read_text()
+    wrong = "{environment: math_with_judge, count: 640, options: {verify_seconds: -1}}"
+    text = text.replace("{environment: math_with_judge, count: 640}", wrong, 1)
+    nonsense = "{environment: mcqa, count: 640, options: {nonsense: 1}}"
+    recipe.write_text(text.replace("{environment: mcqa, count: 640}", nonsense, 1))
+    result = kascade("check", recipe, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert (
+        "stages.0.data.0.source: options.verify_seconds: -1: Input should be greater than 0" in result.stderr
+    )
+    assert "options.nonsense: mcqa has no such option (allowed: regex_seconds)" in result.stderr
+    assert f"{recipe}:{text[: text.index(wrong)].count(chr(10)) + 1} " in result.stderr
+    assert "2 faults" in result.stderr
+
+
 @pytest.mark.parametrize("verb", ["check", "plan", "compile"])
 def test_faulty_recipes_exit_2_and_name_place_and_remedy(tmp_path: Path, verb: str) -> None:
     recipe = tmp_path / "mine.yaml"
