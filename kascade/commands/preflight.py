@@ -11,6 +11,13 @@ from kascade.recipe.load import LoadedRecipe
 from kascade.recipe.schema import DataSource
 
 FAULTS_PER_FILE = 5  # more of them rarely tell more
+GRADED = (
+    "if_rl",
+    "multi_domain_rl",
+    "long_context_rl",
+    "code_rl",
+    "swe_rl",
+)  # kinds that grade by environment
 
 
 def preflight_faults(loaded: LoadedRecipe, out: Path | None = None) -> list[Fault]:
@@ -37,21 +44,21 @@ def _model_faults(loaded: LoadedRecipe) -> list[Fault]:
         return [Fault(where, fault.what, fault.allowed, fault.remedy) for fault in error.faults]
 
 
-def _sources(loaded: LoadedRecipe) -> Iterator[tuple[DataSource, str]]:
-    """(data source, place) of all tasks, each once."""
-    parts: list[tuple[tuple[str | int, ...], DataSource]] = [
-        (("stages", i, "data", j, "source"), mix.source)
+def _sources(loaded: LoadedRecipe) -> Iterator[tuple[DataSource, str, bool]]:
+    """(data source, place, whether its answers are graded) of all tasks, each once."""
+    parts: list[tuple[tuple[str | int, ...], DataSource, bool]] = [
+        (("stages", i, "data", j, "source"), mix.source, stage.kind in GRADED)
         for i, stage in enumerate(loaded.recipe.stages)
         for j, mix in enumerate(stage.data)
     ]
     for i, exam in enumerate(loaded.recipe.benchmarks):
-        parts.append((("benchmarks", i, "source"), exam.source))
+        parts.append((("benchmarks", i, "source"), exam.source, True))
     seen: list[DataSource] = []
-    for path, source in parts:
+    for path, source, graded in parts:
         if source not in seen:
             seen.append(source)
             field = () if source.path is None else ("path",)
-            yield source, loaded.place(*path, *field)
+            yield source, loaded.place(*path, *field), graded
 
 
 def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
@@ -60,12 +67,19 @@ def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
     from kascade.environments.loading import load_tasks
 
     faults: list[Fault] = []
-    for source, place in _sources(loaded):
+    for source, place, graded in _sources(loaded):
         if source.path is None and not source.options:
             continue
         path = str(source.path)
         try:
             environment = get_environment(source.environment).with_options(source.options)
+            if (
+                graded
+                and environment.needs_judge(rows=source.path is not None)
+                and loaded.recipe.judge is None
+            ):
+                what = f"{source.environment} asks a judge, and the recipe names none"
+                faults.append(Fault(place, what, remedy="add `judge: {url: ..., model: ...}` to the recipe"))
             if source.path is None:
                 continue
             local = local_path(path)
