@@ -25,6 +25,7 @@ from kascade.cluster.worker import Work, main
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster
 from kascade.recipe.schema import Recipe
+from kascade.recipe.workers import Workers
 from kascade.storage.files import write_json
 from kascade.storage.layout import RunLayout
 
@@ -74,6 +75,7 @@ def rayjob() -> dict[str, Any]:
         cluster=CLUSTER,
         placement=CLUSTER.default,
         labels={},
+        workers=Workers(samplers=2, driver_gpus=1),
         owners=OWNERS,
     )
 
@@ -110,6 +112,8 @@ def test_a_rayjob() -> None:
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
     assert "nvidia.com/gpu" not in head["resources"]["limits"]
+    assert spec["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert (spec["entrypointNumCpus"], spec["entrypointNumGpus"]) == (1, 1)  # so the driver gets a node
 
 
 def test_secrets_are_only_named() -> None:

@@ -33,6 +33,8 @@ SECRETS = {
 
 @pytest.fixture(scope="module")
 def kubeconfig() -> str:
+    """Of a new cluster, whatever ran before."""
+    ask("down")
     return ask("up")["KUBECONFIG"]
 
 
