@@ -41,10 +41,13 @@ def _needed(name: str, extra: str) -> Iterator[Requirement]:
             yield requirement
 
 
+BUILD_ONLY = {"pip", "setuptools"}  # named as needed, yet only to build with; an image has neither
+
+
 def pins(lock: str, names: set[str]) -> list[str]:
     """The lines of a lock file for these names. Raises KeyError naming what is needed and not in it."""
     locked = {canonicalize_name(line.split("==")[0]): line for line in lock.splitlines() if "==" in line}
-    if missing := sorted(names - locked.keys() - {"setuptools", "pip"}):
+    if missing := sorted(names - locked.keys() - BUILD_ONLY):
         raise KeyError(f"not in the lock file: {', '.join(missing)}")
     return sorted(locked[name] for name in names & locked.keys())
 

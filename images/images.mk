@@ -16,8 +16,8 @@ images: image-cpu image-sandbox image-mlflow ## container images for a cluster, 
 
 wheels: $(STAMP) ## what the CPU image is made of, by the lock file
 	@mkdir -p build/wheels
-	$(BIN)/python images/closure.py > build/wheels.lock
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(PIP_OPTIONS) --requirement build/wheels.lock .
+	$(BIN)/python images/closure.py > build/wheels/requirements.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(PIP_OPTIONS) --requirement build/wheels/requirements.txt .
 
 wheels-gpu: $(STAMP) ## what the GPU image is made of
 	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) ".[fp8,distributed]"

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.slow
 DEADLINE_S = 420
 RECIPE = """
 preset: quickstart
+name: bucket
 scale: smoke
 overrides:
-  name: bucket
   storage: {checkpoints: "s3://cascade/runs"}
   multi_domain_rl: null
   mopd: null
