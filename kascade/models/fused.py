@@ -39,6 +39,70 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return normed
 
 
+class _RotatedNorm(torch.autograd.Function):
+    """The norm of `_RMSNorm` per head, then y cos + roll(y, D / 2) sin; backwards g cos + roll(g sin, D / 2)."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd passes every input by position
+        ctx: Any, x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        width = x.shape[-1]
+        scale = (torch.linalg.vecdot(x, x) / width + eps).rsqrt_().unsqueeze(-1)
+        normed = x * scale
+        ctx.save_for_backward(normed, scale, weight, cos, sin)
+        y = normed * weight
+        rotated: Tensor = y.roll(width // 2, -1).mul_(sin).addcmul_(y, cos)
+        return rotated
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        normed, scale, weight, cos, sin = ctx.saved_tensors
+        width = normed.shape[-1]
+        grad = (grads[0] * sin).roll(width // 2, -1).addcmul_(grads[0], cos)
+        d_weight = (normed * grad).sum(0)
+        grad.mul_(weight)
+        along = torch.linalg.vecdot(normed, grad).div_(-width).unsqueeze(-1)
+        return grad.addcmul_(normed, along).mul_(scale), d_weight, None, None, None
+
+
+def rotated_norm(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    """Root-mean-square norm of each head of x [M, heads, D], times weight [heads, D], then rotary embedding.
+
+    cos, sin: [M, 1, D], the first half of the sines negated. (arXiv 2104.09864 §3.4.2, halves for pairs)
+    """
+    rotated: Tensor = _RotatedNorm.apply(x, weight, eps, cos, sin)  # type: ignore[no-untyped-call]
+    return rotated
+
+
+class _SwiGLU(torch.autograd.Function):
+    """d silu / d gate = s + silu (1 - s), s = sigmoid(gate)."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        sigmoid = gate.sigmoid()
+        ctx.save_for_backward(gate_up, sigmoid)
+        return (gate * sigmoid).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        gate_up, sigmoid = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        d_gate_up = torch.empty_like(gate_up)
+        d_gate, d_up = d_gate_up.chunk(2, dim=-1)
+        silu = gate * sigmoid
+        torch.mul(grads[0], silu, out=d_up)
+        slope = torch.addcmul(sigmoid + silu, silu, sigmoid, value=-1).mul_(up)
+        torch.mul(slope, grads[0], out=d_gate)
+        return d_gate_up
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) up, of gate and up side by side [M, 2 I], to [M, I]. (arXiv 2002.05202)"""
+    gated: Tensor = _SwiGLU.apply(gate_up)  # type: ignore[no-untyped-call]
+    return gated
+
+
 class _SquaredReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

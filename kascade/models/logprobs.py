@@ -109,7 +109,8 @@ def chunks(count: int, vocabulary: int, chunk: int = MOST_ROWS) -> Iterator[slic
 class _ChunkedScores(torch.autograd.Function):
     """log p(target) and the entropy, without ever holding [N, V].
 
-    d logp / d logits = (onehot(target) - p) / temperature, recomputed chunk by chunk in the backward.
+    d logp / d logits = (onehot(target) - p) / temperature; p is recomputed chunk by chunk in the backward,
+    and kept where there is one chunk only.
     """
 
     @staticmethod
@@ -124,29 +125,34 @@ class _ChunkedScores(torch.autograd.Function):
         distribution, chunk = how
         logprobs = torch.empty(len(hidden), device=hidden.device)
         entropy = torch.empty_like(logprobs)
-        for part in chunks(len(hidden), weight.shape[0], chunk):
+        parts = list(chunks(len(hidden), weight.shape[0], chunk))
+        for part in parts:
             scores = distribution.log_softmax(F.linear(hidden[part], weight, bias), targets[part])
             logprobs[part] = scores.gather(1, targets[part, None]).squeeze(1)
             probabilities = scores.exp()
             if distribution.top_k is not None or distribution.top_p < 1:
                 scores = scores.masked_fill(probabilities == 0, 0.0)  # 0 log 0 = 0
             entropy[part] = -torch.linalg.vecdot(probabilities, scores)
-        ctx.save_for_backward(hidden, weight, bias, targets)
+        kept = probabilities if len(parts) == 1 and any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(hidden, weight, bias, targets, kept)
         ctx.how = how
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets = ctx.saved_tensors
+        hidden, weight, bias, targets, kept = ctx.saved_tensors
         distribution, chunk = ctx.how
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         d_hidden = torch.empty_like(hidden) if needs_hidden else None
         d_weight = torch.zeros_like(weight) if needs_weight else None
         d_bias = torch.zeros_like(bias) if needs_bias else None
         for part in chunks(len(hidden), weight.shape[0], chunk):
-            scores = distribution.log_softmax(F.linear(hidden[part], weight, bias), targets[part])
-            d_logits = scores.exp_().neg_()
+            if kept is None:
+                scores = distribution.log_softmax(F.linear(hidden[part], weight, bias), targets[part])
+                d_logits = scores.exp_().neg_()
+            else:
+                d_logits = kept.neg()
             d_logits.scatter_add_(1, targets[part, None], torch.ones_like(d_logits[:, :1]))
             d_logits = d_logits.mul_(grads[0][part, None] / distribution.temperature).to(weight.dtype)
             if d_hidden is not None:

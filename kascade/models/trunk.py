@@ -75,8 +75,10 @@ class Attention:
         """query: [M, heads, D]; key, value: [M, kv heads, D]; to [M, heads D]."""
         parts = []
         first: tuple[Tensor, Tensor] | None = None
-        for block, mask in zip(self._blocks, self._masks, strict=True):
-            q, k, v = (block.view(x).transpose(1, 2) for x in (query, key, value))
+        sizes = [block.rows * block.length for block in self._blocks]  # split once: one cat in the backward
+        by_block = zip(*(x.split_with_sizes(sizes) for x in (query, key, value)), strict=True)
+        for block, mask, flat in zip(self._blocks, self._masks, by_block, strict=True):
+            q, k, v = (x.view(block.rows, block.length, *x.shape[1:]).transpose(1, 2) for x in flat)
             if block.parents is not None and first is not None:
                 k = torch.cat([first[0].index_select(0, block.parents), k], dim=2)
                 v = torch.cat([first[1].index_select(0, block.parents), v], dim=2)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.models.batch import TokenBatch
-from kascade.models.fused import rms_norm
+from kascade.models.fused import rms_norm, rotated_norm, swiglu
 from kascade.models.trunk import Attention, positions
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def forward(model: Any, batch: TokenBatch) -> Tensor:
     """
     attend = Attention(batch, model.dtype)
     x = F.embedding(batch.token_ids, model.model.embed_tokens.weight)
-    angles = tuple(part[0, :, None] for part in model.model.rotary_emb(x, positions(batch)[None]))
+    angles = _angles(model, x, batch)
     for index, layer in enumerate(model.model.layers):
         x = x + _attention(layer.self_attn, _norm(x, layer.input_layernorm), attend, angles)
         if index == len(model.model.layers) - 1:
@@ -46,23 +46,25 @@ def _norm(x: Tensor, norm: Any) -> Tensor:
     return rms_norm(x, norm.weight, norm.variance_epsilon)
 
 
-def _attention(attention: Any, h: Tensor, attend: Attention, angles: tuple[Tensor, ...]) -> Tensor:
+def _angles(model: Any, x: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """Cosines, and sines with the first half negated, of every token's position: each [M, 1, D]."""
+    cos, sin = model.model.rotary_emb(x, positions(batch)[None])
+    first, second = sin.chunk(2, dim=-1)
+    return cos[0, :, None], torch.cat((-first, second), dim=-1)[0, :, None]
+
+
+def _attention(attention: Any, h: Tensor, attend: Attention, angles: tuple[Tensor, Tensor]) -> Tensor:
+    width = attention.head_dim
     weights = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
-    projected = torch.split(F.linear(h, torch.cat(weights)), [len(w) for w in weights], dim=-1)
-    query, key, value = (part.view(len(h), -1, attention.head_dim) for part in projected)
-    query = _rotate(_norm(query, attention.q_norm), angles)
-    key = _rotate(_norm(key, attention.k_norm), angles)
+    queries, keys, _ = (len(weight) // width for weight in weights)
+    projected = F.linear(h, torch.cat(weights)).view(len(h), -1, width)
+    rotated, value = projected.split_with_sizes([queries + keys, keys], 1)
+    norms = (attention.q_norm.weight.expand(queries, -1), attention.k_norm.weight.expand(keys, -1))
+    rotated = rotated_norm(rotated, torch.cat(norms), attention.q_norm.variance_epsilon, *angles)
+    query, key = rotated.split_with_sizes([queries, keys], 1)
     return F.linear(attend(query, key, value), attention.o_proj.weight)
-
-
-def _rotate(x: Tensor, angles: tuple[Tensor, ...]) -> Tensor:
-    """Rotary position embedding of [M, heads, D]; angles: cosines and sines, each [M, 1, D]."""
-    cos, sin = angles
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def _mlp(mlp: Any, h: Tensor) -> Tensor:
     gate_up = F.linear(h, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, mlp.down_proj.weight)
+    return F.linear(swiglu(gate_up), mlp.down_proj.weight)

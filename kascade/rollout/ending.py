@@ -56,7 +56,7 @@ class Ending:
 
     def stopped(self, numbers: Ints, positions: Ints, tokens: Ints) -> Bools:
         """Whether the token just given ends each row's answer."""
-        stopped = np.isin(tokens, self._end_ids)
+        stopped: Bools = (tokens[:, None] == self._end_ids).any(-1)
         if self._tail_length:
             for row, (number, token) in enumerate(zip(numbers.tolist(), tokens.tolist(), strict=True)):
                 stopped[row] |= self._watch(number, token, int(positions[row]))

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.data.packing import micro_batches
-from kascade.rollout.attention import Prefix, SharedAttention, blocks_of
+from kascade.rollout.attention import RowAttention
 from kascade.rollout.mamba import scale_to_unit
+from kascade.rollout.prefix import Prefix, blocks_of
 from kascade.rollout.static import StaticAttention, StepGraphs
 
 if TYPE_CHECKING:
@@ -127,11 +128,11 @@ class LeanDecoder(ABC):
         self._count = 0
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self._like = torch.empty(config.num_key_value_heads, config.head_dim, device=device, dtype=dtype)
-        self._attention: SharedAttention | StaticAttention
+        self._attention: RowAttention | StaticAttention
         if self.static:
             self._attention = StaticAttention(self.num_attention_layers(), rows, self._like, self.lengths)
         else:
-            self._attention = SharedAttention(self.num_attention_layers(), rows, self._like)
+            self._attention = RowAttention(self.num_attention_layers(), rows, self._like)
         self._graphs.forget()
 
     def refresh(self) -> None:

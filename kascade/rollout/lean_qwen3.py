@@ -41,22 +41,41 @@ class Qwen3Decoder(LeanDecoder):
     def final_norm(self) -> Any:
         return self._model.model.norm
 
+    def refresh(self) -> None:
+        super().refresh()
+        self._angles: Tensor | None = None
+
     def before_prefill(self, ids: Tensor) -> None:
         self._rotate_at(torch.arange(ids.shape[1], device=ids.device)[None])
 
     def before_step(self, x: Tensor) -> None:
-        self._rotate_at(self.lengths[: len(x), None])
+        self._rotate_at(self.lengths[: len(x)])
+        heads = self._model.config.num_attention_heads + self._model.config.num_key_value_heads
+        # for each head: whole rows are multiplied faster than broadcast ones
+        self._cos, self._sin = (part.expand(-1, heads, -1).contiguous() for part in (self._cos, self._sin))
 
     def _rotate_at(self, positions: Tensor) -> None:
-        """Angles of positions [B, L] for all heads: each [B, L, 1, D], the sine signed for a roll."""
+        """Angles of positions [...] for all heads: each [..., 1, D], the sine signed for a roll."""
+        both = self._angles_at(positions).unsqueeze(-2)
+        self._cos, self._sin = both[..., : self._like.shape[1]], both[..., self._like.shape[1] :]
+
+    def _angles_at(self, positions: Tensor) -> Tensor:
+        """Cosines and signed sines of positions [...], looked up on a CPU: [..., 2 D]."""
+        if positions.device.type != "cpu":
+            return self._compute_angles(positions.view(1, -1)).view(*positions.shape, -1)
+        longest = int(positions.max()) + 1
+        if self._angles is None or longest > len(self._angles):
+            self._angles = self._compute_angles(torch.arange(2 * longest)[None])[0]
+        return F.embedding(positions, self._angles)
+
+    def _compute_angles(self, positions: Tensor) -> Tensor:
         cos, sin = self._model.model.rotary_emb(self._like, positions)
-        half = sin.shape[-1] // 2
-        self._cos = cos[:, :, None]
-        self._sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)[:, :, None]
+        first, second = sin.chunk(2, dim=-1)
+        return torch.cat((cos, -first, second), dim=-1)
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Rotary position embedding of [B, L, heads, D]."""
-        return torch.addcmul(x * self._cos, x.roll(x.shape[-1] // 2, -1), self._sin)
+        """Rotary position embedding of [..., heads, D]."""
+        return x.roll(x.shape[-1] // 2, -1).mul_(self._sin).addcmul_(x, self._cos)
 
 
 class _Layer:
@@ -85,17 +104,16 @@ class _Layer:
         return self._mlp(x.flatten(0, 1)).view_as(x)
 
     def step(self, x: Tensor, attend: Attend) -> Tensor:
-        query, key, value = (part.squeeze(1) for part in self._heads(self._before(x)[:, None]))
+        query, key, value = self._heads(self._before(x))
         return self._mlp(torch.addmm(x, attend(self._number, query, key, value), self._out))
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (scaled), keys and values of h [B, L, H]: each [B, L, heads, D]."""
-        flat: Any = F.linear(h, self._qkv)
-        projected = flat.unflatten(-1, (-1, self._width))
-        both = projected[..., : self._queries + self._keys, :]
-        both = self._decoder.rotate(scale_to_unit(both, self._epsilon).mul_(self._norms))
-        query, key = torch.split(both, [self._queries, self._keys], dim=-2)
-        return query, key, projected[..., self._queries + self._keys :, :]
+        """Queries (scaled), keys and values of h [..., H]: each [..., heads, D]."""
+        projected = F.linear(h, self._qkv).view(*h.shape[:-1], -1, self._width)
+        rotated, value = projected.split_with_sizes([self._queries + self._keys, self._keys], -2)
+        rotated = self._decoder.rotate(scale_to_unit(rotated, self._epsilon).mul_(self._norms))
+        query, key = rotated.split_with_sizes([self._queries, self._keys], -2)
+        return query, key, value
 
     def _mlp(self, x: Tensor) -> Tensor:
         gate, up = F.linear(self._after(x), self._gate_up).chunk(2, dim=-1)

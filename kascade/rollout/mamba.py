@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -183,4 +184,9 @@ def scale_to_unit(x: Tensor, epsilon: float) -> Tensor:
     if x.is_cuda:
         return F.rms_norm(x, x.shape[-1:], eps=epsilon)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * length.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()  # type: ignore[no-any-return]
+    return torch.addcmul(_constant(epsilon), length, length, value=1 / x.shape[-1]).rsqrt_() * x
+
+
+@cache
+def _constant(value: float) -> Tensor:
+    return torch.tensor(value)

@@ -16,28 +16,26 @@ from kascade.rollout.types import SamplingParams
 UInts = npt.NDArray[np.uint64]
 _GOLDEN = 0x9E3779B97F4A7C15  # increment of SplitMix64
 _MASK = 2**64 - 1
+_BELOW_ONE = 1 - 2.0**-52  # x times this is below x, and stays so when rounded
 
 
 def stream_key(seed: int, sample: int) -> int:
     """Key of the random stream of one sample of one prompt."""
     seeded = _mix(np.array([seed & _MASK], dtype=np.uint64))
-    with np.errstate(over="ignore"):
-        return int(_mix(seeded + np.uint64((sample + 1) * _GOLDEN & _MASK))[0])
+    return int(_mix(seeded + np.uint64((sample + 1) * _GOLDEN & _MASK))[0])
 
 
 def uniforms(keys: UInts, positions: UInts) -> npt.NDArray[np.float64]:
     """One uniform in [0, 1) per row: element `position` of the row's SplitMix64 stream."""
-    with np.errstate(over="ignore"):
-        bits = _mix(keys + (positions + np.uint64(1)) * np.uint64(_GOLDEN))
+    bits = _mix(keys + (positions + np.uint64(1)) * np.uint64(_GOLDEN))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(x: UInts) -> UInts:
     """The output function of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014, figure 17)."""
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def draw(
@@ -58,43 +56,38 @@ def draw(
         drawn_from = logits if params.temperature == 1 else logits / params.temperature
         drawn_from = restrict(drawn_from, params.top_k, params.top_p)
         logits = drawn_from if greedy is None else torch.where(greedy[:, None], logits, drawn_from)
-    top = logits.amax(-1, keepdim=True)
-    weights = (logits - top).exp_()
+    weights = logits.softmax(-1)
     size = block_size(logits.shape[-1])
     masses = weights.unflatten(-1, (-1, size)).sum(-1).double().cumsum_(-1)  # type: ignore[no-untyped-call]
     if params.temperature == 0:
-        tokens = _first_of(logits, top, size)
+        tokens = _first_of(logits, size)
     else:
-        tokens = _invert(weights, masses, uniform, size)
+        tokens = _invert(weights, masses, uniform[:, None], size)
         if greedy is not None:
-            tokens = torch.where(greedy, _first_of(logits, top, size), tokens)
-    chosen = logits.gather(1, tokens[:, None]) - top
-    return tokens, (chosen.squeeze(1) - masses[:, -1].log()).float()
+            tokens = torch.where(greedy, _first_of(logits, size), tokens)
+    chosen = weights.gather(1, tokens[:, None]).double().div_(masses[:, -1:]).log_()
+    return tokens, chosen.squeeze(1).float()
 
 
 def _invert(weights: Tensor, masses: Tensor, uniform: Tensor, size: int) -> Tensor:
     """The first token whose cumulative weight exceeds uniform * total: [R]; never one of weight 0.
 
-    weights: [R, V]; masses: cumulative over blocks of `size` tokens, float64 [R, V / size]. The block is
-    found first, then the token in it, so that no pass in float64 goes over the whole vocabulary.
+    weights: [R, V]; masses: cumulative over blocks of `size` tokens, float64 [R, V / size]; uniform: [R, 1].
+    The block is found first, then the token in it, so that no pass in float64 goes over the whole vocabulary.
     """
-    point = _below(uniform * masses[:, -1], masses[:, -1])[:, None]
+    point = masses[:, -1:] * _BELOW_ONE * uniform
     block = torch.searchsorted(masses, point, right=True)
     before = F.pad(masses, (1, 0)).gather(1, block)
     places = block * size + torch.arange(size, device=weights.device)
     inside = weights.gather(1, places).double().cumsum_(-1)
     # the block's own sum is rounded otherwise than its part of `masses`: stay within it
-    point = _below((point - before).squeeze(1), inside[:, -1])[:, None]
+    point = torch.minimum(point - before, inside[:, -1:] * _BELOW_ONE)
     return (block * size + torch.searchsorted(inside, point, right=True)).squeeze(1)
 
 
-def _below(point: Tensor, end: Tensor) -> Tensor:
-    """point, or the last number before `end` where it is not below."""
-    return torch.minimum(point, torch.nextafter(end, torch.zeros_like(end))).clamp_(min=0)
-
-
-def _first_of(logits: Tensor, top: Tensor, size: int) -> Tensor:
+def _first_of(logits: Tensor, size: int) -> Tensor:
     """The first token with the highest logit: [R]; by blocks, several times faster than argmax on a CPU."""
+    top = logits.amax(-1, keepdim=True)
     blocks = logits.unflatten(-1, (-1, size))  # type: ignore[no-untyped-call]
     block = (blocks.amax(-1) == top).int().argmax(-1, keepdim=True)
     inside = logits.gather(1, block * size + torch.arange(size, device=logits.device))

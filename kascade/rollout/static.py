@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kascade.rollout.attention import Prefix
+from kascade.rollout.prefix import Prefix
 
 SLOTS = 256
 
@@ -68,7 +68,7 @@ class StaticAttention:
         self._known[: self._count] = [length + 1 for length in self._known[: self._count]]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """As `SharedAttention.__call__`."""
+        """As `RowAttention.__call__`."""
         rows = len(query)
         lengths, index = self._lengths[:rows], self._rows[:rows]
         keys, values = self._keys[layer], self._values[layer]
