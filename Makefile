@@ -32,12 +32,12 @@ quickstart: $(STAMP) ## the whole cascade on this machine, then the report (RUN=
 	$(BIN)/kascade run quickstart --out $(RUN)
 
 test: $(STAMP) ## all tests that need neither a container engine nor a cluster (WORKERS=2 at once)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not containers and not cluster"
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations=15 -m "not containers and not cluster"
 
 test-fast: $(STAMP) ## the tests that take seconds
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not slow and not containers and not cluster"
 
-test-containers: $(STAMP) ## tests that build and run the container images
+test-containers: wheels ## tests that build and run the container images
 	$(BIN)/python -m pytest -m containers
 
 test-cluster: $(STAMP) ## tests on a Kubernetes cluster

@@ -31,6 +31,7 @@ BENCHMARKS: Mapping[str, str] = {
     "gpu-training": "benchmarks.gpu:training",
     "sandbox": "benchmarks.sandbox:run",
     "graders": "benchmarks.graders:run",
+    "graders_further": "benchmarks.graders_further:run",
     "guard": "benchmarks.guard:run",
 }
 

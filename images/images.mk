@@ -15,7 +15,9 @@ build_image = DOCKER_BUILDKIT=1 $(DOCKER) build --network none $(IMAGE_ARGUMENTS
 images: image-cpu image-sandbox image-mlflow ## container images for a cluster, without GPUs (image-train: with)
 
 wheels: $(STAMP) ## what the CPU image is made of, by the lock file
-	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels $(PIP_OPTIONS) .
+	@mkdir -p build/wheels
+	$(BIN)/python images/closure.py > build/wheels/requirements.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(PIP_OPTIONS) --requirement build/wheels/requirements.txt .
 
 wheels-gpu: $(STAMP) ## what the GPU image is made of
 	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) ".[fp8,distributed]"

@@ -1,8 +1,13 @@
-"""What all tests share: one thread, because on shared cores threads that wait cost more than they give."""
+"""What all tests share: one thread, because on shared cores threads that wait cost more than they give.
+
+For the same reason no generated case has a deadline.
+"""
 
 from __future__ import annotations
 
 import os
+
+from hypothesis import HealthCheck, settings
 
 for name, value in {
     "OMP_NUM_THREADS": "1",
@@ -10,3 +15,6 @@ for name, value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(name, value)
+
+settings.register_profile("shared_cores", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared_cores")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from kascade.cluster.jobs import RAYJOB, TRAINJOB
 from kascade.cluster.pod import PodSettings, without_empty
 from kascade.recipe.cluster import Cluster, Placement
+from kascade.recipe.workers import Workers
 
 Spec = dict[str, Any]
 # How a TrainJob changes its runtime's pods: Trainer 2.0, 2.1, and 2.2 and later.
@@ -108,16 +109,17 @@ def ray_job(
     *,
     cluster: Cluster,
     placement: Placement,
+    workers: Workers,
     labels: Mapping[str, str],
     owners: Sequence[Spec],
 ) -> Spec:
     """A RayJob that runs `python COMMAND` once, on a Ray cluster of a head and the stage's nodes.
 
-    The head has no accelerator: it holds the driver, and outlives a lost node.
+    The head is small and computes nothing; the driver, which holds the model, takes its part of a node.
     """
     head = cluster.light
     small = {"cpu": head.cpu, "memory": head.memory}
-    workers = {
+    nodes = {
         "groupName": "nodes",
         "replicas": placement.nodes,
         "minReplicas": placement.nodes,
@@ -127,6 +129,8 @@ def ray_job(
     }
     spec: Spec = {
         "entrypoint": shlex.join(["python", *command]),
+        "entrypointNumCpus": workers.driver_cpus,
+        **({"entrypointNumGpus": workers.driver_gpus} if workers.driver_gpus else {}),
         "submissionMode": "K8sJobMode",
         "backoffLimit": 0,  # the pipeline's step has the retries, and continues from the last checkpoint
         "shutdownAfterJobFinishes": True,
@@ -134,12 +138,12 @@ def ray_job(
         "rayClusterSpec": {
             "rayVersion": cluster.ray_version,
             "headGroupSpec": {
-                "rayStartParams": {"dashboard-host": "0.0.0.0", "num-gpus": "0"},
+                "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0", "num-gpus": "0"},
                 "template": {
                     "spec": _ray_pod(settings, "ray-head", {"requests": small, "limits": dict(small)})
                 },
             },
-            "workerGroupSpecs": [workers],
+            "workerGroupSpecs": [nodes],
         },
     }
     if placement.deadline_s is not None:

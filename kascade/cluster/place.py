@@ -27,7 +27,8 @@ from kascade.cluster.worker import Work, read_result, train_here
 from kascade.errors import Fault, KascadeError, UserError
 from kascade.recipe.cluster import RunsAs
 from kascade.recipe.identity import find_stage, short_hash
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import Recipe, SFTStage
+from kascade.recipe.workers import Workers
 from kascade.storage.files import read_json
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,9 @@ def _job(
     }
     if shape == "trainjob":
         return TRAINJOB, train_job(name, command, settings, api=trainjob_api(api), **common)
-    return RAYJOB, ray_job(name, command, settings, **common)
+    stage = find_stage(recipe, work.stage)
+    workers = Workers() if isinstance(stage, SFTStage) else stage.workers
+    return RAYJOB, ray_job(name, command, settings, workers=workers, **common)
 
 
 def job_name(work: Work) -> str:

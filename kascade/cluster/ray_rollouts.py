@@ -1,4 +1,4 @@
-"""The rollout group: actors that sample with the native engine, behind the face of one engine.
+"""The rollout group: actors that sample, each with an engine of its own, behind the face of one engine.
 
 Every sample's randomness follows from its prompt's seed, so work of a lost actor can be given to another and
 comes back the same; each prompt is answered once, however many actors are lost. Weights come with a version
@@ -7,12 +7,11 @@ and a checksum, and an actor that holds others refuses to sample.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +20,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kascade.errors import TrainingStopped
+from kascade.models.checksum import weights_checksum
 from kascade.recipe.workers import Workers
-from kascade.rollout.native import NativeEngine
-from kascade.rollout.types import Prompt, Sample, SamplingParams
+from kascade.rollout.types import HoldsWeights, Prompt, RolloutEngine, Sample, SamplingParams
 
+MakeEngine = Callable[[PreTrainedModel], RolloutEngine]
 CHUNKS_PER_ACTOR = 2  # of a batch: fewer leave actors idle at its end, more make smaller batches
 log = logging.getLogger(__name__)
 
@@ -34,39 +34,35 @@ def weights_of(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
 
 
-def checksum(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 class RolloutActor:
-    """One sampler with weights of its own."""
+    """One sampler with weights of its own. make: its engine, around its copy of the model."""
 
-    def __init__(self, model: PreTrainedModel, end_ids: Sequence[int], threads: int) -> None:
+    def __init__(self, model: PreTrainedModel, make: MakeEngine, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._model = model.eval()
-        self._engine = NativeEngine(self._model, end_ids=end_ids)
+        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+        self._engine = make(self._model)
         self._version: int | None = None
 
     def pid(self) -> int:
         return os.getpid()
 
-    def load_weights(self, weights: Mapping[str, Tensor], version: int, expected: str) -> None:
-        """Raises TrainingStopped when what arrived, or what is then in the model, has another checksum."""
+    def load_weights(self, weights: Mapping[str, Tensor], version: int, expected: int) -> int:
+        """The checksum of the weights that the engine took over.
+
+        Raises TrainingStopped when what arrived has another one than `expected`.
+        """
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 parameter.copy_(weights[name])
-        found = checksum(weights_of(self._model))
+        self._engine.load_weights(version)
+        sure = isinstance(self._engine, HoldsWeights)
+        found = self._engine.weights_checksum if sure else weights_checksum(self._model)
         if found != expected:
             raise TrainingStopped(
-                f"weights version {version}: a sampler holds {found[:12]}, the trainer {expected[:12]}"
+                f"weights version {version}: a sampler holds {found:016x}, the trainer {expected:016x}"
             )
-        self._engine.load_weights(version)
         self._version = version
+        return found
 
     def sample(self, version: int, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
         """Raises TrainingStopped when this actor holds other weights."""
@@ -85,15 +81,19 @@ class Chunk:
 
 @dataclass(slots=True)
 class RayEngine:
-    """A `RolloutEngine` whose sampling is done by actors, to which the weights of `model` are pushed."""
+    """A `RolloutEngine` whose sampling is done by actors, to which the weights of `model` are pushed.
+
+    make: an actor's engine. weights_checksum: of what all actors hold; 0 before any were pushed.
+    """
 
     ray: Any
     model: PreTrainedModel
-    end_ids: Sequence[int]
+    make: MakeEngine
     workers: Workers
     replaced: int = 0
+    weights_checksum: int = 0
     _actors: list[Any] = field(default_factory=list)
-    _pushed: tuple[Any, int, str] | None = None
+    _pushed: tuple[Any, int, int] | None = None
     _template: Any = None
 
     def __post_init__(self) -> None:
@@ -105,12 +105,12 @@ class RayEngine:
         return [int(pid) for pid in self.ray.get([actor.pid.remote() for actor in self._actors])]
 
     def load_weights(self, version: int) -> None:
-        weights = weights_of(self.model)
-        self._pushed = (self.ray.put(weights), version, checksum(weights))
+        """Push the weights to all actors. Raises TrainingStopped when one then holds others."""
+        self._pushed = (self.ray.put(weights_of(self.model)), version, weights_checksum(self.model))
         pushes = [actor.load_weights.remote(*self._pushed) for actor in self._actors]
         for number, push in enumerate(pushes):
             try:
-                self.ray.get(push)
+                self.weights_checksum = self.ray.get(push)
             except self.ray.exceptions.RayActorError:
                 self._replace(number)
 
@@ -156,7 +156,7 @@ class RayEngine:
     def _start(self) -> Any:
         options = {"num_cpus": self.workers.cpus, "num_gpus": self.workers.gpus, "max_restarts": 0}
         make = self.ray.remote(RolloutActor).options(**options)
-        return make.remote(self._template, tuple(self.end_ids), max(1, int(self.workers.cpus)))
+        return make.remote(self._template, self.make, max(1, int(self.workers.cpus)))
 
     def _replace(self, number: int) -> None:
         """A new actor in a lost one's place, with the weights that the others hold."""
@@ -164,7 +164,7 @@ class RayEngine:
         log.warning("sampler %d was lost; a new one takes its place", number)
         self._actors[number] = self._start()
         if self._pushed is not None:
-            self.ray.get(self._actors[number].load_weights.remote(*self._pushed))
+            self.weights_checksum = self.ray.get(self._actors[number].load_weights.remote(*self._pushed))
 
 
 def _chunks(count: int, pieces: int) -> list[Chunk]:

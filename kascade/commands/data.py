@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,13 +173,9 @@ def _show_report(out: Console, report: DataReport) -> None:
     def say(text: str, style: str | None = None) -> None:
         out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    say(f"{report.path}: {report.num_rows} rows", "bold")
+    say(f"{report.path}: {report.num_rows} {'row' if report.num_rows == 1 else 'rows'}", "bold")
     for name, count in report.environments.items():
-        smoke = report.smoke.get(name, {})
-        say(
-            f"  {name}: {count} tasks; gold and empty answers of {smoke.get('graded', 0)} graded, "
-            f"{smoke.get('wrong', 0)} wrongly; {smoke.get('without_gold', 0)} without a gold answer"
-        )
+        say(f"  {name}: {count} {'task' if count == 1 else 'tasks'}; {_smoke(report.smoke.get(name, {}))}")
     for name, lengths in report.lengths.items():
         quantiles = ", ".join(f"{key} {value:,.0f}" for key, value in lengths.quantiles.items())
         say(
@@ -190,7 +187,9 @@ def _show_report(out: Console, report: DataReport) -> None:
             say(f"  {low:>8,} to {high - 1:>8,} {count:>8,} {'#' * max(1, round(BAR * count / most))}")
     _show_repeats(say, report)
     if report.viewed:
-        say(f"{report.viewed}, as the loss sees it (between ⟦ and ⟧: learnt; the rest only read)", "bold")
+        learnt = any(part["loss"] for part in report.view)
+        how = "between ⟦ and ⟧: learnt; the rest only read" if learnt else "no answer to imitate: all is read"
+        say(f"{report.viewed}, as the loss sees it ({how})", "bold")
         text = "".join(f"⟦{part['text']}⟧" if part["loss"] else part["text"] for part in report.view)
         say(text if len(text) <= SHOWN_TEXT else f"{text[: SHOWN_TEXT // 2]} […] {text[-SHOWN_TEXT // 2 :]}")
     for fault in report.faults[:SHOWN_FAULTS]:
@@ -198,7 +197,7 @@ def _show_report(out: Console, report: DataReport) -> None:
     if report.faults:
         more = len(report.faults) - SHOWN_FAULTS
         say(
-            f"{len(report.faults)} faults"
+            f"{len(report.faults)} {'fault' if len(report.faults) == 1 else 'faults'}"
             + (f", {more} of them not shown (--json shows all)" if more > 0 else ""),
             "bold",
         )
@@ -206,13 +205,26 @@ def _show_report(out: Console, report: DataReport) -> None:
         say("no faults", "green")
 
 
+def _smoke(found: Mapping[str, int]) -> str:
+    """Whether the grader tells gold answers from empty ones, in words."""
+    graded, wrong, without = (found.get(name, 0) for name in ("graded", "wrong", "without_gold"))
+    if not graded:
+        return "no row holds a gold answer to try its grader with"
+    tried = f"in {graded} rows tried, gold answers grade 1 and empty ones 0"
+    told = f"{tried} in all but {wrong}" if wrong else tried
+    return f"{told}; {without} rows have no gold answer" if without else told
+
+
 def _show_repeats(say: Any, report: DataReport) -> None:
     repeats = report.duplicates
     if repeats:
-        say(
-            f"duplicates ({repeats['method']}): {repeats['exact_groups']} groups of equal rows, "
-            f"{repeats['exact_surplus']} too many; {repeats['near_pairs']} near pairs"
+        found = (
+            f"{repeats['exact_groups']} groups of equal rows, {repeats['exact_surplus']} too many; "
+            f"{repeats['near_pairs']} near pairs"
+            if repeats["exact_groups"] or repeats["near_pairs"]
+            else "none"
         )
+        say(f"duplicates: {found} ({repeats['method']})")
         for example in repeats["examples"]:
             say("  " + ", ".join(map(str, example)))
     for name, found in report.contamination.get("benchmarks", {}).items():

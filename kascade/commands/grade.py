@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,11 @@ def grade(
     rows: Annotated[str | None, typer.Argument(help=HELP)] = None,
     *,
     environment: Annotated[str | None, typer.Option(help="For rows that do not name theirs.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="NAME=VALUE of that environment, as in a recipe (repeatable)."),
+    ] = None,
+    layout: Annotated[str, typer.Option(help="How the rows are laid out; see docs/data.md.")] = "auto",
     out: Annotated[
         Path | None,
         typer.Option(help="Append here instead of printing; rows graded there are not done again."),
@@ -40,7 +46,10 @@ def grade(
     judge_key_env: Annotated[str | None, typer.Option(help="Environment variable with its key.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Faults as JSON too.")] = False,
 ) -> None:
-    """Grade rows that carry a response: one JSON line each with reward, components and error."""
+    """Grade rows that carry a response: one JSON line each with reward, components and error.
+
+    What it came to is told on stderr.
+    """
     del as_json  # grades are JSON lines anyway; faults are told by the group of verbs
     if (rows is None) == (run is None):
         raise UserError(Fault("kascade grade", "needs rows, or a run", remedy="give ROWS, or --run FOLDER"))
@@ -58,23 +67,56 @@ def grade(
     from kascade.environments.grading import grade_rows
     from kascade.recipe.parts import DataSource
 
-    source = DataSource(environment=environment or "any", path=rows)
+    source = DataSource(environment=environment or "any", path=rows, layout=layout)
+    own = _options(options, environment)
     done = _finished(out) if out else set()
     found = list(_not_done(read_rows(source), done))
     faults: list[Fault] = []
-    num_graded = num_errors = 0
-    for result in grade_rows(found, environment):
+    rewards: dict[str, list[float]] = {}
+    num_errors = 0
+    for result in grade_rows(found, environment, own):
         if isinstance(result, Fault):
             faults.append(result)
             continue
-        num_graded += 1
         num_errors += result.grade.error is not None
+        if result.grade.error is None:
+            rewards.setdefault(result.environment, []).append(result.grade.reward)
         _write(result.as_json(), out)
-    if out is not None:
-        told = f"{num_graded} rows graded, {num_errors} grader errors, {len(done)} were graded before: {out}"
-        console().print(told, markup=False, soft_wrap=True)
+    before = f", {len(done)} were graded before: {out}" if out else ""
+    console().print(f"{_told(rewards, num_errors)}{before}", markup=False, soft_wrap=True, highlight=False)
     if faults:
         raise UserError(faults)
+
+
+def _options(pairs: list[str] | None, environment: str | None) -> dict[str, Any]:
+    """Options of an environment; values are JSON where they can be read as such, else text."""
+    from kascade.environments import get_environment
+
+    if pairs and environment is None:
+        raise UserError(Fault("--option", "belongs to one environment", remedy="name it with --environment"))
+    found = {}
+    for name, equals, value in (pair.partition("=") for pair in pairs or []):
+        if not equals:
+            raise UserError(Fault(f"--option {name}", "is not a pair", "NAME=VALUE"))
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    try:
+        if environment is not None:
+            get_environment(environment).with_options(found)
+    except ValueError as error:
+        raise UserError(Fault("--option", str(error))) from error
+    return found
+
+
+def _told(rewards: dict[str, list[float]], num_errors: int) -> str:
+    """What all grades come to."""
+    graded = sum(map(len, rewards.values())) + num_errors
+    means = [f"{name} {sum(of) / len(of):.3f} (of {len(of)})" for name, of in sorted(rewards.items())]
+    mean = f", mean reward {', '.join(means)}" if means else ""
+    errors = f"{num_errors} grader {'error' if num_errors == 1 else 'errors'}"
+    return f"{graded} {'row' if graded == 1 else 'rows'} graded{mean}, {errors}"
 
 
 def _grade_run(run: Path) -> None:
@@ -86,20 +128,28 @@ def _grade_run(run: Path) -> None:
     read_run_recipe(run)
     with open_run(str(run), "grade") as opened:
         for before, after in regrade(opened):
-            low, high = after.interval()
             line = {
                 "benchmark": after.benchmark,
                 "checkpoint": after.checkpoint,
                 "phase": after.phase,
                 "round": after.round,
-                "samples": max(map(len, after.rewards.values())),
-                "before": before.mean,
-                "after": after.mean,
-                "interval": [low, high],
-                "pass_at_samples": after.pass_at(max(map(len, after.rewards.values()))),
+                "tasks": after.num_tasks,
+                "samples": after.num_samples,
+                "before": _finite(before.mean),
+                "after": _finite(after.mean),
+                "interval": [_finite(end) for end in after.interval()],
+                "pass_at": {k: _finite(value) for k, value in after.passes().items()},
+                "pass_intervals": {
+                    k: [_finite(end) for end in after.pass_interval(k)] for k in after.passes()
+                },
                 "errors": after.num_errors,
             }
             typer.echo(json.dumps(line))
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def _not_done(rows: Iterator[tuple[str, Row | Fault]], done: set[str]) -> Iterator[tuple[str, Row | Fault]]:

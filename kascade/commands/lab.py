@@ -1,4 +1,4 @@
-"""Experiments on a run: lab recovery."""
+"""Experiments on a run: lab recovery, lab gains."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     lab = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     lab.callback()(_lab)
     lab.command("recovery")(recovery)
+    lab.command("gains")(gains)
     app.add_typer(lab, name="lab")
 
 
@@ -79,6 +80,30 @@ def recovery(
         emit(race.model_dump(mode="json"))
     else:
         typer.echo(f"{markdown(race)}\n{folder / 'recovery.html'}")
+
+
+def gains(
+    run: RunFolder,
+    *,
+    tasks: Annotated[int, typer.Option(min=2, help="Test tasks a benchmark.")] = 400,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a task.")] = 4,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this one (repeatable).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; RUN/lab/gains by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each stage raised in its own domains; the same command continues an interrupted one."""
+    from kascade.commands.run_folder import read_run_recipe
+
+    read_run_recipe(run)
+    from kascade.stages.lab.gains import markdown, measure_gains
+
+    folder = out or run / "lab" / "gains"
+    announce = _silent if as_json else _announce
+    found = measure_gains(run, folder, tasks=tasks, samples=samples, stages=stage or (), announce=announce)
+    if as_json:
+        emit([gain.model_dump(mode="json") for gain in found])
+    else:
+        typer.echo(f"{markdown(found)}\n{folder / 'gains.md'}")
 
 
 def _announce(line: str) -> None:

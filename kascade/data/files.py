@@ -9,12 +9,12 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from kascade.errors import Fault, KascadeError, UserError
-from kascade.storage.uris import open_uri, parse_uri
+from kascade.storage.uris import is_remote, join_uri, open_copy, open_store, parse_uri
 
 if TYPE_CHECKING:
     from kascade.recipe.parts import DataSource
@@ -39,22 +39,39 @@ ONE_OBJECT = "one JSON object a line"
 def read_source(source: DataSource) -> Iterator[Found]:
     """Every row of a data source, in order. Raises UserError when it cannot be opened at all."""
     assert source.path is not None
-    if source.path.startswith(HUB):
-        yield from _hub(source.path.removeprefix(HUB), source.subset, source.split or "train")
+    yield from read_rows_of(source.path, source.format, split=source.split, subset=source.subset)
+
+
+def read_rows_of(
+    path: str,
+    format: Format | Literal["auto"] = "auto",
+    *,
+    split: str | None = None,
+    subset: str | None = None,
+) -> Iterator[Found]:
+    """Every row at an address: a file, a folder, a saved dataset, one of the hub. Raises UserError."""
+    if path.startswith(HUB):
+        yield from _hub(path.removeprefix(HUB), subset, split or "train")
         return
-    folder = local_path(source.path)
-    if folder is None or not folder.is_dir():
-        yield from read_file(source.path, source.format)
+    folder = local_path(path)
+    if is_remote(path) and format == "auto" and format_of(path) is None:
+        for name in _of_split(_stored_files(path), split, path):
+            yield from read_file(join_uri(path, name), format)
+    elif folder is None or not folder.is_dir():
+        yield from read_file(path, format)
     elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        yield from _saved_dataset(folder, source.split)
+        yield from _saved_dataset(folder, split)
     else:
-        for file in _data_files(folder, source.split):
-            yield from read_file(str(file), source.format)
+        names = [one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()]
+        for name in _of_split(sorted(filter(format_of, names)), split, str(folder)):
+            yield from read_file(str(folder / name), format)
 
 
 def read_file(uri: str, format: Format | Literal["auto"] = "auto") -> Iterator[Found]:
     """Every row of one file; its ending tells the format unless one is named."""
     kind = format_of(uri) if format == "auto" else format
+    if (path := local_path(uri)) is not None and not path.exists():
+        raise UserError(Fault(uri, "is not there", remedy="check `path` of the data source"))
     if kind is None:
         what = f"cannot tell the format from the name {uri.rsplit('/', 1)[-1]!r}"
         raise UserError(Fault(uri, what, ", ".join(ENDINGS), "name it: `format` of the data source"))
@@ -79,7 +96,7 @@ def local_path(uri: str) -> Path | None:
 
 def _open(uri: str) -> BinaryIO:
     try:
-        return open_uri(uri)
+        return open_copy(uri)
     except OSError as error:
         remedy = "check `path` of the data source, and who may read it"
         raise UserError(Fault(uri, f"cannot be read: {error.strerror or error}", remedy=remedy)) from error
@@ -113,8 +130,12 @@ def _checked(row: Any, place: str) -> Row | Fault:
 
 
 def _json(file: BinaryIO, uri: str) -> Iterator[Found]:
+    content = file.read()
+    if _begins_with_a_row(content):  # one object a line under the name .json, as BFCL's files are
+        yield from _jsonl(io.BytesIO(content), uri)
+        return
     try:
-        rows = json.loads(file.read())
+        rows = json.loads(content)
     except (ValueError, RecursionError) as error:
         yield uri, Fault(uri, f"is not JSON: {error}", "a list of objects", "for one object a line: .jsonl")
         return
@@ -123,6 +144,11 @@ def _json(file: BinaryIO, uri: str) -> Iterator[Found]:
         return
     for number, row in enumerate(rows, start=1):
         yield (place := f"{uri} row {number}"), _checked(row, place)
+
+
+def _begins_with_a_row(content: bytes) -> bool:
+    first = next((line for line in io.BytesIO(content) if line.strip()), b"")
+    return not isinstance(_object(first, ""), Fault)
 
 
 def _table(file: BinaryIO, uri: str, delimiter: str) -> Iterator[Found]:
@@ -170,25 +196,28 @@ READERS: dict[Format, Callable[[BinaryIO, str], Iterator[Found]]] = {
 }
 
 
-def _data_files(folder: Path, split: str | None) -> list[Path]:
+def _stored_files(uri: str) -> list[str]:
+    """Names of the data files under an address in a bucket."""
+    try:
+        return [entry.name for entry in open_store(uri).entries() if format_of(entry.name)]
+    except KascadeError as error:
+        raise UserError(Fault(uri, f"cannot be read: {error}")) from error
+
+
+def _of_split(names: Sequence[str], split: str | None, folder: str) -> Sequence[str]:
     """The data files of a folder, those of one split when their names tell splits apart."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and format_of(path.name))
     if split is not None:
-        named = [
-            path
-            for path in files
-            if split in path.relative_to(folder).parts[:-1]
-            or path.name.startswith((f"{split}-", f"{split}.", f"{split}_"))
-        ]
+        beginnings = (f"{split}-", f"{split}.", f"{split}_")
+        parts = {name: name.split("/") for name in names}
+        named = [n for n in names if split in parts[n][:-1] or parts[n][-1].startswith(beginnings)]
         if not named:
             what = f"holds no data file of split {split!r}"
             remedy = "name another `split`, or leave it out to read every file"
-            allowed = ", ".join(str(path.relative_to(folder)) for path in files[:8]) or None
-            raise UserError(Fault(str(folder), what, allowed, remedy))
+            raise UserError(Fault(folder, what, ", ".join(names[:8]) or None, remedy))
         return named
-    if not files:
-        raise UserError(Fault(str(folder), "holds no data files", ", ".join(f"*{end}" for end in ENDINGS)))
-    return files
+    if not names:
+        raise UserError(Fault(folder, "holds no data files", ", ".join(f"*{end}" for end in ENDINGS)))
+    return names
 
 
 def _datasets() -> Any:

@@ -111,25 +111,48 @@ def arena_hard(row: Row) -> Row:
 
 
 def bfcl(row: Row) -> Row:
-    """BFCL: `question` (turns of messages), `function`, and `ground_truth` of the possible answers."""
+    """BFCL: `question` (turns of messages), `function`, and `ground_truth` of the possible answers.
+
+    The answers are published in files of their own (`possible_answer/`): `join` them. Questions that no
+    function answers (their ids say irrelevance) have none.
+    """
     turns = row.get("question")
     if not isinstance(turns, list) or not turns:
         raise ValueError("question: a list of turns, each a list of messages, is needed")
-    if not isinstance(row.get("ground_truth"), list):
-        raise ValueError("ground_truth: join the possible_answer file on `id` first")
+    answers = row.get("ground_truth", [] if "irrelevance" in str(row.get("id")) else None)
+    if not isinstance(answers, list):
+        raise ValueError(
+            "ground_truth: is missing; name the possible_answer file of these rows as `join.path`"
+        )
     messages = turns[0] if isinstance(turns[0], list) else turns
     tools = [{"type": "function", **function} for function in row.get("function") or []]
-    return {**row, "prompt": messages, "tools": tools}
+    return {**row, "prompt": messages, "tools": tools, "ground_truth": answers}
+
+
+def bfcl_multi_turn(row: Row) -> Row:
+    """BFCL's dialogues: `question` (turns), `involved_classes`, `initial_config`, joined `ground_truth`."""
+    turns = row.get("question")
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, list) for turn in turns):
+        raise ValueError("question: a list of turns, each a list of messages, is needed")
+    if not isinstance(row.get("ground_truth"), list):
+        raise ValueError(
+            "ground_truth: is missing; name the possible_answer file of these rows as `join.path`"
+        )
+    later = ["\n".join(str(message.get("content", "")) for message in turn) for turn in turns[1:]]
+    return {**row, "prompt": turns[0], "user": {"script": later}}
 
 
 def swe_bench(row: Row) -> Row:
-    """SWE-bench (princeton-nlp/SWE-bench_Verified): the issue, the repository and its tests."""
+    """SWE-bench (princeton-nlp/SWE-bench_Verified): the issue, the repository and its tests.
+
+    `relevant_file_contents` {path: text} is what an answer without an agent may change; it is shown in a
+    `prompt` template as {files}.
+    """
     instance = {name: row[name] for name in row if name not in ("prompt", "relevant_file_contents")}
     for name in ("instance_id", "problem_statement", "FAIL_TO_PASS"):
         if name not in row:
             raise ValueError(f"{name}: is missing")
-    files = row.get("relevant_file_contents") or {}
-    metadata = {"relevant_file_contents": files if isinstance(files, str) else json.dumps(files)}
+    files = _object(row, "relevant_file_contents")
     task = {
         "instance_id": row["instance_id"],
         "base_commit": row.get("base_commit"),
@@ -140,9 +163,10 @@ def swe_bench(row: Row) -> Row:
     return {
         **row,
         "instance": instance,
-        "metadata": metadata,
+        "metadata": {"relevant_file_contents": json.dumps(files)},
         "create_params": {"metadata": task},
         "mode": "eval",
+        "files": "\n\n".join(f"[start of {path}]\n{text}\n[end of {path}]" for path, text in files.items()),
         "prompt": _text(row, "problem_statement"),
     }
 
@@ -181,6 +205,18 @@ def _choice(question: str, options: Sequence[str], letter: str) -> Row:
     }
 
 
+def _object(row: Row, name: str) -> Mapping[str, Any]:
+    """An object, or the JSON text of one; a field that is not there is an empty one."""
+    value = row.get(name) or {}
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{name}: is not JSON: {error}") from None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: an object is needed")
+    return value
+
+
 def _text(row: Row, name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
@@ -197,6 +233,7 @@ LAYOUTS: dict[str, Callable[[Row], Row]] = {
     "live_code_bench": live_code_bench,
     "arena_hard": arena_hard,
     "bfcl": bfcl,
+    "bfcl_multi_turn": bfcl_multi_turn,
     "swe_bench": swe_bench,
     "ruler": ruler,
     "document_qa": document_qa,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kascade.data.files import Row, read_source
+from kascade.data.joins import Partners
 from kascade.data.layouts import LAYOUTS
 from kascade.data.shapes import nemo_gym_rows
 from kascade.errors import Fault, UserError
@@ -25,12 +26,13 @@ def read_rows(source: DataSource) -> Iterator[tuple[str, Row | Fault]]:
     if source.layout not in LAYOUTS and source.layout != "auto":
         allowed = ", ".join(["auto", *sorted(LAYOUTS)])
         raise UserError(Fault("layout", f"{source.layout!r} is not a known layout of rows", allowed))
+    partners = Partners.read(source.join) if source.join is not None else None
     for place, found in read_source(source):
         if isinstance(found, Fault):
             yield place, found
             continue
         try:
-            rows = nemo_gym_rows(found, source)
+            rows = nemo_gym_rows(found if partners is None else partners.joined(found), source)
         except ValueError as error:
             yield place, field_fault(place, error, "see docs/data.md for the shapes of rows")
         else:

@@ -36,7 +36,7 @@ def nemo_gym_rows(row: Row, source: DataSource) -> list[Row]:
 
     A row of no known shape is left as it is. Raises ValueError ("field: what is wrong").
     """
-    found = row | {field: _column(row, column) for field, column in source.columns.items()}
+    found = row | {field: column_of(row, column) for field, column in source.columns.items()}
     if source.layout != "auto":
         found = LAYOUTS[source.layout](found)
     found = {name: _parsed(name, value) for name, value in found.items()}
@@ -67,15 +67,21 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _column(row: Row, column: str) -> Any:
-    """The value of a column; dots reach into objects when no column has that very name."""
+def column_of(row: Row, column: str) -> Any:
+    """The value of a column; dots reach into objects and lists when no column has that very name.
+
+    Raises ValueError naming the columns that there are.
+    """
     if column in row:
         return row[column]
     value: Any = row
     for part in column.split("."):
-        if not isinstance(value, Mapping) or part not in value:
+        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
             raise ValueError(f"{column}: there is no such column; there are {', '.join(map(str, row))}")
-        value = value[part]
     return value
 
 

@@ -122,9 +122,22 @@ class Environment(ABC):
             raise ValueError(f"options.{unknown[0]}: {self.name} has no such option (allowed: {known})")
         if not options:
             return self
+        self.check_options(options)
         configured = copy(self)
         configured.options = options
         return configured
+
+    def needs_judge(self, *, rows: bool) -> bool:
+        """Whether answers to its rows (else: to its generated tasks) cannot be graded without a judge."""
+        return False
+
+    def check_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 - most have none
+        """Raises ValueError naming the option whose value will not do."""
+
+    @property
+    def graded_with(self) -> dict[str, Any]:
+        """The options as fields of a task; nothing where none is set."""
+        return {"options": dict(self.options)} if self.options else {}
 
     @abstractmethod
     def pose(self, rng: random.Random, level: float) -> Task:
@@ -155,7 +168,7 @@ class Environment(ABC):
         raise ValueError(f"environment {self.name!r} does not read rows")
 
 
-THINK_END = "</think>"
+THINK_START, THINK_END = "<think>", "</think>"
 
 
 def final_answer(completion: str) -> str:
@@ -164,8 +177,9 @@ def final_answer(completion: str) -> str:
 
 
 def visible_answer(task: Task, completion: str) -> str:
-    """What follows the thinking; nothing where the task opened it and the completion never ended it."""
-    return "" if task.thinking and THINK_END not in completion else final_answer(completion)
+    """What follows the thinking; nothing where task or completion opened it and it never ended."""
+    opened = task.thinking or completion.lstrip().startswith(THINK_START)
+    return "" if opened and THINK_END not in completion else final_answer(completion)
 
 
 def split_of(task_id: str) -> Split:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.genrm import GenRM, against_baselines
 from kascade.environments.judge import current_judge
 from kascade.environments.rows import row_messages, row_tools
@@ -57,6 +57,9 @@ class PairwiseChat(Environment):
             reference=(GOOD if rng.random() < DEMONSTRATED_GOOD else MIDDLING)[kind].format(**fill),
         )
 
+    def needs_judge(self, *, rows: bool) -> bool:
+        return rows
+
     def from_row(self, row: Mapping[str, Any]) -> Task:
         """A conversation; `baseline` (an answer to beat) and `principle` are optional."""
         messages = row_messages(row)
@@ -100,7 +103,7 @@ class PairwiseChat(Environment):
             what = "a row of genrm_compare has no rule to compare answers by"
             remedy = "set judge.kind: genrm, or reward_model with preference pairs, and name a `judge`"
             raise UserError(Fault(f"environment {self.name!r}", what, remedy=remedy))
-        a, b = (quality(task, final_answer(answer)) for answer in (first, second))
+        a, b = (quality(task, visible_answer(task, answer)) for answer in (first, second))
         return a, b, min(6.0, max(1.0, 3.5 - (a - b)))
 
 

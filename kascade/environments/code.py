@@ -16,7 +16,7 @@ from kascade.environments.base import (
     Message,
     SandboxKind,
     Task,
-    final_answer,
+    visible_answer,
 )
 from kascade.environments.cpp_tests import run_cpp
 from kascade.environments.programs import (
@@ -120,10 +120,9 @@ KINDS: tuple[Callable[[random.Random, str], Program], ...] = (
 
 
 def extract_program(answer: str, language: str = "python") -> str:
-    """The last fenced block after the thinking; the whole text when nothing is fenced."""
-    text = final_answer(answer)
-    blocks: list[str] = (CPP_FENCE if language == "cpp" else FENCE).findall(text)
-    return (blocks[-1] if blocks else text).strip("\n")
+    """The last fenced block of an answer without its thinking; the whole text when nothing is fenced."""
+    blocks: list[str] = (CPP_FENCE if language == "cpp" else FENCE).findall(answer)
+    return (blocks[-1] if blocks else answer).strip("\n")
 
 
 class CodeGeneration(Environment):
@@ -173,7 +172,7 @@ class CodeGeneration(Environment):
             for suite, (task, answers) in zip(suites, groups, strict=True)
             if isinstance(suite, UnitTests)
             for language in [task.fields.get("language", "python")]
-            for program in (extract_program(answer, language) for answer in answers)
+            for program in (extract_program(visible_answer(task, answer), language) for answer in answers)
             if program
         ]
         verdicts = _run(programs)
@@ -181,7 +180,9 @@ class CodeGeneration(Environment):
             [
                 Grade.failed(suite)
                 if isinstance(suite, str)
-                else _grade(task.fields.get("language", "python"), answer, suite, verdicts)
+                else _grade(
+                    task.fields.get("language", "python"), visible_answer(task, answer), suite, verdicts
+                )
                 for answer in answers
             ]
             for suite, (task, answers) in zip(suites, groups, strict=True)

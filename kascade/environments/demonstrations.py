@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Task, final_answer
+from kascade.environments.base import Environment, Grade, Task, final_answer, visible_answer
 from kascade.environments.rows import row_messages, row_tools
 
 
@@ -24,7 +24,10 @@ class Demonstrations(Environment):
         if task.reference is None:
             return [Grade.failed("the row has no answer to compare with") for _ in answers]
         wanted = final_answer(task.reference).split()
-        return [Grade(float(bool(wanted) and final_answer(answer).split() == wanted)) for answer in answers]
+        return [
+            Grade(float(bool(wanted) and visible_answer(task, answer).split() == wanted))
+            for answer in answers
+        ]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         return Task(self.name, self.domain, row_messages(row), {}, tools=row_tools(row))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 
@@ -11,11 +11,3 @@ def one_of(name: str, value: Any, allowed: Collection[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
     return value
-
-
-def positive_options(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options that are all to be positive numbers. Raises ValueError naming the first that is not."""
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            raise ValueError(f"options.{name}: {value!r} is not a positive number")
-    return given

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kascade.environments.base import Grade, Task, final_answer
+from kascade.environments.base import Grade, Task, final_answer, visible_answer
 from kascade.environments.judge import Conversation, Judge, JudgeError, ask_all, fence, quoted
 
 Scores = tuple[float, float, float]
@@ -79,7 +79,8 @@ def against_baselines(genrm: GenRM, cases: Sequence[tuple[Task, str]]) -> list[G
 
     An answer without text has lost, unasked.
     """
-    asked = [case for case in cases if case[0].fields.get("baseline") and final_answer(case[1])]
+    cases = [(task, visible_answer(task, answer)) for task, answer in cases]
+    asked = [case for case in cases if case[0].fields.get("baseline") and case[1]]
     both = [(task, answer, task.fields["baseline"]) for task, answer in asked]
     verdicts = genrm.compare_all([*both, *((task, other, mine) for task, mine, other in both)])
     found = iter(zip(verdicts[: len(both)], verdicts[len(both) :], strict=True))
@@ -87,7 +88,7 @@ def against_baselines(genrm: GenRM, cases: Sequence[tuple[Task, str]]) -> list[G
     for task, answer in cases:
         if not task.fields.get("baseline"):
             grades.append(Grade.failed("the row has no `baseline` to compare an answer with"))
-        elif not final_answer(answer):
+        elif not answer:
             grades.append(Grade(0.0))
         else:
             grades.append(_won(*next(found)))

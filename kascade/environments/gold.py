@@ -6,18 +6,22 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kascade.environments.base import Task
+from kascade.environments.base import THINK_END, Task
 from kascade.environments.tool_calls import render_tool_call
 
 Fields = Mapping[str, Any]
 
 
 def gold_answer(task: Task) -> str | None:
-    """None where the row holds no answer that could be written down (chat, instructions, repositories)."""
-    if task.reference is not None:
-        return task.reference
+    """None where the row holds no answer that could be written down (chat, instructions, repositories).
+
+    Where the task opens a think block, the answer ends it.
+    """
     write = WRITERS.get(task.environment)
-    return write(task.fields) if write else None
+    answer = task.reference if task.reference is not None else write(task.fields) if write else None
+    if answer is None or not task.thinking or THINK_END in answer:
+        return answer
+    return f"{THINK_END}{answer}"
 
 
 def _choice(fields: Fields) -> str | None:
@@ -47,6 +51,7 @@ def _listed(fields: Fields) -> str:
 WRITERS: dict[str, Callable[[Fields], str | None]] = {
     "mcqa": _choice,
     "math_with_judge": lambda fields: f"\\boxed{{{fields['expected_answer']}}}",
+    "math_with_code": lambda fields: f"\\boxed{{{fields['expected_answer']}}}",
     "ns_tools": lambda fields: f"\\boxed{{{fields['expected_answer']}}}",
     "lc_niah": _listed,
     "workplace_assistant": _calls,

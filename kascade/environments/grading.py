@@ -49,16 +49,22 @@ def row_key(row: Mapping[str, Any]) -> str:
 
 
 def grade_rows(
-    rows: Iterable[tuple[str, Row | Fault]], environment: str | None = None
+    rows: Iterable[tuple[str, Row | Fault]],
+    environment: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[GradedRow | Fault]:
-    """The grade or the fault of each row, batch by batch. `environment`: for rows that name none."""
+    """The grade or the fault of each row, batch by batch.
+
+    environment: for rows that name none. options: of that environment. Raises ValueError naming an option.
+    """
+    configured = get_environment(environment).with_options(options) if environment and options else None
     remaining = iter(rows)
     while batch := list(islice(remaining, BATCH)):
-        yield from _grade_batch(batch, environment)
+        yield from _grade_batch(batch, environment, configured)
 
 
 def _grade_batch(
-    batch: list[tuple[str, Row | Fault]], environment: str | None
+    batch: list[tuple[str, Row | Fault]], environment: str | None, configured: Environment | None
 ) -> Iterator[GradedRow | Fault]:
     results: list[GradedRow | Fault | None] = [None] * len(batch)
     waiting: dict[str, list[tuple[int, Task, str]]] = {}
@@ -68,6 +74,8 @@ def _grade_batch(
             continue
         try:
             grader = _grader(row, environment)
+            if configured is not None and configured.name == grader.name:
+                grader = configured
             waiting.setdefault(grader.name, []).append((index, row_task(grader, row), response_text(row)))
         except ValueError as error:
             results[index] = field_fault(place, error, "see docs/data.md for rows with a response")

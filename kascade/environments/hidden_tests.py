@@ -45,8 +45,13 @@ def program_of(files: Mapping[str, str]) -> str:
     return IMPORTER.replace("{files}", repr(python))
 
 
-def suite_of(tests: Mapping[str, Any], names: Sequence[str], seconds: int | None = None) -> UnitTests:
-    """The named tests. Raises ValueError for one that is not there or not as it should be."""
+def suite_of(
+    tests: Mapping[str, Any], names: Sequence[str], limits: Mapping[str, int] | None = None
+) -> UnitTests:
+    """The named tests, under limits named as in `unit_tests` of rows.
+
+    Raises ValueError for a test that is not there or not as it should be.
+    """
     inputs, outputs = [], []
     for name in names:
         test = tests.get(name)
@@ -57,5 +62,5 @@ def suite_of(tests: Mapping[str, Any], names: Sequence[str], seconds: int | None
         given = (test["module"], test["function"], test["arguments"])
         inputs.append("\n".join(map(json.dumps, given)))
         outputs.append(json.dumps(test.get("output")))
-    suite = {"fn_name": FUNCTION, "time_limit_secs": seconds, "inputs": inputs, "outputs": outputs}
+    suite = {"fn_name": FUNCTION, **(limits or {}), "inputs": inputs, "outputs": outputs}
     return UnitTests.parse(suite)

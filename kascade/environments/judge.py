@@ -57,6 +57,11 @@ def current_judge() -> Judge:
     return _current[0]
 
 
+def judge_is_named() -> bool:
+    """Whether there is anybody to ask."""
+    return not isinstance(_current[0], Nobody)
+
+
 def read_verdict(
     judge: Judge, conversation: Conversation, read: Callable[[str], Verdict], *, draw: int = 0
 ) -> Verdict:

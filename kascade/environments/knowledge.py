@@ -13,6 +13,7 @@ from kascade.environments.base import Environment, Grade, Message, Task, visible
 from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
 from kascade.environments.fields import one_of
 from kascade.environments.math_verification import last_boxed
+from kascade.environments.options import PatternOptions
 from kascade.environments.rows import row_messages
 from kascade.environments.words import CAPITALS, COLOR_OF, KIND_OF, OPPOSITE_OF
 
@@ -109,13 +110,13 @@ def normalized(text: str) -> str:
     return unicodedata.normalize("NFKC", text).translate(FOREIGN)
 
 
-def _by_pattern(patterns: Sequence[str], answer: str, options: Options) -> str | None:
+def _by_pattern(patterns: Sequence[str], answer: str, options: Options, seconds: float) -> str | None:
     """What the last match of the row's own pattern captures: a letter or an option's text.
 
     Raises RegexTimeout.
     """
     for pattern in patterns:
-        found = find_all(pattern, answer, flags=re.IGNORECASE)
+        found = find_all(pattern, answer, flags=re.IGNORECASE, seconds=seconds)
         if not found:
             continue
         whole, *groups = found[-1]
@@ -147,10 +148,14 @@ def scanned(fact: str, options: Mapping[str, str]) -> str:
 
 
 class MultipleChoice(Environment):
-    """Facts of the small world, asked with a few options."""
+    """Facts of the small world, asked with a few options. Option: `regex_seconds` of a row's own pattern."""
 
     name = "mcqa"
     domain = "knowledge"
+    option_names = PatternOptions.names()
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        PatternOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         question, facts = rng.choice(FACTS)
@@ -197,6 +202,7 @@ class MultipleChoice(Environment):
             "expected_answer": expected,
             "grading_mode": mode,
             "output_regex": own,
+            **self.graded_with,
         }
         return Task(self.name, "knowledge", row_messages(row), fields)
 
@@ -205,7 +211,8 @@ def _grade(fields: Mapping[str, Any], answer: str) -> Grade:
     """1 for the expected letter: by the row's own pattern where it finds one, else by the grading mode."""
     options = fields["options"]
     try:
-        letter = _by_pattern(_patterns(fields["output_regex"]), answer, options)
+        seconds = PatternOptions.of_task(fields).regex_seconds
+        letter = _by_pattern(_patterns(fields["output_regex"]), answer, options, seconds)
     except RegexTimeout as error:
         return Grade.failed(f"template_metadata.output_regex: {error}")
     letter = letter or MODES[fields["grading_mode"]](answer, options)

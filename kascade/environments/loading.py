@@ -42,7 +42,8 @@ def load_tasks(environment: Environment, source: DataSource) -> Loaded:
     Read once per content. Raises UserError with the faults of all rows, or when there is no row.
     """
     assert source.path is not None
-    return _load(environment, source.model_dump_json(), data_digest(source.path))
+    paths = [source.path, *([source.join.path] if source.join else [])]
+    return _load(environment, source.model_dump_json(), " ".join(map(data_digest, paths)))
 
 
 @lru_cache(maxsize=32)

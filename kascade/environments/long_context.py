@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
-from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-from kascade.environments.base import THINK_END, Environment, Grade, Message, Task, final_answer
+from pydantic import Field
+
+from kascade.environments.base import (
+    THINK_END,
+    THINK_START,
+    Environment,
+    Grade,
+    Message,
+    Task,
+    visible_answer,
+)
+from kascade.environments.copying import METRICS, normalized
+from kascade.environments.options import Options
 from kascade.environments.rows import row_messages
 from kascade.environments.words import NOUNS
 
 SHORTEST, LONGEST = 6, 40  # pairs in a listing at level 0 and 1
+LISTED = re.compile(r"Final Answer:\s*\[(.*)\]", re.IGNORECASE)  # as NeMo-Gym: Markdown around it or not
+COMBINED: dict[str, Callable[[float, float], float]] = {
+    "base": lambda score, overlap: score,
+    "multiply": lambda score, overlap: score * (1 - overlap),
+    "minus": lambda score, overlap: score - overlap,
+}
+
+
+class RetrievalOptions(Options):
+    """How copying the context into the reasoning is held against an answer: NeMo-Gym's names and defaults."""
+
+    overlap_metric_rule: Literal["lcs", "ngram16", "seq_match"] = Field(
+        "lcs",
+        description="of reasoning and prompt; lcs: longest common substring / reasoning; ngram16: share of "
+        "the reasoning's 16-word runs; seq_match: difflib's ratio [NeMo-Gym lc_niah]",
+    )
+    overlap_grading_rule: Literal["multiply", "minus", "base"] = Field(
+        "multiply",
+        description="multiply: score (1 - overlap); minus: score - overlap, which may fall below 0; base: "
+        "score [NeMo-Gym lc_niah]",
+    )
 
 
 class Retrieval(Environment):
-    """Key-value pairs in a listing; the values of one or three keys are asked for, in order."""
+    """Key-value pairs in a listing; the values of one or three keys are asked for, in order.
+
+    Rows whose expected answer is a list are graded by F1 of the list on the last line
+    ("Final Answer: [...]").
+    Options: `overlap_metric_rule`, `overlap_grading_rule`.
+    """
 
     name = "lc_niah"
     domain = "long_context"
+    option_names = RetrievalOptions.names()
 
     def pose(self, rng: random.Random, level: float) -> Task:
         num_pairs = SHORTEST + round(level * (LONGEST - SHORTEST))
@@ -32,35 +71,63 @@ class Retrieval(Environment):
             environment=self.name,
             domain="long_context",
             messages=(Message(role="user", content=f"{listing}. {question}"),),
-            fields={"expected_answer": expected, "problem_type": f"recall-{len(keys)}", "question": question},
+            fields={
+                "expected_answer": expected,
+                "problem_type": f"recall-{len(keys)}",
+                "question": question,
+                **self.graded_with,
+            },
             reference=expected,
         )
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        RetrievalOptions.of(options)
+
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        prompt = task.messages[-1]["content"]
-        return [self._grade(prompt, str(task.fields["expected_answer"]), answer) for answer in answers]
+        prompt = normalized("\n".join(message["content"] for message in task.messages))
+        return [self._grade(task, prompt, answer) for answer in answers]
 
     @staticmethod
-    def _grade(prompt: str, expected: str, answer: str) -> Grade:
-        final = final_answer(answer)
-        right = float(bool(final) and _values(final) == _values(expected))
-        reasoning = answer.rpartition(THINK_END)[0].removeprefix("<think>").strip()
-        overlap = copied_share(reasoning, prompt)
-        return Grade(right * (1 - overlap), {"right": right, "overlap": overlap})
+    def _grade(task: Task, prompt: str, answer: str) -> Grade:
+        options = RetrievalOptions.of_task(task.fields)
+        expected, given = str(task.fields["expected_answer"]), visible_answer(task, answer)
+        nodes = expected_list(expected)
+        if nodes is not None:
+            score = listed_f1(nodes, given)
+        else:
+            score = float(bool(given) and _values(given) == _values(expected))
+        reasoning = answer.rpartition(THINK_END)[0].removeprefix(THINK_START)
+        overlap = METRICS[options.overlap_metric_rule](normalized(reasoning), prompt)
+        reward = COMBINED[options.overlap_grading_rule](score, overlap)
+        return Grade(reward, {"answer_score": score, "overlap": overlap})
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         if not isinstance(row.get("expected_answer"), str):
             raise ValueError("expected_answer: text is needed")
         fields = {key: row.get(key) for key in ("expected_answer", "problem_type", "question")}
-        return Task(self.name, "long_context", row_messages(row), fields)
+        return Task(self.name, "long_context", row_messages(row), {**fields, **self.graded_with})
 
 
-def copied_share(reasoning: str, prompt: str) -> float:
-    """Longest stretch of the reasoning that is copied from the prompt, as a share of the reasoning."""
-    if not reasoning:
+def expected_list(text: str) -> list[str] | None:
+    """The values of an expected answer that is a JSON list, as rows have it."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return [str(value) for value in found] if isinstance(found, list) else None
+
+
+def listed_f1(expected: Sequence[str], answer: str) -> float:
+    """F1 of the values on the last line, which must be the list; an empty list answers an empty set."""
+    lines = [line for line in answer.splitlines() if line.strip()]
+    match = LISTED.search(lines[-1]) if lines else None
+    if match is None:
         return 0.0
-    match = SequenceMatcher(None, reasoning, prompt, autojunk=False).find_longest_match()
-    return match.size / len(reasoning)
+    given = {value.strip().strip("\"'").casefold() for value in match[1].split(",")} - {""}
+    wanted = {value.casefold() for value in expected}
+    if not given and not wanted:
+        return 1.0
+    return 2 * len(given & wanted) / (len(given) + len(wanted))
 
 
 def _values(text: str) -> list[str]:

@@ -9,17 +9,24 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from kascade.environments.base import THINK_END, Environment, Grade, Message, Task, final_answer
+from pydantic import Field, PositiveFloat
+
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
+from kascade.environments.equality import Pair, found_equal
 from kascade.environments.fields import one_of
+from kascade.environments.judge import JudgeError, judge_is_named
 from kascade.environments.math_verification import (
+    LONGEST,
+    SECONDS,
     VerificationError,
     Verifier,
     as_number,
     last_boxed,
     without_delimiters,
 )
+from kascade.environments.options import Options
 from kascade.environments.rows import row_messages
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:/\d+)?")
@@ -28,21 +35,28 @@ PLAIN_TAIL = 500  # characters at the end of an answer without a box in which ma
 VERIFIER = Verifier()  # one process for all environments of this process
 
 
-class JudgeUnavailable(Exception):
-    """The judge could not be asked, or its verdict cannot be read."""
+class MathOptions(Options):
+    """How answers are checked, for every environment with a mathematical answer."""
 
-
-class EqualityJudge(Protocol):
-    """Says whether two answers to a question are the same. Raises JudgeUnavailable."""
-
-    def __call__(self, question: str, first: str, second: str) -> bool: ...
+    judge: bool = Field(
+        True,
+        description="ask the judge, if there is one, where math-verify finds answers unequal or fails "
+        "[NeMo-Gym: should_use_judge]",
+    )
+    verify_seconds: PositiveFloat = Field(
+        SECONDS, description="of one comparison [math-verify: 5; NeMo-Gym: 10]"
+    )
 
 
 class MathEnvironment(Environment):
-    """Sums, differences and products; the answer goes in a box, after a scratch of the columns."""
+    """Sums, differences and products; the answer goes in a box, after a scratch of the columns.
+
+    Options: `judge`, `verify_seconds`.
+    """
 
     name = "math_with_judge"
     domain = "math"
+    option_names = MathOptions.names()
 
     def pose(self, rng: random.Random, level: float) -> Task:
         sign = rng.choice("++-*") if level > 0.3 else rng.choice("+-")
@@ -61,40 +75,26 @@ class MathEnvironment(Environment):
             environment=self.name,
             domain="math",
             messages=(Message(role="user", content=question),),
-            fields={"question": question, "expected_answer": str(value)},
+            fields={"question": question, "expected_answer": str(value), **self.graded_with},
             reference=f"{scratch(a, b, sign)}</think>\\boxed{{{value}}}",
             thinking=True,
         )
 
-    def __init__(self, judge: EqualityJudge | None = None) -> None:
-        """judge: asked, in both orders, about boxed answers that math-verify does not find equal."""
-        self.judge = judge
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        MathOptions.of(options)
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        return [self._grade(task, answer) for answer in answers]
+        return self.grade_all([(task, answers)])[0]
 
-    def _grade(self, task: Task, answer: str) -> Grade:
-        fields = task.fields
-        expected = without_delimiters(str(fields["expected_answer"]))
-        given = extract(answer, task.thinking, boxed_only=fields.get("convention") == "boxed")
-        if given is None:
-            return Grade(0.0, {"answered": 0.0})
-        known = same_value(given.text, expected)
-        if known is not None:
-            return Grade(float(known), {"answered": 1.0})
-        try:
-            equal = VERIFIER.equal(expected, rf"\boxed{{{given.text}}}" if given.boxed else given.text)
-            if equal or self.judge is None or not given.boxed:
-                return Grade(float(equal), {"answered": 1.0, "symbolic": float(equal)})
-            agreed = self._judged(str(fields.get("question") or ""), expected, given.text)
-        except (VerificationError, JudgeUnavailable) as error:
-            return Grade.failed(str(error))
-        return Grade(float(agreed), {"answered": 1.0, "symbolic": 0.0, "judge": float(agreed)})
-
-    def _judged(self, question: str, expected: str, given: str) -> bool:
-        """Equal in both orders, since judges favour a position."""
-        assert self.judge is not None
-        return self.judge(question, expected, given) and self.judge(question, given, expected)
+    def grade_all(self, groups: Sequence[tuple[Task, Sequence[str]]]) -> list[list[Grade]]:
+        """By value, by math-verify, then by the judge where that says no or fails, all questions at once."""
+        found = [[_verified(task, answer) for answer in answers] for task, answers in groups]
+        doubts = [one for group in found for one in group if isinstance(one, Doubt)]
+        verdicts = iter(found_equal([doubt.pair for doubt in doubts]))
+        return [
+            [_decided(one, next(verdicts)) if isinstance(one, Doubt) else one for one in group]
+            for group in found
+        ]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         if not str(row.get("expected_answer", "")).strip():
@@ -104,8 +104,50 @@ class MathEnvironment(Environment):
             "question": row.get("question", ""),
             "expected_answer": str(row["expected_answer"]),
             "convention": convention,
+            **self.graded_with,
         }
         return Task(self.name, "math", row_messages(row), fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An answer that only the judge can still find equal. components: what is known of it so far."""
+
+    pair: Pair
+    components: Mapping[str, float]
+
+
+def _verified(task: Task, answer: str) -> Grade | Doubt:
+    """The grade without a judge; a doubt where there is one to ask."""
+    fields, options = task.fields, MathOptions.of_task(task.fields)
+    expected = without_delimiters(str(fields["expected_answer"]))
+    given = extract(visible_answer(task, answer), boxed_only=fields.get("convention") == "boxed")
+    if given is None:
+        return Grade(0.0, {"answered": 0.0})
+    known = same_value(given.text, expected)
+    if known is not None:
+        return Grade(float(known), {"answered": 1.0})
+    components = {"answered": 1.0}
+    problem = None
+    try:
+        equal = VERIFIER.equal(
+            expected,
+            rf"\boxed{{{given.text}}}" if given.boxed else given.text,
+            seconds=options.verify_seconds,
+        )
+        components["symbolic"] = float(equal)
+    except VerificationError as error:
+        equal, problem = False, str(error)
+    if not equal and options.judge and len(given.text) <= LONGEST and judge_is_named():
+        question = str(fields.get("question") or task.messages[-1]["content"])
+        return Doubt(Pair(question, expected, given.text), components)
+    return Grade(float(equal), components) if problem is None else Grade.failed(problem)
+
+
+def _decided(doubt: Doubt, verdict: bool | JudgeError) -> Grade:
+    if isinstance(verdict, JudgeError):
+        return Grade.failed(str(verdict))
+    return Grade(float(verdict), {**doubt.components, "judge": float(verdict)})
 
 
 def scratch(a: int, b: int, sign: str) -> str:
@@ -128,14 +170,11 @@ class Given:
     boxed: bool
 
 
-def extract(answer: str, thinking: bool = False, *, boxed_only: bool = False) -> Given | None:
-    """The last boxed value after the thinking; without a box, the last number, or the end of the text.
+def extract(text: str, *, boxed_only: bool = False) -> Given | None:
+    """The last boxed value of an answer without its thinking; without a box, the last number, or the end.
 
-    Unended thinking answers nothing. boxed_only: nor does an answer without a box.
+    boxed_only: an answer without a box gives nothing.
     """
-    if thinking and THINK_END not in answer:
-        return None
-    text = final_answer(answer)
     boxed = last_boxed(text)
     if boxed is not None:
         return Given(boxed, boxed=True) if boxed else None

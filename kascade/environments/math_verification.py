@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 
 PACKAGES = Path(__file__).resolve().parents[2]  # where the worker finds this package, wherever we run
-SECONDS = 5.0  # for one comparison (math-verify's own default; NeMo-Gym allows 10)
+SECONDS = 5.0  # for one comparison: math-verify's own default; NeMo-Gym allows 10
 MOST_FAILURES = 1000  # remembered, so that a group of answers that all hang the same way waits once
 LOADING_SECONDS = 120.0  # until a new worker has its libraries
 MOST_BOXES = 20  # at the end of an answer, of which the last complete one counts
@@ -34,41 +34,43 @@ class TooSlow(VerificationError):
 class Verifier:
     """Compares in a process of its own, which is killed when it takes too long and made anew.
 
-    seconds: for one comparison. Safe to share between threads (they take turns) and across forks.
+    seconds: for one comparison that names no time of its own. Safe to share between threads (they take
+    turns) and across forks.
     """
 
     seconds: float = SECONDS
     _lock: Lock = None  # type: ignore[assignment]
     _worker: subprocess.Popen[bytes] | None = None
-    _failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    _failed: dict[tuple[str, str, float], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = Lock()
         os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.close)
 
-    def equal(self, expected: str, given: str) -> bool:
+    def equal(self, expected: str, given: str, *, seconds: float | None = None) -> bool:
         """Whether `given` (LaTeX, or text with an answer) equals `expected`. Raises VerificationError."""
         if len(given) > LONGEST or not given.strip():
             return False
+        asked = (expected, given, seconds or self.seconds)
         with self._lock:
-            if (expected, given) in self._failed:
-                raise VerificationError(self._failed[expected, given])
+            if asked in self._failed:
+                raise VerificationError(self._failed[asked])
             try:
-                return self._compared(expected, given)
+                return self._compared(*asked)
             except TooSlow as error:
                 if len(self._failed) < MOST_FAILURES:
-                    self._failed[expected, given] = str(error)
+                    self._failed[asked] = str(error)
                 raise
 
-    def _compared(self, expected: str, given: str) -> bool:
+    def _compared(self, expected: str, given: str, seconds: float) -> bool:
         worker = self._running()
         request = json.dumps({"expected": expected, "given": given}).encode() + b"\n"
         try:
             assert worker.stdin is not None
             worker.stdin.write(request)
             worker.stdin.flush()
-            answer = json.loads(self._line(self.seconds))
+            answer = json.loads(self._line(seconds))
         except (OSError, ValueError) as error:
             self._kill()
             raise VerificationError(f"math-verify's process died: {error}") from error

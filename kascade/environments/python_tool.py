@@ -5,31 +5,26 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
+from pydantic import Field, PositiveFloat, PositiveInt
+
 from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
-from kascade.environments.fields import positive_options
-from kascade.environments.math import MathEnvironment
+from kascade.environments.math import MathEnvironment, MathOptions
 from kascade.environments.python_session import PythonSession, SandboxTrouble
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.tool_calls import parse_tool_calls
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a recipe may set. Calls: Nemotron-Cascade 2 App. A; seconds of one: NeMo-Gym ns_tools."""
+class PythonOptions(MathOptions):
+    """Of the tool, beside those of any math answer."""
 
-    max_calls: int = 100
-    cell_seconds: float = 120.0
-    session_seconds: float = 3600.0
-    memory_mb: int = 2048
-    output_chars: int = 20_000
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Options:
-        """Raises ValueError naming the option."""
-        return cls(**positive_options(given))
+    max_calls: PositiveInt = Field(100, description="in one conversation [Nemotron-Cascade 2 App. A]")
+    cell_seconds: PositiveFloat = Field(120.0, description="of one call [NeMo-Gym ns_tools]")
+    session_seconds: PositiveFloat = Field(3600.0, description="of all calls together")
+    memory_mb: PositiveInt = Field(2048, description="of the interpreter")
+    output_chars: PositiveInt = Field(20_000, description="of one call's output")
 
 
 def _python_tool(name: str) -> dict[str, Any]:
@@ -41,16 +36,19 @@ def _python_tool(name: str) -> dict[str, Any]:
 class PythonTool(Environment):
     """`ns_tools`: a math task whose policy may run Python before it answers.
 
-    Options: `max_calls`, `cell_seconds`, `session_seconds`, `memory_mb`, `output_chars`.
+    Options: `max_calls`, `cell_seconds`, `session_seconds`, `memory_mb`, `output_chars`, and those of math.
     """
 
     name = "ns_tools"
     domain: ClassVar[Domain] = "math"
-    option_names = ("max_calls", "cell_seconds", "session_seconds", "memory_mb", "output_chars")
+    option_names = PythonOptions.names()
     sandboxes = ("commands",)
     tool: ClassVar[str] = "stateful_python_code_exec"
     answer_field: ClassVar[str] = "expected_answer"
     parallel = 4  # sessions that act at once
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        PythonOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """Sums over ranges that are long to do by hand, longer with `level`."""
@@ -69,12 +67,11 @@ class PythonTool(Environment):
         return self._task(row_messages(row), expected, row_tools(row), None)
 
     def _task(self, messages: Any, expected: str, tools: Any, reference: str | None) -> Task:
-        Options.of(self.options)
         return Task(
             environment=self.name,
             domain=self.domain,
             messages=messages,
-            fields={"question": "", "expected_answer": expected, "options": dict(self.options)},
+            fields={"question": "", "expected_answer": expected, **self.graded_with},
             reference=reference,
             tools=tools or (_python_tool(self.tool),),
         )
@@ -108,7 +105,7 @@ class ToolSession(Session):
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._options = Options.of(task.fields["options"])
+        self._options = PythonOptions.of_task(task.fields)
         self._names = {str(tool.get("name")) for tool in task.tools}
         self._python = PythonSession(
             cell_seconds=self._options.cell_seconds,

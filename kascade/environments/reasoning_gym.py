@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.rows import row_messages
 
 ASK = "\n\nGive the final answer between <answer> and </answer>."
@@ -79,7 +79,7 @@ class ReasoningGym(Environment):
         return [self._grade(task, answer) for answer in answers]
 
     def _grade(self, task: Task, answer: str) -> Grade:
-        given = extract(final_answer(answer))
+        given = extract(visible_answer(task, answer))
         if not given or len(given) > LONGEST:
             return Grade(0.0, {"readable": 0.0})
         name = str(task.fields["metadata"]["source_dataset"])

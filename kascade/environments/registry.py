@@ -30,6 +30,7 @@ FURTHER = {
     "ruler": "kascade.environments.ruler:Ruler",
     "swe_agents": "kascade.environments.swe_agents:SweAgents",
     "swerl_llm_judge": "kascade.environments.patch_choice:PatchChoice",
+    "tool_dialogues": "kascade.environments.tool_dialogues:ToolDialogues",
     "workplace_dialogues": "kascade.environments.workplace:WorkplaceDialogues",
 }
 

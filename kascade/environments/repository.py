@@ -5,11 +5,47 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
 
 from kascade.environments.base import Task
 from kascade.environments.hidden_tests import program_of, suite_of
+from kascade.environments.options import Options
 from kascade.environments.unit_tests import UnitTests
+from kascade.recipe.parts import Share
+
+
+class TestOptions(Options):
+    """Limits of hidden tests, for rows whose tests do not bring their own."""
+
+    __test__ = False  # no tests of ours
+
+    test_seconds: PositiveInt = Field(10, description="CPU seconds of one test [NeMo-Gym code_gen]")
+    test_memory_mb: PositiveInt = Field(512, description="of the program under test")
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """As `unit_tests` of rows name them."""
+        return {"time_limit_secs": self.test_seconds, "memory_limit_mb": self.test_memory_mb}
+
+
+class RepairOptions(TestOptions):
+    """How repairs without an agent are rewarded."""
+
+    reward: Literal["tests", "lexical", "judge"] = Field(
+        "tests",
+        description="tests: all pass; lexical: likeness to the gold patch (difflib's ratio of both diffs) "
+        "[SWE-RL, arXiv 2502.18449 §2]; judge: the share of its votes that find the issue resolved "
+        "[Nemotron-Cascade 2 §4.8; Nemotron-Cascade 1 §4.6]",
+    )
+    judge_votes: PositiveInt = Field(1, description="times the judge is asked of one patch")
+    unparsable_reward: float = Field(
+        0.0, ge=-1, le=1, description="of patches that do not apply; -1 in SWE-RL and Nemotron-Cascade 1"
+    )
+    zero_below: Share = Field(
+        0.0, description="lexical and judge's rewards below this become 0; 0.5 in Nemotron-Cascade 1 [T12]"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +71,10 @@ class Repository:
     def open(cls, task: Task) -> Repository:
         """Raises ValueError when the task cannot be graded on this machine."""
         instance, metadata = task.fields["instance"], task.fields["metadata"]
-        files = shown_files(metadata)
+        files, limits = shown_files(metadata), RepairOptions.of_task(task.fields).limits
         if "tests" in instance:
             failing, passing = test_names(instance, "FAIL_TO_PASS"), test_names(instance, "PASS_TO_PASS")
-            return cls(files, suite_of(instance["tests"], [*failing, *passing]), len(failing), False)
+            return cls(files, suite_of(instance["tests"], [*failing, *passing], limits), len(failing), False)
         if "unit_tests" not in instance:
             image = metadata.get("image", "its container image")
             raise ValueError(
@@ -50,7 +86,8 @@ class Repository:
         cases = [instance["unit_tests"]["tests"][name] for name in (*failing, *passing)]
         suite = {
             "fn_name": instance["unit_tests"]["fn_name"],
-            "time_limit_secs": instance["unit_tests"].get("time_limit_secs"),
+            **limits,
+            **{name: instance["unit_tests"][name] for name in limits if name in instance["unit_tests"]},
             "inputs": [case["input"] for case in cases],
             "outputs": [case["output"] for case in cases],
         }

@@ -23,6 +23,7 @@ FIELDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("structured_outputs", ("schema_str",)),
     ("instruction_following", ("instruction_id_list",)),
     ("swerl_gen", ("instance", "mode")),
+    ("tool_dialogues", ("user", "ground_truth")),
     ("workplace_assistant", ("ground_truth", "category")),
     ("single_step_tool_use_with_argument_comparison", ("expected_action",)),
     ("competitive_coding_challenges", ("competition_id", "subtask")),
@@ -71,7 +72,9 @@ def environment_of(row: Mapping[str, Any]) -> str:
             if name not in known:
                 raise ValueError(f"agent_ref.name: by its fields a row of {name!r}, which is not registered")
             return name
-    raise ValueError("agent_ref.name: missing, and the fields are no known environment's; name one")
+    raise ValueError(
+        "agent_ref.name: missing, and the fields are no known environment's; name one there, or --environment"
+    )
 
 
 def _name(row: Mapping[str, Any]) -> tuple[str | None, str]:

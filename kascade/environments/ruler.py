@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.haystacks import KINDS, Haystack
+from kascade.environments.long_context import listed_f1
 from kascade.environments.rows import row_messages
 
 ASK = 'End with one line "Final Answer: [...]" that lists what is asked for, separated by commas.'
-LISTED = re.compile(r"Final Answer:\s*\[(.*?)\]\s*$", re.IGNORECASE)
 OPTIONS = ("kinds", "length", "shortest", "tokens_per_word", "tokenizer")
 
 
@@ -87,7 +86,7 @@ class Ruler(Environment):
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
         score = METRICS[task.fields["metric"]]
         expected = list(task.fields["expected_values"])
-        return [Grade(score(expected, final_answer(answer))) for answer in answers]
+        return [Grade(score(expected, visible_answer(task, answer))) for answer in answers]
 
 
 def fitted(kind: str, seed: int, tokens: int, count: Callable[[str], int]) -> Haystack:
@@ -124,19 +123,6 @@ def _counter(shape: Shape) -> Callable[[str], int]:
         raise ValueError(f"tokenizer: there is no {file}")
     tokenizer = Tokenizer.from_file(str(file))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def listed_f1(expected: Sequence[str], answer: str) -> float:
-    """F1 of the values on the last line, which must be the list; an empty list answers an empty set."""
-    lines = [line for line in answer.splitlines() if line.strip()]
-    match = LISTED.search(lines[-1]) if lines else None
-    if match is None:
-        return 0.0
-    given = {value.strip().strip("\"'").casefold() for value in match[1].split(",")} - {""}
-    wanted = {value.casefold() for value in expected}
-    if not given and not wanted:
-        return 1.0
-    return 2 * len(given & wanted) / (len(given) + len(wanted))
 
 
 def share_found(expected: Sequence[str], answer: str) -> float:

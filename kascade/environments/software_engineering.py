@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from kascade.environments.base import Domain, Environment, Grade, Task, final_answer
-from kascade.environments.diffs import apply_diff, diff_of, similarity
-from kascade.environments.edits import Edit, EditError, apply_edits, parse_edits
+from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
+from kascade.environments.edits import Edit, EditError
+from kascade.environments.patch_rewards import repaired_files, unrun_grades
 from kascade.environments.programs import (
     Arguments,
     Expression,
@@ -25,7 +25,7 @@ from kascade.environments.programs import (
     slips,
     telling_inputs,
 )
-from kascade.environments.repository import Repository, shown_files, test_names
+from kascade.environments.repository import RepairOptions, Repository, shown_files, test_names
 from kascade.environments.rows import row_messages
 from kascade.environments.unit_tests import run_tests
 
@@ -38,7 +38,6 @@ PHRASINGS = (
 NUM_FAILING, NUM_PASSING = 4, 2
 TIME_LIMIT_SECONDS = 1
 MODES = ("eval", "repro-gen")
-REWARDS = ("tests", "lexical")
 
 
 def _two_steps(rng: random.Random, name: str) -> Program:
@@ -149,14 +148,20 @@ def _specimen(rng: random.Random, program: Program) -> Specimen | None:
 class AgentlessRepair(Environment):
     """Repair of given files by SEARCH/REPLACE edits or a diff, judged by FAIL_TO_PASS and PASS_TO_PASS tests.
 
-    Option `reward`: tests (default), or lexical: likeness to the gold patch, for rows whose tests need an
-    image.
+    Option `reward`: tests (default); lexical, judge: for rows whose tests need an image. Others: those of
+    `RepairOptions`.
     """
 
     name = "swerl_gen"
     domain: ClassVar[Domain] = "software_engineering"
-    option_names = ("reward",)
+    option_names = RepairOptions.names()
     sandboxes = ("programs",)
+
+    def needs_judge(self, *, rows: bool) -> bool:
+        return RepairOptions.of(self.options).reward == "judge"
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        RepairOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """A function of two or three lines with one slip in it; `level` widens the kinds of functions."""
@@ -194,6 +199,7 @@ class AgentlessRepair(Environment):
                 "instance": instance,
                 "metadata": {"relevant_file_contents": json.dumps(files)},
                 "mode": "eval",
+                **self.graded_with,
             },
             reference=specimen.patch(),
         )
@@ -206,13 +212,10 @@ class AgentlessRepair(Environment):
 
         Components: whether the edits applied, and the shares of tests that pass.
         """
-        if any(task.fields.get("reward") == "lexical" for task, _ in groups):
-            return [
-                lexical_grades(task, answers)
-                if task.fields.get("reward") == "lexical"
-                else self.grade_all([(task, answers)])[0]
-                for task, answers in groups
-            ]
+        by_tests = [RepairOptions.of_task(task.fields).reward == "tests" for task, _ in groups]
+        if not all(by_tests):
+            return _split(groups, by_tests, self.grade_all)
+        groups = [(task, [visible_answer(task, answer) for answer in answers]) for task, answers in groups]
         repairs = [
             [_repair(repository, answer) for answer in answers] for repository, answers in _opened(groups)
         ]
@@ -235,10 +238,7 @@ class AgentlessRepair(Environment):
         for field in ("FAIL_TO_PASS", "PASS_TO_PASS"):
             test_names(row["instance"], field)
         fields = {field: row[field] for field in ("instance", "metadata", "mode")}
-        reward = self.options.get("reward", "tests")
-        if reward not in REWARDS:
-            raise ValueError(f"options.reward: {reward!r} is not one of {', '.join(REWARDS)}")
-        return Task(self.name, self.domain, row_messages(row), {**fields, "reward": reward})
+        return Task(self.name, self.domain, row_messages(row), {**fields, **self.graded_with})
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +247,17 @@ class Repair:
 
     repository: Repository
     source: str
+
+
+def _split(
+    groups: Sequence[tuple[Task, Sequence[str]]],
+    by_tests: Sequence[bool],
+    tested: Callable[[Sequence[tuple[Task, Sequence[str]]]], list[list[Grade]]],
+) -> list[list[Grade]]:
+    """Groups graded by tests and by what runs nothing, each kind at once."""
+    run = iter(tested([group for group, runs in zip(groups, by_tests, strict=True) if runs]))
+    unrun = iter(unrun_grades([group for group, runs in zip(groups, by_tests, strict=True) if not runs]))
+    return [next(run) if runs else next(unrun) for runs in by_tests]
 
 
 def _opened(
@@ -270,34 +281,6 @@ def _repair(repository: Repository | str, answer: str) -> Repair | Grade:
     except EditError:
         return Grade(0.0, {"applied": 0.0, "fail_to_pass": 0.0, "pass_to_pass": 0.0})
     return Repair(repository, repository.program(files))
-
-
-def repaired_files(files: Mapping[str, str], answer: str) -> dict[str, str]:
-    """The files after an answer's SEARCH/REPLACE edits, or after its unified diff. Raises EditError."""
-    said = final_answer(answer)
-    if "<<<<<<< SEARCH" not in said and "+++ " in said:
-        return apply_diff(files, said)
-    return apply_edits(files, parse_edits(said))
-
-
-def lexical_grades(task: Task, answers: Sequence[str]) -> list[Grade]:
-    """How much each answer's change looks like the gold patch, without running anything. [SWE-RL]"""
-    try:
-        if task.fields["mode"] != "eval":
-            raise ValueError("a reproduction has no gold patch to look like")
-        files = shown_files(task.fields["metadata"])
-        gold = diff_of(files, apply_diff(files, str(task.fields["instance"]["patch"])))
-    except (KeyError, TypeError, ValueError) as error:
-        return [Grade.failed(f"task {task.id} has no gold patch that applies: {error}") for _ in answers]
-    grades = []
-    for answer in answers:
-        try:
-            change = diff_of(files, repaired_files(files, answer))
-        except EditError:
-            grades.append(Grade(0.0, {"applied": 0.0}))
-        else:
-            grades.append(Grade(similarity(change, gold), {"applied": 1.0}))
-    return grades
 
 
 def _judge(repair: Repair, passed: list[bool] | str) -> Grade:

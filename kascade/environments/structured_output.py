@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
-from kascade.environments.bounded import RegexTimeout, matches
+from kascade.environments.bounded import REGEX_SECONDS, RegexTimeout, matches
 from kascade.environments.fields import one_of
+from kascade.environments.options import PatternOptions
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.structured_formats import READERS, Unreadable, check_value, read
 from kascade.environments.tool_calls import parse_tool_calls
@@ -36,10 +37,14 @@ SPOKEN = {"string": "text", "integer": "number", "boolean": "true or false", "ar
 
 
 class StructuredOutputs(Environment):
-    """Fill a small JSON object from a line of text."""
+    """Fill a small JSON object from a line of text. Option: `regex_seconds` of a schema's patterns."""
 
     name = "structured_outputs"
     domain = "structured_output"
+    option_names = PatternOptions.names()
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        PatternOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         keys = rng.sample(list(PROPERTIES), 2 + round(level * 3))
@@ -74,6 +79,7 @@ class StructuredOutputs(Environment):
             raise ValueError("schema_str: the schema must be an object")
         names = ("schema_str", "tool_name", "tool_payload_key")
         fields = {key: row.get(key) for key in names} | {"schema_type": kind, "response_mode": mode}
+        fields |= self.graded_with
         return Task(self.name, "structured_output", row_messages(row), fields, tools=row_tools(row))
 
 
@@ -95,6 +101,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return " and ".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+Check = Callable[[Any, Any, Any, Any], Iterator[Any]]  # validator, keyword's value, instance, schema
 
 
 class SchemaFault(ValueError):
@@ -126,8 +135,11 @@ def strict_schema(schema: Any) -> Any:
 
 
 @lru_cache(maxsize=512)  # a group's answers, and later rollouts of a task, meet the same schema
-def validator(schema_str: str) -> Any:
-    """A validator for the schema made strict. It fetches nothing. Raises SchemaFault."""
+def validator(schema_str: str, seconds: float = REGEX_SECONDS) -> Any:
+    """A validator for the schema made strict, whose patterns may take that long. It fetches nothing.
+
+    Raises SchemaFault.
+    """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import extend
@@ -142,16 +154,48 @@ def validator(schema_str: str) -> Any:
         raise SchemaFault(f"{error.json_path}: {error.message}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise SchemaFault(f"a JSON schema as text is needed ({error})") from error
-    checks = {"pattern": _pattern, "uniqueItems": _unique_items}
+    checks: dict[str, Check] = {
+        "pattern": partial(_pattern, seconds),
+        "patternProperties": partial(_pattern_properties, seconds),
+        "additionalProperties": partial(_additional_properties, seconds),
+        "uniqueItems": _unique_items,
+    }
     bounded = extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
     return bounded(strict, registry=Registry())
 
 
-def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[Any]:
+def _pattern(seconds: float, _: Any, pattern: str, value: Any, __: Any) -> Iterator[Any]:
     from jsonschema.exceptions import ValidationError
 
-    if isinstance(value, str) and not matches(pattern, value):
+    if isinstance(value, str) and not matches(pattern, value, seconds=seconds):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _pattern_properties(
+    seconds: float, check: Any, patterns: Mapping[str, Any], value: Any, __: Any
+) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for pattern, schema in patterns.items():
+            for key in value:
+                if matches(pattern, key, seconds=seconds):
+                    yield from check.descend(value[key], schema, path=key, schema_path=pattern)
+
+
+def _additional_properties(
+    seconds: float, check: Any, allowed: Any, value: Any, schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    from jsonschema.exceptions import ValidationError
+
+    if not isinstance(value, dict):
+        return
+    patterns = schema.get("patternProperties", {})
+    for key in value.keys() - schema.get("properties", {}).keys():
+        if any(matches(pattern, key, seconds=seconds) for pattern in patterns):
+            continue
+        if isinstance(allowed, dict):
+            yield from check.descend(value[key], allowed, path=key)
+        elif not allowed:
+            yield ValidationError(f"{key!r} is not allowed here")
 
 
 def _unique_items(_: Any, unique: bool, value: Any, __: Any) -> Iterator[Any]:
@@ -170,7 +214,7 @@ def grade_structure(fields: Mapping[str, Any], answer: str) -> Grade:
     components: parsed (0 or 1), and `error_type/NAME` with NeMo-Gym's name for what was wrong.
     """
     try:
-        check = validator(fields["schema_str"])
+        check = validator(fields["schema_str"], PatternOptions.of_task(fields).regex_seconds)
         value = _value_of(fields, check.schema, answer)
         valid = check.is_valid(value)
     except Rejected as error:

@@ -11,14 +11,14 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
 from kascade.environments.checkout import Checkout, CheckoutError
-from kascade.environments.fields import positive_options
 from kascade.environments.hidden_tests import program_of, suite_of
-from kascade.environments.repository import test_names
+from kascade.environments.repository import TestOptions, test_names
 from kascade.environments.sandbox_commands import Command, CommandLimits, shared_commands
 from kascade.environments.small_repositories import make_repository
 from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
@@ -57,32 +57,29 @@ TOOLS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a recipe may set. Time of a command: OpenHands; output: as much as an agent can read."""
+class AgentOptions(TestOptions):
+    """Of the commands that an agent runs, and of the tests that decide."""
 
-    command_seconds: float = 120.0
-    memory_mb: int = 2048
-    output_chars: int = 20_000
-    test_seconds: int = 10
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Options:
-        """Raises ValueError naming the option."""
-        return cls(**positive_options(given))
+    command_seconds: PositiveFloat = Field(120.0, description="of one command [OpenHands]")
+    memory_mb: PositiveInt = Field(2048, description="of one command")
+    output_chars: PositiveInt = Field(20_000, description="of one command's output: what an agent can read")
 
 
 class SweAgents(Environment):
     """Issues in small repositories of our own, or in those that rows bring along.
 
-    Options: `command_seconds`, `memory_mb` and `output_chars` of each command, `test_seconds` of the tests.
+    Options: `command_seconds`, `memory_mb` and `output_chars` of each command; `test_seconds` and
+    `test_memory_mb` of the tests.
     """
 
     name = "swe_agents"
     domain: ClassVar[Domain] = "software_engineering"
-    option_names = ("command_seconds", "memory_mb", "output_chars", "test_seconds")
+    option_names = AgentOptions.names()
     sandboxes = ("programs", "commands")
     parallel = 4  # sessions that act at once; most of their time goes into waiting for a sandbox
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        AgentOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         made = make_repository(rng, level)
@@ -116,7 +113,6 @@ class SweAgents(Environment):
         return self._task(statement, instance, None)
 
     def _task(self, statement: str, instance: Mapping[str, Any], reference: str | None) -> Task:
-        Options.of(self.options)
         listed = "\n".join(sorted(instance.get("files", ())))
         files = f"\n\nFiles:\n{listed}" if listed else ""
         return Task(
@@ -126,7 +122,7 @@ class SweAgents(Environment):
                 {"role": "system", "content": SYSTEM},
                 {"role": "user", "content": f"{statement}{files}"},
             ),
-            fields={"instance": instance, "options": dict(self.options)},
+            fields={"instance": instance, **self.graded_with},
             reference=reference,
             tools=TOOLS,
         )
@@ -157,18 +153,18 @@ def _check(instance: Mapping[str, Any]) -> None:
     files = instance["files"]
     if not isinstance(files, Mapping) or not all(isinstance(text, str) for text in files.values()):
         raise ValueError("instance_dict.files: must map each path to its text")
-    _suite(instance, Options())
+    _suite(instance, AgentOptions())
 
 
-def _suite(instance: Mapping[str, Any], options: Options) -> tuple[Any, int]:
+def _suite(instance: Mapping[str, Any], options: AgentOptions) -> tuple[Any, int]:
     failing, passing = test_names(instance, "FAIL_TO_PASS"), test_names(instance, "PASS_TO_PASS")
     tests = instance.get("tests")
     if not isinstance(tests, Mapping):
         raise ValueError("instance_dict.tests: {name: {module, function, arguments, output}} is needed")
-    return suite_of(tests, [*failing, *passing], options.test_seconds), len(failing)
+    return suite_of(tests, [*failing, *passing], options.limits), len(failing)
 
 
-def grade_files(instance: Mapping[str, Any], options: Options, files: Mapping[str, str]) -> Grade:
+def grade_files(instance: Mapping[str, Any], options: AgentOptions, files: Mapping[str, str]) -> Grade:
     """1 when all hidden tests pass, else 0; components: shares of FAIL_TO_PASS and PASS_TO_PASS."""
     suite, num_failing = _suite(instance, options)
     (passed,) = run_tests([(program_of(files), suite)])
@@ -189,7 +185,7 @@ class AgentSession(Session):
 
     def __init__(self, task: Task) -> None:
         self._instance: Mapping[str, Any] = task.fields["instance"]
-        self._options = Options.of(task.fields["options"])
+        self._options = AgentOptions.of_task(task.fields)
         self._checkout = Checkout(self._instance["files"]) if "files" in self._instance else None
         self._task = task
         self._num_calls = 0

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Session, Task, final_answer
+from kascade.environments.base import Environment, Grade, Message, Session, Task, visible_answer
 from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
 from kascade.environments.words import DAYS, NAMES, NOUNS
 from kascade.environments.workplace import OfficeSession, grade_calls, office_task
@@ -121,11 +121,11 @@ class WorkplaceAssistant(Environment):
             return grade_calls(task, answers)
         gold = [ToolCall(c["name"], json.loads(c["arguments"])) for c in task.fields["ground_truth"]]
         wanted = execute(task.fields["state"], gold)
-        return [self._grade(task.fields["state"], wanted, answer) for answer in answers]
+        return [self._grade(task.fields["state"], wanted, visible_answer(task, answer)) for answer in answers]
 
     @staticmethod
     def _grade(state: State, wanted: State, answer: str) -> Grade:
-        calls = parse_tool_calls(final_answer(answer))
+        calls = parse_tool_calls(answer)
         try:
             reached = execute(state, calls)
         except ToolError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import comb
 from typing import Literal
 
@@ -56,18 +57,37 @@ class Score(BaseModel):
         return float(np.mean(list(means.values()))) if means else float("nan")
 
     def pass_at(self, k: int) -> float:
-        """pass@k: the chance that one of k answers is right (reward 1), the mean over tasks.
+        """pass@k: the chance that one of k answers is right (reward 1), over tasks; NaN without any."""
+        chances = self._chances(k)
+        return float(np.mean(chances)) if chances else float("nan")
+
+    def pass_interval(self, k: int, z: float = 1.96) -> tuple[float, float]:
+        """Normal interval of pass@k, clustered by task."""
+        return _interval(self._chances(k), z)
+
+    def _chances(self, k: int) -> list[float]:
+        """Of each task with at least k graded answers the chance that one of k of them is right.
 
         The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374), from n graded
-        answers of which c are right. Tasks with fewer than k graded answers are left out; NaN without any.
+        answers of which c are right.
         """
         graded = [[r for r in rewards if r is not None] for rewards in self.rewards.values()]
-        chances = [
+        return [
             1 - comb(len(found) - sum(r >= RIGHT for r in found), k) / comb(len(found), k)
             for found in graded
             if len(found) >= k
         ]
-        return float(np.mean(chances)) if chances else float("nan")
+
+    @property
+    def num_samples(self) -> int:
+        """Answers a task, the k of avg@k; where some have more than others, the most."""
+        return max(map(len, self.rewards.values()), default=0)
+
+    def passes(self) -> dict[int, float]:
+        """pass@k for k = 1, 2, 4, … and the number of samples, where a task has that many graded answers."""
+        most = self.num_samples
+        doubled = [2**power for power in range(most.bit_length())]
+        return {k: self.pass_at(k) for k in sorted({*doubled, most} - {0}) if self._chances(k)}
 
     @property
     def greedy_mean(self) -> float | None:
@@ -76,11 +96,16 @@ class Score(BaseModel):
 
     def interval(self, z: float = 1.96) -> tuple[float, float]:
         """Normal interval of the mean, clustered by task."""
-        means = np.array(list(self.task_means().values()))
-        if len(means) < 2:
-            return (float("nan"), float("nan"))
-        half = z * means.std(ddof=1) / np.sqrt(len(means))
-        return (float(means.mean() - half), float(means.mean() + half))
+        return _interval(list(self.task_means().values()), z)
+
+
+def _interval(of_tasks: Sequence[float], z: float) -> tuple[float, float]:
+    """Of the mean over tasks, whose answers are not independent; NaN with fewer than two."""
+    means = np.array(of_tasks)
+    if len(means) < 2:
+        return (float("nan"), float("nan"))
+    half = z * means.std(ddof=1) / np.sqrt(len(means))
+    return (float(means.mean() - half), float(means.mean() + half))
 
 
 def write_score(layout: RunLayout, score: Score) -> None:

@@ -116,6 +116,7 @@ class FullDistillation:
                 continue
             weights, sampler = columns["weights"][mine], columns["sampler_logprobs"][mine]
             rows = Rows(targets[mine], weights, sampler, self.temperature, (self.low, self.high))
+            head.to(hidden.device)  # a trainer of another process got it from there
             part = distil_rows(model, hidden[mine], head, columns["teacher_hidden"][mine], rows)
             loss = loss + part.loss
             for name, values in part.per_token.items():

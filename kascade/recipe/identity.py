@@ -57,8 +57,10 @@ def _with_digests(value: Any) -> Any:
     if isinstance(value, dict):
         if "environment" in value and value.get("path") is not None:
             read = {name: item for name, item in value.items() if name not in _NOT_ROWS}
+            if (join := read.pop("join", None)) is not None:
+                read["join"] = {**join, "digest": data_digest(join["path"])}
             return {**read, "digest": data_digest(value["path"])}
-        return {key: _with_digests(item) for key, item in value.items()}
+        return {key: _with_digests(item) for key, item in value.items() if (key, item) != ("join", None)}
     if isinstance(value, list):
         return [_with_digests(item) for item in value]
     return value

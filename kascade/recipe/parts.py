@@ -72,6 +72,19 @@ class Limits(Part):
     max_grader_errors: Share | None = Field(0.1, description="share of grades that are errors")
 
 
+class Join(Part):
+    """Rows of another file whose fields are added to a source's rows, such as answers published apart."""
+
+    path: str = Field(description=ROWS_HELP.partition("; None")[0])
+    on: str = Field("id", description="the field that is the same in both")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="our field: their column (dots reach into objects and lists); "
+        "none: every field that the row does not have itself",
+    )
+    required: bool = Field(True, description="false: rows without a partner stay as they are")
+
+
 class DataSource(Part):
     """Where an environment's tasks come from: generated here, or read from rows. See docs/data.md."""
 
@@ -89,6 +102,7 @@ class DataSource(Part):
     columns: dict[str, str] = Field(
         default_factory=dict, description="our field: their column (dots reach into objects)"
     )
+    join: Join | None = Field(None, description="rows of another file to take further fields from")
     prompt: str | None = Field(None, description="text of the user's turn; {column} stands for a value")
     system: str | None = Field(None, description="system message for rows that have none")
     split: str | None = Field(None, description="which split of a dataset; None: train, or every file")

@@ -72,6 +72,12 @@ class SFTStage(StagePart):
     noise: Share = Field(0.0, description="share of demonstrations replaced by a wrong one (miniature only)")
 
 
+def check_batches_are_new(grpo: GRPO, workers: Workers) -> None:
+    if workers.asynchronous and grpo.updates_per_batch > 1:
+        what = "asynchronous workers sample for every update, updates_per_batch uses a batch again"
+        raise CrossCheckError([Problem(("grpo", "updates_per_batch"), what, allowed="1")])
+
+
 class RolloutStage(StagePart):
     """What all stages that learn from their own samples share."""
 
@@ -79,6 +85,7 @@ class RolloutStage(StagePart):
     prompts_per_step: PositiveInt = 128
     rollouts_per_prompt: PositiveInt = 16
     sampling: Sampling = Sampling()
+    workers: Workers = Field(Workers(), description="Ray actors that train and sample")
 
 
 class RLStage(RolloutStage):
@@ -88,13 +95,10 @@ class RLStage(RolloutStage):
     rollouts_per_prompt: int = Field(16, ge=2, description="a group; one rollout has nothing to compare with")
     grpo: GRPO = GRPO()
     curriculum: Curriculum | None = Field(None, description="tasks by pass rate; None: in random order")
-    workers: Workers = Field(Workers(), description="Ray actors that train and sample")
 
     @model_validator(mode="after")
     def _updates_are_possible(self) -> RLStage:
-        if self.workers.asynchronous and self.grpo.updates_per_batch > 1:
-            what = "asynchronous workers sample for every update, updates_per_batch uses a batch again"
-            raise CrossCheckError([Problem(("grpo", "updates_per_batch"), what, allowed="1")])
+        check_batches_are_new(self.grpo, self.workers)
         check_usable_groups(self.grpo, self.prompts_per_step)
         return self
 
@@ -136,6 +140,7 @@ class RLHFStage(RolloutStage):
 
     @model_validator(mode="after")
     def _updates_are_possible(self) -> RLHFStage:
+        check_batches_are_new(self.grpo, self.workers)
         check_usable_groups(self.grpo, self.prompts_per_step)
         return self
 

@@ -26,6 +26,10 @@ class Workers(Part):
     )
     cpus: PositiveFloat = Field(1.0, description="of an actor")
     gpus: float = Field(0.0, ge=0, description="of an actor")
+    driver_cpus: PositiveFloat = Field(
+        1.0, description="in a RayJob: of the process that grades, scores with teachers, and publishes"
+    )
+    driver_gpus: float = Field(0.0, ge=0, description="of that process")
 
     @property
     def distributed(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,8 +28,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def screen_all(run: Run, reference: str) -> None:
     """Screen a checkpoint on every benchmark of the recipe; scores on disk are not drawn again."""
-    names = [benchmark.name for benchmark in run.recipe.benchmarks]
-    _score(run, reference, names, "screen", 0)
+    score_by(run, reference, [benchmark.name for benchmark in run.recipe.benchmarks], "screen")
 
 
 def confirm_suspicious(run: Run, reference: str, parent: str) -> None:
@@ -39,12 +38,12 @@ def confirm_suspicious(run: Run, reference: str, parent: str) -> None:
     for name, baseline in case.suspicious().items():
         by_baseline.setdefault(baseline.reference, []).append(name)
     suspicious = [name for names in by_baseline.values() for name in names]
-    _score(run, reference, suspicious, "confirm", case.round)
+    score_by(run, reference, suspicious, "confirm", case.round)
     for baseline_reference, names in by_baseline.items():
-        _score(run, baseline_reference, names, "confirm", case.round)
+        score_by(run, baseline_reference, names, "confirm", case.round)
 
 
-def _score(run: Run, reference: str, names: list[str], phase: Phase, draw: int) -> None:
+def score_by(run: Run, reference: str, names: Collection[str], phase: Phase, draw: int = 0) -> None:
     """Score the checkpoint on the named benchmarks, spread over `exam_processes` processes.
 
     Small models leave most of a core idle between operations, so two processes of one thread each finish

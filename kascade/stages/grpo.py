@@ -6,9 +6,7 @@ SWE and, with another grader and a KL term, RLHF). [C2 §4.1.2]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,6 +21,7 @@ from kascade.learning.scoring import score_examples
 from kascade.learning.trainer import Example, Trainer
 from kascade.models.logprobs import token_logprobs
 from kascade.recipe.schema import RLHFStage, RLStage
+from kascade.stages.draws import Draws
 from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
 from kascade.stages.rollouts import (
     Grader,
@@ -68,12 +67,11 @@ def train_grpo(
     if part.grpo.kl_coefficient > 0 and reference is None:
         raise ValueError("a KL coefficient needs a reference model")
     trainer = trainer or stage_trainer(policy, part)
-    ahead = isinstance(part, RLStage) and part.workers.asynchronous
     rule, sampling, uses = part.grpo, part.sampling, part.grpo.updates_per_batch
-    if ahead and isinstance(part, RLStage):
+    if part.workers.asynchronous:
         rule = rule.model_copy(update={"correction": part.workers.correction})
     objective = PolicyGradient(sampling.temperature, rule, sampling.top_k, sampling.top_p)
-    draws = Draws(partial(draw_batch, policy, tasks, part, job, grader=grader), part, ahead=ahead)
+    draws = Draws(partial(draw_batch, policy, tasks, part, job, grader=grader), part)
 
     def make_batch(number: int, drawn: Drawn) -> Batch:
         seen = observe(drawn.groups) | {"usable_groups": float(len(drawn.usable))}
@@ -116,30 +114,6 @@ def train_grpo(
 
 def numbers(metrics: Mapping[str, float | str]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not isinstance(value, str)}
-
-
-class Draws:
-    """The batches of the steps; with `ahead`, the next one is drawn while the present one is learnt.
-
-    Not across a saved state, so that a run that was interrupted draws what it would have drawn.
-    """
-
-    def __init__(self, draw: Callable[..., Drawn], part: RLStage | RLHFStage, *, ahead: bool) -> None:
-        self._draw, self._part, self._ahead = draw, part, ahead
-        self._waiting: tuple[int, Future[Drawn]] | None = None
-
-    @contextmanager
-    def of(self, step: int) -> Iterator[Drawn]:
-        """The batch of a step, to learn within the block; when it is left, the next one is drawn, too."""
-        kept, self._waiting = self._waiting, None
-        batch = kept[1].result() if kept and kept[0] == step else self._draw(step=step)
-        following = step + 1
-        if not self._ahead or following >= self._part.steps or following % self._part.save_every == 0:
-            yield batch
-            return
-        with ThreadPoolExecutor(1) as thread:  # leaving it waits: weights change between batches only
-            self._waiting = (following, thread.submit(self._draw, step=following))
-            yield batch
 
 
 def draw_batch(

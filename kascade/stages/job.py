@@ -47,17 +47,23 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
     chat: ChatFormat
     engine: RolloutEngine
+    rollout: Rollout = field(default_factory=Rollout)
     version: int = 0
 
     @classmethod
-    def load(cls, folder: Path, part: ModelPart) -> Policy:
-        """The model in `folder`; a chat template that the recipe chose becomes the tokenizer's own."""
+    def load(cls, folder: Path, part: ModelPart, *, sampled_elsewhere: bool = False) -> Policy:
+        """The model in `folder`; a chat template that the recipe chose becomes the tokenizer's own.
+
+        sampled_elsewhere: other processes will do so; an engine that would take this one's memory stays out.
+        """
         model = load_model(folder, precision=part.precision, low_precision=part.low_precision)
         tokenizer = load_tokenizer(folder)
+        here = part.rollout.model_copy(update={"engine": "native"}) if sampled_elsewhere else part.rollout
         if part.chat_template != "own":
             tokenizer.chat_template = template(part.chat_template)
-        policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), part.rollout)
-        if part.draft_tokens is not None:
+        policy = cls.around(model, tokenizer, ChatFormat(tokenizer, part.chat_template), here)
+        policy.rollout = part.rollout
+        if part.draft_tokens is not None and not sampled_elsewhere:
             policy.use_engine(make_drafting_engine(model, tokenizer, policy.chat, part.draft_tokens))
         return policy
 
@@ -70,7 +76,7 @@ class Policy:
         rollout: Rollout = Rollout(),  # noqa: B008 - frozen
     ) -> Policy:
         engine = make_engine(model, tokenizer, chat, rollout)
-        policy = cls(model, tokenizer, chat, engine)
+        policy = cls(model, tokenizer, chat, engine, rollout)
         policy.sync(0)
         return policy
 
@@ -92,7 +98,7 @@ class Policy:
     def check_weights(self) -> None:
         """Raise TrainingStopped when the sampler's weights are not the trainer's, bit for bit."""
         if not isinstance(self.engine, HoldsWeights):
-            return  # weights were sent elsewhere, which checks what arrives
+            return  # an engine that cannot say
         held, own = self.engine.weights_checksum, weights_checksum(self.model)
         if held != own:
             raise TrainingStopped(
@@ -191,14 +197,14 @@ def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
         "pad_id": policy.pad_id,
     }
     if world() > 1:
-        _refuse_alone_only(part)
+        refuse_alone_only(part)
         return ShardedTrainer(policy.model, part.optimizer, **common)
     if part.moe is not None and part.moe.routing_replay and not isinstance(part, SFTStage):
         policy.use_engine(make_routed_engine(policy.model, policy.tokenizer, policy.chat))
     return ModelTrainer(policy.model, part.optimizer, **common, moe=part.moe, mtp=part.mtp)
 
 
-def _refuse_alone_only(part: StagePart) -> None:
+def refuse_alone_only(part: StagePart) -> None:
     """Raise UserError for what a trainer spread over processes does not do."""
     named = [name for name in ("moe", "mtp") if getattr(part, name) is not None]
     if named:

@@ -18,25 +18,37 @@ from kascade.errors import Fault, UserError
 from kascade.learning.losses import per_sample_weights
 from kascade.learning.objectives import FullDistillation, SampledDistillation
 from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example, Objective
+from kascade.learning.trainer import Example, Objective, Trainer
 from kascade.models.logprobs import TokenBatch, scored_hidden, token_logprobs
 from kascade.recipe.schema import MOPDStage
+from kascade.stages.draws import Draws
 from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
 from kascade.stages.rollouts import Answered, answer, limit_check, rollout_seed, sampling_params
 
 Teachers = Mapping[Domain, PreTrainedModel]
 
 
-def train_mopd(policy: Policy, tasks: TaskSource, part: MOPDStage, job: Job, teachers: Teachers) -> None:
+def train_mopd(
+    policy: Policy,
+    tasks: TaskSource,
+    part: MOPDStage,
+    job: Job,
+    teachers: Teachers,
+    *,
+    trainer: Trainer | None = None,
+) -> None:
     """Train the policy in place towards its teachers, one update a rollout batch; no reward, no baseline.
+
+    With asynchronous workers batches are one update older, which the importance range corrects. trainer:
+    None: one of this process.
 
     Raises UserError for a domain without a teacher, TrainingStopped when a limit of the recipe is passed.
     """
-    trainer = stage_trainer(policy, part)
+    trainer = trainer or stage_trainer(policy, part)
     objective = make_objective(part, distinct(teachers))
 
-    def take_step(step: int) -> StepMetrics:
-        answered = answer(
+    def draw(*, step: int) -> list[Answered]:
+        return answer(
             policy,
             tasks.draw(step, part.prompts_per_step),
             sampling_params(part.sampling),
@@ -44,6 +56,14 @@ def train_mopd(policy: Policy, tasks: TaskSource, part: MOPDStage, job: Job, tea
             seed_of=partial(rollout_seed, job, step),
             clock=job.clock,
         )
+
+    draws = Draws(draw, part)
+
+    def take_step(step: int) -> StepMetrics:
+        with draws.of(step) as answered:
+            return learn(step, answered)
+
+    def learn(step: int, answered: Sequence[Answered]) -> StepMetrics:
         with job.clock.section("teachers"):
             examples = taught_examples(answered, teachers, part, policy.pad_id)
         seen = response_metrics(answered)

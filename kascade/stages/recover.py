@@ -11,11 +11,13 @@ from kascade.guard.lineage import Ancestor, walk
 from kascade.guard.teachers import best_teachers, teacher_candidates
 from kascade.guard.verdict import Verdict, read_verdict
 from kascade.recipe.identity import find_stage
-from kascade.recipe.schema import Mix, MOPDStage, Sampling
+from kascade.recipe.schema import Mix, MOPDStage, Sampling, SFTStage
+from kascade.recipe.workers import Workers
 from kascade.stages.context import Run
+from kascade.stages.job import Job, Policy
 from kascade.stages.mopd import train_mopd
 from kascade.stages.tasks import recovery_mixes, sources_by_domain, training_pool
-from kascade.stages.train import load_teachers, make_checkpoint
+from kascade.stages.train import load_teachers, make_checkpoint, workers_of
 
 
 def recover_stage(run: Run, stage: str, round_: int, checkpoint: str, parent: str) -> str:
@@ -33,15 +35,19 @@ def recover_stage(run: Run, stage: str, round_: int, checkpoint: str, parent: st
     teachers = recovery_teachers(run, attempts[-1], parent, lost, kept)
     mixes = recovery_mixes(sources, lost, kept, run.recipe.guard.recovery.keep_weight)
     part = recovery_part(run, stage, mixes)
+
+    def learn(policy: Policy, job: Job) -> None:
+        tasks = training_pool(mixes, job.seed, job.name)
+        with workers_of(policy, part) as (spread, trainer):
+            train_mopd(spread, tasks, part, job, load_teachers(run, teachers), trainer=trainer)
+
     return make_checkpoint(
         run,
         stage,
         f"recover-{round_}",
         start=checkpoint,
         teachers=teachers,
-        learn=lambda policy, job: train_mopd(
-            policy, training_pool(mixes, job.seed, job.name), part, job, load_teachers(run, teachers)
-        ),
+        learn=learn,
     )
 
 
@@ -82,7 +88,10 @@ def recovery_teachers(
 
 
 def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
-    """The recipe's recovery as a MOPD stage; answers may be as long as in the longest exam."""
+    """The recipe's recovery as a MOPD stage, with the workers of the stage that it recovers.
+
+    Answers may be as long as in the longest exam.
+    """
     rule, regressed = run.recipe.guard.recovery, find_stage(run.recipe, stage)
     longest = max(benchmark.sampling.max_new_tokens for benchmark in run.recipe.benchmarks)
     return MOPDStage(
@@ -99,4 +108,5 @@ def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
         sampling=Sampling(max_new_tokens=longest),
         full_vocabulary=rule.full_vocabulary,
         importance=rule.importance,
+        workers=regressed.workers if not isinstance(regressed, SFTStage) else Workers(),
     )

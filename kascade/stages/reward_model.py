@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kascade.data.chat import ChatFormat
-from kascade.environments.base import Task, final_answer
+from kascade.environments.base import Task, final_answer, visible_answer
 from kascade.errors import TrainingStopped
 from kascade.learning.losses import bradley_terry_loss
 from kascade.learning.optimizer import build_optimizer, learning_rate
@@ -59,7 +59,10 @@ class RewardModel(nn.Module):
     @torch.no_grad()
     def score(self, chat: ChatFormat, task: Task, answers: Sequence[str]) -> list[float]:
         """Rewards of answers to one task; only what follows the thinking is judged. [C1 §4.2]"""
-        return [float(reward) for reward in self([_sequence(chat, task, text) for text in answers])]
+        return [
+            float(reward)
+            for reward in self([_sequence(chat, task, visible_answer(task, text)) for text in answers])
+        ]
 
 
 def _sequence(chat: ChatFormat, task: Task, text: str) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from kascade.environments import get_environment
-from kascade.environments.base import THINK_END, Grade, Task
+from kascade.environments.base import THINK_END, Grade, Task, visible_answer
 from kascade.environments.genrm import GenRM, Scores
 from kascade.environments.judge import JudgeError, current_judge
 from kascade.errors import Fault, UserError
@@ -22,6 +22,7 @@ from kascade.learning.advantages import (
     pairs_to_compare,
     pairwise_rewards,
 )
+from kascade.learning.trainer import Trainer
 from kascade.recipe.schema import Pairwise, RLHFStage
 from kascade.stages.grpo import train_grpo
 from kascade.stages.job import Job, Policy, TaskSource
@@ -39,16 +40,32 @@ class PairJudge(Protocol):
 
 
 def train_rlhf(
-    policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job, reference: PreTrainedModel
+    policy: Policy,
+    tasks: TaskSource,
+    part: RLHFStage,
+    job: Job,
+    reference: PreTrainedModel,
+    *,
+    trainer: Trainer | None = None,
 ) -> None:
-    """Train the policy in place. reference: the stage's start; a learned judge begins from it, too.
+    """Train the policy in place. reference: the stage's start; a learned judge begins from it, too. trainer:
+    None: one of this process.
 
     Raises TrainingStopped when a limit is passed or a learned judge agrees too little with held-out
     preferences.
     """
     grader = _grader(policy, tasks, part, job)
     kept_near = reference if part.grpo.kl_coefficient > 0 else None
-    train_grpo(policy, tasks, part, job, grader=grader, observe=preference_metrics, reference=kept_near)
+    train_grpo(
+        policy,
+        tasks,
+        part,
+        job,
+        grader=grader,
+        observe=preference_metrics,
+        reference=kept_near,
+        trainer=trainer,
+    )
 
 
 def _grader(policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job) -> Grader:
@@ -106,7 +123,11 @@ def pairwise_grades(
     ]
     verdicts = compare_all(
         [
-            (answered[index].task, answered[index].answers[i], answered[index].answers[j])
+            (
+                answered[index].task,
+                visible_answer(answered[index].task, answered[index].answers[i]),
+                visible_answer(answered[index].task, answered[index].answers[j]),
+            )
             for index, i, j in pairs
         ]
     )

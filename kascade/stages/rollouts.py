@@ -14,7 +14,7 @@ from kascade.environments.base import Grade, Task
 from kascade.errors import TrainingStopped
 from kascade.learning.advantages import Floats, Mask
 from kascade.learning.limits import check_limits
-from kascade.recipe.schema import MOPDStage, RLStage, RolloutStage, Sampling
+from kascade.recipe.schema import MOPDStage, RolloutStage, Sampling
 from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import Prompt, Sample, SamplingParams
 from kascade.stages.job import Job, Policy
@@ -223,7 +223,7 @@ def limit_check(
     held to its limit.
     """
     whole = isinstance(part, MOPDStage)
-    older = isinstance(part, RLStage) and part.workers.asynchronous  # the gap is one of weights, too
+    older = part.workers.asynchronous  # the gap is one of weights, too
     hidden = {"logprob_gap"} if older or (whole and part.sampling.top_k is not None) else set()
     slack = -math.log(part.sampling.top_p) if whole else 0.0
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from kascade.environments.base import Domain
 from kascade.errors import CheckpointError, Fault, TrainingStopped, UserError
 from kascade.guard.lineage import Ancestor, accepted_of_stages
 from kascade.guard.teachers import best_teachers, teacher_candidates
 from kascade.learning.distributed import join_group, rank, wait_for_all
+from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, save_model
 from kascade.recipe.identity import find_stage, stage_key
-from kascade.recipe.schema import MOPDStage, RLHFStage, SFTStage, Stage
+from kascade.recipe.schema import MOPDStage, RLHFStage, RLStage, SFTStage, Stage
 from kascade.stages.context import Run, digest_of, publish_checkpoint
 from kascade.stages.curriculum import by_pass_rate
 from kascade.stages.gaps import leading_domains
@@ -57,7 +59,7 @@ def make_checkpoint(
     refuse_over_budget(run)
     folder = run.open_verified(start)
     with run.clock.section("loading"):
-        policy = Policy.load(folder, run.recipe.model)
+        policy = Policy.load(folder, run.recipe.model, sampled_elsewhere=_has_samplers(run, stage))
     job = Job(
         name=f"{stage}/{attempt}",
         seed=run.recipe.seed,
@@ -86,31 +88,60 @@ def refuse_unpublished(checkpoint_id: str) -> str:
     raise CheckpointError(f"{checkpoint_id}: the first process has not published it")
 
 
+def _has_samplers(run: Run, stage: str) -> bool:
+    part = find_stage(run.recipe, stage)
+    return not isinstance(part, SFTStage) and part.workers.samplers > 0
+
+
 def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Domain, Ancestor]) -> None:
-    """Train the policy in place by the stage's own method."""
-    if isinstance(part, MOPDStage):
-        models = load_teachers(run, teachers)
-        data = leading_domains(policy, models, part, job)
-        if not data:
-            job.skip(f"no update: no teacher leads by min_teacher_gap {part.min_teacher_gap}")
-            return
-        train_mopd(policy, training_pool(data, job.seed, job.name), part, job, models)
+    """Train the policy in place by the stage's own method, with the workers that it asks for."""
+    with workers_of(policy, part) as (spread, trainer):
+        if isinstance(part, MOPDStage):
+            _distil(run, part, spread, job, teachers, trainer=trainer)
+        else:
+            _train(part, spread, job, trainer)
+
+
+@contextmanager
+def workers_of(policy: Policy, part: Stage) -> Iterator[tuple[Policy, Trainer | None]]:
+    """The policy and its trainer as the stage's `workers` say; None: the trainer of this process."""
+    if isinstance(part, SFTStage) or not part.workers.distributed:
+        yield policy, None
         return
+    from kascade.cluster.ray_workers import stage_workers
+
+    with stage_workers(policy, part) as (spread, trainer):
+        yield spread, trainer
+
+
+def _distil(
+    run: Run,
+    part: MOPDStage,
+    policy: Policy,
+    job: Job,
+    teachers: Mapping[Domain, Ancestor],
+    *,
+    trainer: Trainer | None,
+) -> None:
+    models = load_teachers(run, teachers)
+    data = leading_domains(policy, models, part, job)
+    if not data:
+        job.skip(f"no update: no teacher leads by min_teacher_gap {part.min_teacher_gap}")
+        return
+    train_mopd(policy, training_pool(data, job.seed, job.name), part, job, models, trainer=trainer)
+
+
+def _train(part: SFTStage | RLStage | RLHFStage, policy: Policy, job: Job, trainer: Trainer | None) -> None:
     pool = training_pool(part.data, job.seed, job.name)
     if isinstance(part, SFTStage):
         train_sft(policy, pool, part, job)
         return
     if isinstance(part, RLHFStage):
-        train_rlhf(policy, pool, part, job, reference=copy.deepcopy(policy.model))
+        train_rlhf(policy, pool, part, job, reference=copy.deepcopy(policy.model), trainer=trainer)
         return
     by_rate = part.curriculum and by_pass_rate(policy, pool, part, part.curriculum, job)
     tasks: TaskSource = by_rate or pool
-    if part.workers.distributed:
-        from kascade.cluster.ray_workers import train_with_workers
-
-        train_with_workers(policy, tasks, part, job)
-    else:
-        train_grpo(policy, tasks, part, job)
+    train_grpo(policy, tasks, part, job, trainer=trainer)
 
 
 def stage_teachers(run: Run, part: MOPDStage, parent: str) -> dict[Domain, Ancestor]:

@@ -1,21 +1,26 @@
-"""Checkpoints of a bucket as folders here: fetched once, checked, used by every process of this machine.
+"""What lies in buckets as folders here: fetched once, checked, used by every process of this machine.
 
-KASCADE_CACHE names the folder (by default ~/.cache/kascade). Each checkpoint lies under its digest, so what
-is there never changes; `prune` removes what was used longest ago.
+KASCADE_CACHE names the folder (by default ~/.cache/kascade). Each checkpoint lies under its digest, each file
+of rows under its address and version, so what is there never changes; `prune` removes what was used longest
+ago.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from kascade.storage.files import exclusive
 from kascade.storage.store import Store
 
-WHOLE = ".whole"  # a file that is written last; its time tells when the checkpoint was last used
+WHOLE = ".whole"  # a file that is written last; its time tells when the entry was last used
+
+COPIED_BYTES = 8 * 1024**2  # at a time
 
 
 def cache_folder() -> Path:
@@ -42,6 +47,20 @@ def fetch(store: Store, digest: str, files: Mapping[str, str]) -> Path:
     return folder
 
 
+def copy_of(uri: str, version: str, content: BinaryIO) -> Path:
+    """A file of a bucket here; `version` changes when its contents do. Read from `content` where need be."""
+    key = hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()
+    folder = cache_folder() / "rows" / key
+    path = folder / uri.rpartition("/")[2]
+    with exclusive(folder):
+        if not (folder / WHOLE).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                shutil.copyfileobj(content, file, COPIED_BYTES)
+        (folder / WHOLE).touch()
+    return path
+
+
 def adopt(staged: Path, digest: str) -> None:
     """Take over a folder whose contents were just published, so that the next step need not fetch it."""
     folder = entry(digest)
@@ -60,8 +79,8 @@ def forget(digest: str) -> None:
 
 
 def prune(max_bytes: int) -> list[str]:
-    """Remove whole checkpoints, those used longest ago first, until the rest fits. Returns their digests."""
-    found = sorted(cache_folder().glob(f"checkpoints/*/{WHOLE}"), key=lambda path: path.stat().st_mtime)
+    """Remove whole entries, those used longest ago first, until the rest fits. Returns their digests."""
+    found = sorted(cache_folder().glob(f"*/*/{WHOLE}"), key=lambda path: path.stat().st_mtime)
     sizes = {mark.parent: _size(mark.parent) for mark in found}
     removed = []
     for folder in list(sizes):

@@ -64,6 +64,21 @@ def open_store(uri: str) -> Store:
     return S3Store(address)
 
 
+def open_copy(uri: str) -> BinaryIO:
+    """As `open_uri`; what lies in a bucket is copied here first, once for each version of it."""
+    address = parse_uri(uri)
+    if isinstance(address, Path):
+        return address.open("rb")
+    from kascade.storage import cache
+    from kascade.storage.s3 import S3Store
+
+    folder, _, name = address.key.rpartition("/")
+    store = S3Store(S3Address(address.bucket, folder))
+    found = store.stat(name)
+    with store.open(name) as content:
+        return cache.copy_of(uri, f"{found.etag} {found.size} {found.last_modified}", content).open("rb")
+
+
 def open_uri(uri: str | Path) -> BinaryIO:
     """A read-only, seekable binary file. Raises FileNotFoundError when there is none, else StorageError."""
     address = parse_uri(str(uri))

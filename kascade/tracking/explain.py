@@ -98,6 +98,8 @@ def _score(found: HistoryPoint) -> dict[str, Any]:
         "greedy": point.greedy,
         "phase": point.score.phase,
         "tasks": point.score.num_tasks,
+        "samples": point.score.num_samples,
+        "pass_at": {str(k): value for k, value in point.score.passes().items()},
         "errors": point.score.num_errors,
         "accepted": found.accepted,
         "goal": found.goal,
@@ -157,9 +159,11 @@ def _benchmark_lines(data: dict[str, Any]) -> list[str]:
 
 
 def _score_words(score: dict[str, Any]) -> str:
-    words = [f"{score['mean']:.3f}"]
+    words = [f"avg@{score['samples']} {score['mean']:.3f}"]
     if score["interval"]:
         words.append("[{:.3f}, {:.3f}]".format(*score["interval"]))
+    if score["samples"] > 1 and (passed := score["pass_at"].get(str(score["samples"]))) is not None:
+        words.append(f"pass@{score['samples']} {passed:.3f}")
     if score["greedy"] is not None:
         words.append(f"greedy {score['greedy']:.3f}")
     if score["errors"]:

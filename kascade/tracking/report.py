@@ -55,6 +55,7 @@ def render(summary: RunSummary) -> str:
         summary=summary,
         wording=wording,
         answers=answers,
+        numbers=[(name, point) for name, found in history.items() for point in found],
         overview=Markup(figures.changes(summary.changes)) if summary.changes else None,
         trajectories={name: Markup(svg) for name, svg in drawn.items()},
         changes={change.benchmark: change for change in summary.changes},
@@ -78,7 +79,13 @@ def template_environment(*, autoescape: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "clipped": clipped, "p": p_value}
+    environment.filters |= {
+        "number": number,
+        "signed": signed,
+        "span": span,
+        "clipped": clipped,
+        "p": p_value,
+    }
     return environment
 
 
@@ -124,6 +131,11 @@ def number(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     return ABSENT if value is None or not math.isfinite(value) else f"{value:+.3f}"
+
+
+def span(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) else ABSENT
 
 
 def p_value(value: float | None) -> str:

@@ -68,6 +68,23 @@ def test_grade_takes_the_environment_for_rows_that_name_none(tmp_path: Path) -> 
     )
 
 
+def test_grade_takes_the_environments_options_and_tells_the_mean(tmp_path: Path) -> None:
+    node = {
+        "prompt": "Parents?",
+        "expected_answer": '["a"]',
+        "response": "<think>Parents?</think>Final Answer: [a]",
+    }
+    rows = write(tmp_path / "rows.jsonl", node, {**node, "response": "Final Answer: [b]"})
+    as_named = ("--environment", "lc_niah", "--option", "overlap_grading_rule=base")
+    result = kascade("grade", rows, *as_named)
+    assert [one["reward"] for one in graded(result)] == [1, 0]
+    assert result.stderr.startswith("2 rows graded, mean reward lc_niah 0.500 (of 2), 0 grader errors")
+    assert [one["reward"] for one in graded(kascade("grade", rows, *as_named[:2]))] == [0, 0]
+    for wrong in (("--option", "overlap_grading_rule=base"), (*as_named[:2], "--option", "x=1")):
+        assert kascade("grade", rows, *wrong).exit_code == 2
+    assert "no such option" in kascade("grade", rows, *as_named[:2], "--option", "x=1").stderr
+
+
 def test_grade_resumes_after_a_torn_line_and_grades_nothing_twice(tmp_path: Path) -> None:
     answers = [mcqa(f"Question {n}?", agent_ref={"name": "mcqa"}, response="\\boxed{A}") for n in range(4)]
     rows, out = write(tmp_path / "rows.jsonl", *answers[:2]), tmp_path / "grades.jsonl"

@@ -123,6 +123,8 @@ RAY_WORKERS = closed(
 RAYJOB_SPEC = closed(
     "rayClusterSpec",
     entrypoint=TEXT,
+    entrypointNumCpus={"type": "number"},
+    entrypointNumGpus={"type": "number"},
     submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
     backoffLimit=COUNT,
     activeDeadlineSeconds={"type": "integer", "minimum": 1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from kascade.cluster.worker import Work, main
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster
 from kascade.recipe.schema import Recipe
+from kascade.recipe.workers import Workers
 from kascade.storage.files import write_json
 from kascade.storage.layout import RunLayout
 
@@ -74,6 +76,7 @@ def rayjob() -> dict[str, Any]:
         cluster=CLUSTER,
         placement=CLUSTER.default,
         labels={},
+        workers=Workers(samplers=2, driver_gpus=1),
         owners=OWNERS,
     )
 
@@ -101,6 +104,8 @@ def test_other_versions_schemas_refuse_it() -> None:
 def test_a_rayjob() -> None:
     job = rayjob()
     jsonschema.validate(job, RAYJOB_SCHEMA)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert job["metadata"]["ownerReferences"][0]["uid"] == "u"
     spec = job["spec"]
     assert spec["entrypoint"] == "python -m kascade.cluster.worker 'a run'"
     assert spec["shutdownAfterJobFinishes"] is True and spec["activeDeadlineSeconds"] == 3600
@@ -110,6 +115,8 @@ def test_a_rayjob() -> None:
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
     assert "nvidia.com/gpu" not in head["resources"]["limits"]
+    assert spec["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert (spec["entrypointNumCpus"], spec["entrypointNumGpus"]) == (1, 1)  # so the driver gets a node
 
 
 def test_secrets_are_only_named() -> None:
@@ -142,17 +149,19 @@ def test_names_are_stable_short_and_tell_work_apart() -> None:
     assert label_value("my run {1}-") == "my-run--1"
 
 
-def recipe_in(folder: Path, **placement: Any) -> RunLayout:
-    source = {"environment": "math_with_judge"}
-    stage = {"kind": "sft", "name": "sft", "steps": 1, "data": [{"source": source}]}
+SOURCE = {"environment": "math_with_judge"}
+SFT = {"kind": "sft", "name": "sft", "steps": 1, "data": [{"source": SOURCE}]}
+
+
+def recipe_in(folder: Path, stage: dict[str, Any] = SFT, **placement: Any) -> RunLayout:
     recipe = Recipe.model_validate(
         {
             "kascade": 1,
             "name": "r",
             "model": {"source": "builtin://mini-nemotron-h"},
             "stages": [stage],
-            "benchmarks": [{"name": "m", "source": source}],
-            "cluster": {"stages": {"sft": {"silence_s": 30, **placement}}},
+            "benchmarks": [{"name": "m", "source": SOURCE}],
+            "cluster": {"stages": {stage["name"]: {"silence_s": 30, **placement}}},
         }
     )
     layout = RunLayout(folder)
@@ -211,6 +220,34 @@ def test_a_stage_of_two_nodes_learns_in_a_job(
     works(api, monkeypatch, lambda work: f"{work.stage}/{work.attempt} of {work.parent}")
     assert launch_step(Work(str(tmp_path), "sft", "train", "p", "p"), {}) == "sft/train of p"
     assert api.verbs() == ["POST", "DELETE"]
+
+
+def test_an_rl_stage_with_workers_learns_in_a_rayjob(
+    api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entrypoint is run word by word, as a submitter does; what the task was given is handed on."""
+    stage = {"kind": "if_rl", "name": "rl", "steps": 1, "data": [{"source": SOURCE}]}
+    recipe_in(tmp_path, stage | {"workers": {"samplers": 2, "driver_gpus": 0.5}}, nodes=2, queue="research")
+    monkeypatch.setattr("kascade.cluster.worker.train_here", lambda work: f"{work.stage} of {work.parent}")
+    seen: list[dict[str, Any]] = []
+
+    def on_get(resource: dict[str, Any], times: int) -> None:
+        if times == 2:
+            seen.append(json.loads(json.dumps(resource)))
+            python, module, name, *words = shlex.split(resource["spec"]["entrypoint"])
+            assert (python, module, name) == ("python", "-m", "kascade.cluster.worker")
+            main(*words)
+            resource["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+
+    api.on_get = on_get
+    given = {"resources": {"limits": {"nvidia.com/gpu": "4"}}}
+    assert launch_step(Work(str(tmp_path), "rl", "train", "p", "a parent"), given) == "rl of a parent"
+    (job,) = seen
+    jsonschema.validate(job, RAYJOB_SCHEMA)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert job["spec"]["entrypointNumGpus"] == 0.5
+    (nodes,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert nodes["template"]["spec"]["containers"][0]["resources"] == given["resources"]
 
 
 def test_the_jobs_own_error_is_the_steps(

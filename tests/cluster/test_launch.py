@@ -84,6 +84,32 @@ def test_a_failed_job_of_an_earlier_try_makes_way(api: StubApi) -> None:
     assert api.verbs() == ["POST", "DELETE", "POST", "DELETE"]
 
 
+def test_a_job_that_ended_while_nobody_watched_is_not_run_again(api: StubApi) -> None:
+    path = "/apis/ray.io/v1/namespaces/team/rayjobs/kc-sft-train-0"
+    done = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+    api.resources[path] = manifest(RAYJOB) | {"status": done}
+    run(api, RAYJOB)
+    assert api.verbs() == ["POST", "PATCH", "DELETE"] and api.resources == {}
+
+
+def test_a_job_that_goes_between_two_questions_is_made_anew(api: StubApi) -> None:
+    path = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs/kc-sft-train-0"
+    api.resources[path] = manifest()
+    plain, refused = api.answer, []
+
+    def answer(verb: str, asked: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        found = plain(verb, asked, query, body)
+        if found[0] == 409:
+            refused.append(asked)
+            api.resources.clear()
+        return found
+
+    api.answer = answer  # type: ignore[method-assign]
+    api.on_get = ends_with(condition("Complete"), after=2)
+    run(api)
+    assert len(refused) == 1 and api.verbs() == ["POST", "POST", "DELETE"]
+
+
 def pod(name: str, rank: str, code: int, finished: str) -> dict[str, Any]:
     ended = {"exitCode": code, "reason": "OOMKilled" if code == 137 else "Error", "finishedAt": finished}
     labels = {
@@ -116,6 +142,17 @@ def test_the_error_holds_the_log_of_the_node_that_failed_first(api: StubApi) -> 
     assert "node 1, pod node-1 ended with code 137 (OOMKilled)" in told and "allocating 900 GB" in told
     assert "NCCL" not in told
     assert api.resources == {}
+
+
+def test_of_a_rayjob_its_clusters_and_its_submitters_pods_are_looked_at(api: StubApi) -> None:
+    submitter, worker = (pod(name, "", 1, f"2026-01-01T00:00:0{at}Z") for name, at in (("s", 9), ("w", 5)))
+    submitter["metadata"]["labels"] = {"job-name": "kc-sft-train-0"}
+    worker["metadata"]["labels"] = {"ray.io/cluster": "kc-raycluster", "ray.io/node-type": "worker"}
+    api.pods, api.logs = [submitter, worker], {"s": "job failed", "w": "CUDA error: device lost"}
+    status = {"jobDeploymentStatus": "Complete", "jobStatus": "FAILED", "reason": "AppFailed"}
+    api.on_get = ends_with({**status, "rayClusterName": "kc-raycluster"})
+    with pytest.raises(JobFailed, match=r"AppFailed(.|\n)*node worker, pod w(.|\n)*device lost"):
+        run(api, RAYJOB)
 
 
 def test_an_api_that_is_away_for_a_while_is_waited_for(api: StubApi) -> None:

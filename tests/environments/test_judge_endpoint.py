@@ -15,7 +15,7 @@ from judge_server import judge_server
 
 from kascade.environments import get_environment
 from kascade.environments.base import Task
-from kascade.environments.equivalence import EQUAL, NOT_EQUAL, read_equal
+from kascade.environments.equality import EQUAL, NOT_EQUAL, read_equal
 from kascade.environments.genrm import GenRM, parse_scores
 from kascade.environments.judge import JudgeError, fence, use_judge
 from kascade.environments.judge_endpoint import EndpointJudge
@@ -296,3 +296,28 @@ def test_a_judge_that_never_says_anything_readable_is_an_error() -> None:
         assert isinstance(found, JudgeError)
         assert "cannot be read" in str(found)
         assert len(server.requests) == 3
+
+
+def test_a_pattern_that_backtracks_without_end_is_an_error_and_the_limits_are_options() -> None:
+    row = {
+        "responses_create_params": {"input": "Who?"},
+        "expected_answer": "darwin",
+        "template_metadata": {"output_regex": "(a+)" * 9 + r"\1b"},
+    }
+    environment = get_environment("equivalence_llm_judge").with_options({"regex_seconds": 0.1})
+    started = time.process_time()
+    (grade,) = environment.grade(environment.from_row(row), ["a" * 300])
+    assert "took longer than 0.1 s" in str(grade.error)
+    assert time.process_time() - started < 5
+    with judge_server(by_content) as server:
+        use_judge(endpoint(server.url))
+        (partial,) = environment.grade(environment.from_row(row), ["darwin"])
+        generous = environment.with_options({"partial_reward": 0.9})
+        (more,) = generous.grade(generous.from_row(row), ["darwin"])
+        whole = environment.with_options({"longest_extracted": 3})
+        (full,) = whole.grade(whole.from_row(row), ["darwin"])
+    assert (partial.reward, more.reward, full.reward) == (0.5, 0.9, 1)
+    with pytest.raises(ValueError, match="partial_reward"):
+        environment.with_options({"partial_reward": 2})
+    with pytest.raises(ValueError, match="output_regex"):
+        environment.from_row({**row, "template_metadata": {"output_regex": "("}})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kascade.environments import Task, get_environment
 from kascade.environments.base import Grade
-from kascade.environments.math import JudgeUnavailable, MathEnvironment, extract
+from kascade.environments.math import extract
 from kascade.environments.math_verification import VerificationError, Verifier, as_number, last_boxed
 
 
@@ -153,39 +153,6 @@ def test_threads_and_forks_share_a_verifier() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         verifier.close()
-
-
-class Spoken:
-    """A judge that finds answers equal when they share their first letter, whatever else they say."""
-
-    def __init__(self, *, order_matters: bool = False, silent: bool = False) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.order_matters, self.silent = order_matters, silent
-
-    def __call__(self, question: str, first: str, second: str) -> bool:
-        self.asked.append((first, second))
-        if self.silent:
-            raise JudgeUnavailable("no answer from the judge")
-        return first[:1] == second[:1] and not (self.order_matters and first > second)
-
-
-def test_a_judge_is_asked_last_and_in_both_orders() -> None:
-    judge = Spoken()
-    answers = [r"\boxed{\text{red}}", r"\boxed{red wine}", r"\boxed{blue}", "red wine", r"\boxed{}"]
-    grades = MathEnvironment(judge).grade(task("red"), answers)
-    assert [grade.reward for grade in grades] == [1, 1, 0, 0, 0]
-    assert judge.asked == [("red", "red wine"), ("red wine", "red"), ("red", "blue")]
-    assert grades[1].components == {"answered": 1, "symbolic": 0, "judge": 1}
-    (swayed,) = MathEnvironment(Spoken(order_matters=True)).grade(task("red"), [r"\boxed{red wine}"])
-    assert swayed.reward == 0
-    (unanswered,) = MathEnvironment(Spoken(silent=True)).grade(task("red"), [r"\boxed{red wine}"])
-    assert unanswered.error == "no answer from the judge"
-
-
-def test_plain_numbers_need_neither_library_nor_judge() -> None:
-    judge = Spoken()
-    assert MathEnvironment(judge).grade(task("12"), [r"\boxed{13}"])[0].reward == 0
-    assert judge.asked == []
 
 
 @settings(max_examples=300, deadline=None)

@@ -33,12 +33,12 @@ def test_without_the_rules_protection_it_would_cry_wolf() -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_error_rates_at_full_size(name: str) -> None:
     setting = SETTINGS[name]
-    alarms = simulate(setting, 800, seed=3)
+    alarms = simulate(setting, 500, seed=3)
     count = round(alarms.alarmed * alarms.cascades)
     assert binomtest(count, alarms.cascades, 0.01, alternative="less").pvalue < 0.05
     dropped = Setting(
         mean=setting.mean, concentration=setting.concentration, wobble=setting.wobble, drop=0.05
     )
-    found = simulate(dropped, 1500, seed=4)
+    found = simulate(dropped, 400, seed=4)
     assert found.detected is not None
     assert found.detected >= 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def test_an_exam_goes_on_where_it_was_killed_and_is_graded_again_without_samplin
     assert told["say_a"]["before"] == score.mean
     assert told["say_a"]["after"] == again.mean < score.mean
     assert told["say_b"]["before"] == told["say_b"]["after"]
+    assert told["say_a"]["pass_at"] == {str(k): value for k, value in again.passes().items()}
+    assert told["say_a"]["interval"] == list(again.interval())
     assert [one.answers for one in read_answers(path)] == [
         tuple(json.loads(line)["answers"]) for line in lines
     ]
@@ -85,3 +88,21 @@ def test_pass_at_k_is_the_unbiased_estimate() -> None:
     assert score.pass_at(1) == pytest.approx((1 / 4 + 2 / 3 + 0) / 3)
     assert score.pass_at(2) == pytest.approx((1 / 2 + 1 + 0) / 3)
     assert score.pass_at(4) == pytest.approx((1 + 0) / 2)  # b has three graded answers
+    assert score.num_samples == 4
+    assert score.passes() == {k: score.pass_at(k) for k in (1, 2, 4)}
+    assert score.pass_interval(4) == pytest.approx((0.5 - 0.98, 0.5 + 0.98))  # tasks at 0 and 1: error 1 / 2
+    assert math.isnan(score.pass_at(5))
+
+
+def test_intervals_are_of_tasks_and_not_of_answers() -> None:
+    """Two tasks, always right and never: eight answers, but only two draws of a task."""
+    few, many = (
+        Score(
+            benchmark="exam", domain="math", checkpoint="0", phase="screen", round=0, temperature=1.0,
+            rewards={"a": [1.0] * k, "b": [0.0] * k}, mean_response_tokens=1.0, num_truncated=0,
+        )
+        for k in (1, 64)
+    )  # fmt: skip
+    assert few.interval() == many.interval() == pytest.approx((0.5 - 0.98, 0.5 + 0.98))
+    assert many.pass_interval(64) == pytest.approx(many.interval())
+    assert list(many.passes()) == [1, 2, 4, 8, 16, 32, 64]

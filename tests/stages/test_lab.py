@@ -237,3 +237,29 @@ def test_a_recovery_in_which_nothing_was_kept_has_prompts_of_the_lost(forgetful:
         sources = sources_by_domain(run.recipe, run.recipe.stages)
     mixes = recovery_mixes(sources, ("math", "knowledge"), (), keep_weight=1.0)
     assert [(mix.source.environment, mix.weight) for mix in mixes] == [("say_a", 0.5), ("say_b", 0.5)]
+
+
+def test_gains_compare_a_stage_with_its_parent_on_more_tasks(forgetful: RunLayout, tmp_path: Path):
+    few = ["--tasks", "30", "--samples", "3", "--out", str(tmp_path)]
+    told = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few])
+    assert told.exit_code == 0, told.output
+    found = json.loads((tmp_path / "gains.json").read_text())
+    assert [(one["stage"], one["benchmark"]) for one in found] == [
+        ("sft", "say_a"),
+        ("sft", "say_b"),
+        ("rl", "say_b"),
+        ("forget", "say_a"),
+    ]
+    assert all((one["num_tasks"], one["samples"]) == (30, 3) for one in found)
+    raised = found[1]
+    assert 0 < raised["interval"][0] < raised["after"] - raised["before"] < raised["interval"][1]
+    assert told.stdout.splitlines()[3].endswith("| raised |")
+    scores = {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").rglob("*.json")}
+    again = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few, "--json"])
+    assert json.loads(again.stdout) == found
+    assert scores == {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").rglob("*.json")}
+    only = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few, "--stage", "rl", "--json"])
+    assert json.loads(only.stdout) == found[2:3]
+    wrong = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few, "--stage", "rlhf"])
+    assert wrong.exit_code == 2
+    assert "allowed: sft, rl, forget" in wrong.stderr

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,24 @@ import pytest
 import torch
 from toy_cascade import make_policy, mix
 
-from kascade.cluster.ray_rollouts import RayEngine, checksum, weights_of
+from kascade.cluster.ray_rollouts import RayEngine, weights_of
 from kascade.cluster.ray_session import ray_session
 from kascade.cluster.ray_trainer import RayTrainer
-from kascade.cluster.ray_workers import train_with_workers
+from kascade.cluster.ray_workers import stage_workers
 from kascade.environments.base import Grade
-from kascade.errors import TrainingStopped
+from kascade.errors import TrainingStopped, UserError
 from kascade.learning.metrics import read_metrics
-from kascade.recipe.schema import RLStage
+from kascade.learning.trainer import Trainer
+from kascade.models.checksum import weights_checksum
+from kascade.recipe.model_parts import MoE
+from kascade.recipe.schema import MOPDStage, RLHFStage, RLStage
 from kascade.recipe.workers import Workers
+from kascade.rollout.engines import make_engine
 from kascade.rollout.types import Prompt, SamplingParams
 from kascade.stages.grpo import train_grpo
 from kascade.stages.job import Job, Policy
+from kascade.stages.mopd import train_mopd
+from kascade.stages.rlhf import train_rlhf
 from kascade.stages.rollouts import Answered, Group, grade_by_environment, rollout_metrics
 from kascade.stages.tasks import training_pool
 
@@ -98,7 +106,8 @@ def trained(policy: Policy, stage: RLStage, folder: Path, killer: Killer) -> dic
     tasks = training_pool(stage.data, 0, "say")
     job = Job("say", seed=0, training=folder)
     if stage.workers.distributed:
-        train_with_workers(policy, tasks, stage, job, grader=killer.grade, started=killer.started)
+        with stage_workers(policy, stage, started=killer.started) as (spread, trainer):
+            train_grpo(spread, tasks, stage, job, grader=killer.grade, trainer=trainer)
     else:
         train_grpo(policy, tasks, stage, job, grader=killer.grade)
     return weights_of(policy.model)
@@ -144,21 +153,78 @@ def test_one_step_off_uses_weights_one_update_older(session: None, tmp_path: Pat
         ages.append(len(loads) - groups[0].answered.samples[0].weights_version)
         return rollout_metrics(groups)
 
-    train_with_workers(policy, training_pool(stage.data, 0, "say"), stage, job, observe=observed)
+    with stage_workers(policy, stage) as (spread, trainer):
+        train_grpo(spread, training_pool(stage.data, 0, "say"), stage, job, observe=observed, trainer=trainer)
     assert ages == [0, 1, 0, 1, 0]  # not across a saved state, so that resuming draws the same
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert len(rows) == STEPS
     assert all(0 <= float(row["dropped"]) <= 1 for row in rows)
 
 
+def common(kind: str, source: str, **workers: Any) -> dict[str, Any]:
+    stage = part(**workers).model_dump(
+        include={"name", "steps", "save_every", "prompts_per_step", "sampling", "optimizer", "workers"}
+    )
+    return {**stage, "kind": kind, "rollouts_per_prompt": 4, "data": [mix(source)]}
+
+
+def both_ways(tmp_path: Path, train: Callable[[dict[str, Any], Policy, Job, Trainer | None], None]) -> None:
+    """What a stage learns with two trainers and two samplers is what it learns in one process."""
+    found = []
+    for name, workers in (("alone", {}), ("ray", {"trainers": 2, "samplers": 2})):
+        policy, job = make_policy(), Job("say", seed=0, training=tmp_path / name)
+        if not workers:
+            train(workers, policy, job, None)
+        else:
+            with stage_workers(policy, part(**workers)) as (spread, trainer):
+                assert isinstance(spread.engine, RayEngine) and isinstance(trainer, RayTrainer)
+                train(workers, spread, job, trainer)
+        rows = read_metrics(tmp_path / name / "metrics.jsonl")
+        found.append((weights_of(policy.model), [row["loss"] for row in rows]))
+    (expected, losses), (weights, spread_losses) = found
+    assert any(abs(float(loss)) > TOLERANCE for loss in losses)
+    assert spread_losses == pytest.approx(losses, abs=TOLERANCE)
+    for name, values in expected.items():
+        assert torch.allclose(weights[name], values, atol=TOLERANCE), name
+
+
+def test_rlhf_with_workers(session: None, tmp_path: Path) -> None:
+    def train(workers: dict[str, Any], policy: Policy, job: Job, trainer: Trainer | None) -> None:
+        stage = RLHFStage.model_validate(common("rlhf", "prefer_a", **workers))
+        tasks, start = training_pool(stage.data, 0, "say"), copy.deepcopy(policy.model)
+        train_rlhf(policy, tasks, stage, job, reference=start, trainer=trainer)
+
+    both_ways(tmp_path, train)
+
+
+@pytest.mark.parametrize("full_vocabulary", [False, True])
+def test_mopd_with_workers(session: None, tmp_path: Path, full_vocabulary: bool) -> None:
+    teachers = {"math": make_policy(1).model.requires_grad_(False)}
+
+    def train(workers: dict[str, Any], policy: Policy, job: Job, trainer: Trainer | None) -> None:
+        given = {**common("mopd", "say_a", **workers), "full_vocabulary": full_vocabulary}
+        stage = MOPDStage.model_validate(given)
+        train_mopd(policy, training_pool(stage.data, 0, "say"), stage, job, teachers, trainer=trainer)  # type: ignore[arg-type]
+
+    both_ways(tmp_path, train)
+
+
+def test_what_needs_one_process_is_refused(session: None) -> None:
+    replay = part(samplers=1).model_copy(update={"moe": MoE(routing_replay=True)})
+    with pytest.raises(UserError, match="routing_replay"), stage_workers(make_policy(), replay):
+        pass
+
+
 def test_a_sampler_with_other_weights_refuses(session: None) -> None:
     policy = make_policy()
-    engine = RayEngine(ray, copy.deepcopy(policy.model), (1,), Workers(samplers=1))
+    make = partial(make_engine, tokenizer=policy.tokenizer, chat=policy.chat, part=policy.rollout)
+    engine = RayEngine(ray, copy.deepcopy(policy.model), make, Workers(samplers=1))
     prompts, params = [Prompt((2, 3, 4), 2, 7)], SamplingParams(max_new_tokens=3)
     try:
         with pytest.raises(TrainingStopped, match="no weights yet"):
             engine.sample(prompts, params)
         engine.load_weights(3)
+        assert engine.weights_checksum == weights_checksum(policy.model)
         (samples,) = engine.sample(prompts, params)
         assert [sample.weights_version for sample in samples] == [3, 3]
         assert samples == policy_samples(policy, prompts, params)
@@ -166,10 +232,16 @@ def test_a_sampler_with_other_weights_refuses(session: None) -> None:
         with pytest.raises(TrainingStopped, match="a sampler holds weights 3"):
             ray.get(actor.sample.remote(4, prompts, params))
         weights = weights_of(policy.model)
-        right = checksum(weights)
+        right = weights_checksum(policy.model)
         next(iter(weights.values())).view(-1)[0] += 1e-6
         with pytest.raises(TrainingStopped, match="the trainer"):
             ray.get(actor.load_weights.remote(weights, 4, right))
+        spread = replace(policy, engine=engine)
+        spread.check_weights()
+        with torch.no_grad():
+            next(policy.model.parameters()).view(-1)[0] += 1e-6
+        with pytest.raises(TrainingStopped, match="changed without a sync"):
+            spread.check_weights()
     finally:
         engine.close()
 

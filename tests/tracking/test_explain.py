@@ -27,6 +27,10 @@ def test_benchmark_lists_every_checkpoint_in_order(whole: Path) -> None:
     assert places[-1] == "swe_rl/train-k"
     assert [score["mark"] for score in data["scores"]].count("regressed") >= 2
     assert "RLHF made needle fall" in explain(whole, "needle")
+    for score in data["scores"]:
+        k = str(score["samples"])
+        assert 0 <= score["pass_at"]["1"] <= score["pass_at"][k] <= 1
+        assert f"pass@{k} {score['pass_at'][k]:.3f}" in explain(whole, "needle")
 
 
 def test_checkpoint_by_id_digest_prefix_and_reference(whole: Path) -> None:

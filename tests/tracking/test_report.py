@@ -13,6 +13,7 @@ from example_run import BENCHMARKS, short_run
 
 from kascade.tracking.card import write_model_card
 from kascade.tracking.report import LONGEST_ANSWER, clipped, write_report
+from kascade.tracking.summarise import summarise
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}| a | ![x](http://evil.example/p.png)"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -48,13 +49,22 @@ def page(whole: Path) -> str:
     return write_report(whole).read_text(encoding="utf-8")
 
 
-def test_page_shows_every_part(page: str) -> None:
+def test_page_shows_every_part(whole: Path, page: str) -> None:
     sections = re.findall(r'<li><a href="#([a-z]+)">', page)
     assert len(sections) == 10
     assert all(f'id="{section}"' in page for section in sections)
     assert page.count("through all stages</title>") == 9
     assert page.count('class="mark regressed"') > 1
     assert "2 steps: update skipped" in page
+    heads = re.search(r"avg@k</th>.*?pass@1</th>.*?pass@k</th>", page, re.DOTALL)
+    assert heads is not None
+    summary = summarise(whole)
+    rows = re.findall(r"<tr><td>needle</td><td>([^<]+)</td>(.*?)</tr>", page, re.DOTALL)
+    assert [id for id, _ in rows] == [point.attempt.id for point in summary.history("needle")]
+    for (_, cells), found in zip(rows, summary.history("needle"), strict=True):
+        score, k = found.point.score, found.point.score.num_samples
+        for value in (score.mean, score.pass_at(k), *score.interval(), *score.pass_interval(k)):
+            assert f"{value:.3f}" in cells
     assert "the sandbox was lost" in page
 
 

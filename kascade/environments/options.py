@@ -1,0 +1,43 @@
+"""What a recipe may set of an environment: a data source's `options`, each with its default and source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import ConfigDict, PositiveFloat, ValidationError
+
+from kascade.environments.bounded import REGEX_SECONDS
+from kascade.recipe.parts import Part
+
+
+class Options(Part):
+    """Base of all environments' options: types are not converted, unknown names are errors."""
+
+    model_config = ConfigDict(strict=True)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Raises ValueError naming the first option at fault."""
+        try:
+            return cls.model_validate(dict(given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise ValueError(f"options.{name}: {first['input']!r}: {first['msg']}") from None
+
+    @classmethod
+    def of_task(cls, fields: Mapping[str, Any]) -> Self:
+        """Those of a task's fields, which may hold others as well. Raises ValueError."""
+        given = fields.get("options") or {}
+        return cls.of({name: given[name] for name in cls.names() if name in given})
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(cls.model_fields)
+
+
+class PatternOptions(Options):
+    """Of environments whose rows bring regular expressions along."""
+
+    regex_seconds: PositiveFloat = REGEX_SECONDS
