@@ -1,7 +1,9 @@
 """Speeds on a GPU: tokens a second of rollout beside `generate`, FLOPs utilisation of the train step.
 
 Method. Random weights in the shapes of Qwen3-0.6B and 1.7B, bf16, wall time with the GPU waited for, the
-median over rounds after one to warm up. Utilisation is useful arithmetic over the card's dense bf16 peak: a token
+median over rounds after one to warm up.
+
+Utilisation is useful arithmetic over the card's dense bf16 peak: a token
 costs 6 N FLOPs forward and backward (N parameters of matrices, the head included, embeddings as look-ups
 not), and attention 6 layers x heads x head size x length more, of which causal masking leaves half
 (arXiv 2204.02311, appendix B). Nothing that is computed twice counts.

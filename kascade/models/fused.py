@@ -40,7 +40,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RotatedNorm(torch.autograd.Function):
-    """The norm of `_RMSNorm` per head, then y cos + roll(y, D / 2) sin; backwards g cos + roll(g sin, D / 2)."""
+    """The norm of `_RMSNorm` per head, then y cos + roll(y, D / 2) sin; back: g cos + roll(g sin, D / 2)."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes every input by position
