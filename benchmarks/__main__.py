@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measure import Measurement
+from benchmarks.readme import with_table
 from benchmarks.registry import BENCHMARKS, load
 from kascade.storage.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results.json"
+README = Path(__file__).parent.parent / "README.md"
 # On shared cores, threads that wait must not spin. Torch, which a benchmark imports, reads these once.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 
@@ -20,22 +22,30 @@ THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME"
 def main(arguments: Sequence[str], benchmarks: Mapping[str, str] = BENCHMARKS) -> None:
     """Run what the arguments ask for. `benchmarks`: name → "module:function"."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--only", action="append", choices=sorted(benchmarks), help="one of them (repeatable)"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(benchmarks)}; all of them")
     parser.add_argument("--quick", action="store_true", help="seconds, not minutes; written only with --out")
     parser.add_argument("--out", type=Path, help=f"where the results go; {RESULTS.name} beside this file")
     options = parser.parse_args(arguments)
+    for name in options.names:
+        if name not in benchmarks:
+            parser.error(f"invalid choice: {name!r} (choose from {', '.join(benchmarks)})")
+    out = options.out or (None if options.quick else RESULTS)
     measured: list[Measurement] = []
-    for name in options.only or benchmarks:
+    for name in options.names or benchmarks:
         print(f"{name} ...", file=sys.stderr, flush=True)
         measured += load(benchmarks[name])(options.quick)
+        if out is not None:  # at once: what was measured outlives an interruption
+            write_results(out, measured, keep_others=True)
     print(table(measured))
     print(f"\none thread; load average {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
-    out = options.out or (None if options.quick else RESULTS)
     if out is not None:
-        write_results(out, measured, keep_others=options.only is not None)
+        write_results(out, measured, keep_others=bool(options.names))
         print(f"written: {out}")
+    if out == RESULTS:
+        README.write_text(
+            with_table(README.read_text(encoding="utf-8"), read_json(RESULTS)), encoding="utf-8"
+        )
+        print(f"written: the table in {README}")
 
 
 def table(measured: Sequence[Measurement]) -> str:

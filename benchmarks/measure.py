@@ -14,18 +14,24 @@ SHORTEST_ROUND = 0.3  # CPU seconds; reading the clock costs about a millisecond
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A row of the table. peer, peer_name: None where there is nothing to compare with."""
+    """A row of the table. peer, peer_name: None where there is nothing to compare with.
+
+    less_is_better: a size, not a rate.
+    """
 
     name: str
     ours: float
     unit: str
     peer: float | None = None
     peer_name: str | None = None
+    less_is_better: bool = False
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the peer's: above 1 is faster, since speeds are rates."""
-        return None if self.peer is None else self.ours / self.peer
+        """Ours over the peer's, of sizes the other way round: above 1 is in our favour."""
+        if self.peer is None:
+            return None
+        return self.peer / self.ours if self.less_is_better else self.ours / self.peer
 
     def as_json(self) -> dict[str, str | float | None]:
         return {

@@ -14,8 +14,21 @@ from benchmarks.measure import Measurement
 Benchmark = Callable[[bool], Sequence[Measurement]]
 
 BENCHMARKS: Mapping[str, str] = {
-    "rollout": "benchmarks.rollout:run",
-    "training": "benchmarks.training:run",
+    "rollout-qwen3": "benchmarks.rollout:qwen3",
+    "rollout-qwen3-spread": "benchmarks.rollout:qwen3_spread",
+    "rollout-nemotron-h": "benchmarks.rollout:nemotron_h",
+    "rollout-nemotron-h-spread": "benchmarks.rollout:nemotron_h_spread",
+    "rollout-draft": "benchmarks.draft:run",
+    "grpo": "benchmarks.training:grpo_step",
+    "grpo-uneven": "benchmarks.training:uneven_update",
+    "sft": "benchmarks.training:supervised",
+    "mopd-qwen3": "benchmarks.training:mopd_qwen3",
+    "mopd-nemotron-h": "benchmarks.training:mopd_nemotron_h",
+    "memory-logprobs": "benchmarks.memory:logprobs",
+    "memory-grpo": "benchmarks.memory:grpo",
+    "memory-sft": "benchmarks.memory:sft",
+    "gpu-rollout": "benchmarks.gpu:rollout",
+    "gpu-training": "benchmarks.gpu:training",
     "sandbox": "benchmarks.sandbox:run",
     "graders": "benchmarks.graders:run",
     "graders_further": "benchmarks.graders_further:run",

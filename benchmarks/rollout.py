@@ -7,21 +7,19 @@ once their lengths are spread geometrically over 1:8, from 16 to 128.
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.measure import Measurement, compare
-from kascade.models.mini import MINI_CONFIGS, mini_config
+from kascade.models.mini import mini_config
 from kascade.rollout.ending import Ending
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.rows import Bools, Ints
@@ -31,11 +29,6 @@ VOCABULARY, PROMPT_TOKENS = 512, 7
 PROMPTS, SAMPLES = 16, 8
 FIXED_LENGTH = 64
 SPREAD = (16, 128)
-GPU_LENGTH = 512
-QWEN3_06B = {
-    "vocab_size": 151_936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
-    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
-}  # fmt: skip
 
 
 class GivenLengths(NativeEngine):
@@ -66,52 +59,28 @@ class EndAtLength(StoppingCriteria):  # type: ignore[misc]
         return input_ids.shape[1] - PROMPT_TOKENS >= self.lengths
 
 
-def run(quick: bool) -> list[Measurement]:
-    """On the CPU; where there is a GPU, a 0.6B model on it as well (`on_gpu`)."""
+def on_cpu(model: str, *, spread: bool, quick: bool) -> list[Measurement]:
+    """One model, all answers of one length or of lengths that are spread."""
     transformers_logging.set_verbosity_error()  # on CPU there is no kernel to advise
-    return [*on_cpu(quick), *(on_gpu(quick) if torch.cuda.is_available() else [])]
+    lengths = spread_lengths(PROMPTS * SAMPLES) if spread else [FIXED_LENGTH] * (PROMPTS * SAMPLES)
+    case = "128 x 16 to 128 tokens" if spread else "128 x 64 tokens"
+    return [measure(f"rollout, {model}, {case}", make_model(model), lengths, 1 if quick else 5)]
 
 
-def on_gpu(quick: bool) -> list[Measurement]:
-    """Tokens per second of wall time, bf16, random weights in the shape of Qwen3-0.6B, rows as on the CPU."""
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model: Any = AutoModelForCausalLM.from_config(Qwen3Config(**QWEN3_06B), dtype=torch.bfloat16).eval()
-    model.generation_config.eos_token_id = None
-    lengths = [FIXED_LENGTH if quick else GPU_LENGTH] * (PROMPTS * SAMPLES)
-    ids = random_prompts()
-    ours = partial(sample_ours, GivenLengths(model, lengths), ids, max(lengths))
-    peer = partial(sample_peer, model, ids, lengths)
-    own, other = compare_wall(ours, peer, 1 if quick else 5)
-    name = f"rollout on {torch.cuda.get_device_name()}, qwen3 0.6B bf16, {len(lengths)} x {lengths[0]} tokens"
-    tokens = sum(lengths)
-    return [Measurement(name, tokens / own, "tokens / s", tokens / other, "transformers generate")]
+def qwen3(quick: bool) -> list[Measurement]:
+    return on_cpu("mini-qwen3", spread=False, quick=quick)
 
 
-def compare_wall(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of both, called in turns after one call each to warm up, the GPU waited for."""
-
-    def seconds(work: Callable[[], object]) -> float:
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    seconds(ours), seconds(peer)
-    times = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
-    return median(own for own, _ in times), median(other for _, other in times)
+def qwen3_spread(quick: bool) -> list[Measurement]:
+    return on_cpu("mini-qwen3", spread=True, quick=quick)
 
 
-def on_cpu(quick: bool) -> list[Measurement]:
-    rounds = 1 if quick else 5
-    fixed = [FIXED_LENGTH] * (PROMPTS * SAMPLES)
-    cases = {"128 x 64 tokens": fixed, "128 x 16 to 128 tokens": spread_lengths(PROMPTS * SAMPLES)}
-    return [
-        measure(f"rollout, {model}, {case}", make_model(model), lengths, rounds)
-        for model in MINI_CONFIGS
-        for case, lengths in cases.items()
-    ]
+def nemotron_h(quick: bool) -> list[Measurement]:
+    return on_cpu("mini-nemotron-h", spread=False, quick=quick)
+
+
+def nemotron_h_spread(quick: bool) -> list[Measurement]:
+    return on_cpu("mini-nemotron-h", spread=True, quick=quick)
 
 
 def spread_lengths(count: int) -> list[int]:

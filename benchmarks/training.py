@@ -38,15 +38,8 @@ UNIT = "tokens / CPU s"
 Rows = list[tuple[list[int], list[int]]]  # prompt and answer
 
 
-def run(quick: bool) -> list[Measurement]:
-    rounds = 2 if quick else 5
-    return [
-        grpo_step(rounds),
-        uneven_update(1 if quick else 3, groups=GROUPS),
-        supervised(rounds),
-        distillation("mini-qwen3", rounds),
-        distillation("mini-nemotron-h", rounds),
-    ]
+def rounds_of(quick: bool) -> int:
+    return 2 if quick else 5
 
 
 def ids(rng: random.Random, count: int) -> list[int]:
@@ -61,9 +54,9 @@ def spread(count: int, ends: tuple[int, int], seed: int = 0) -> list[int]:
     return lengths
 
 
-def trainer_of(model: PreTrainedModel) -> Trainer:
+def trainer_of(model: PreTrainedModel, micro_batch_tokens: int = MICRO_BATCH_TOKENS) -> Trainer:
     part = Optimizer(learning_rate=1e-6)
-    return Trainer(model, part, total_steps=10**6, micro_batch_tokens=MICRO_BATCH_TOKENS, pad_id=0)
+    return Trainer(model, part, total_steps=10**6, micro_batch_tokens=micro_batch_tokens, pad_id=0)
 
 
 def example(prompt: Sequence[int], answer: Sequence[int], weight: float, advantage: float) -> Example:
@@ -82,17 +75,19 @@ def example(prompt: Sequence[int], answer: Sequence[int], weight: float, advanta
 # -- GRPO, sampling included ---------------------------------------------------------------------------
 
 
-def grpo_step(rounds: int) -> Measurement:
+def grpo_step(quick: bool) -> list[Measurement]:
+    rounds = rounds_of(quick)
     rng = random.Random(0)
     prompts = [ids(rng, PROMPT_TOKENS) for _ in range(PROMPTS)]
     own, other = beside_trl(grpo_of_trl(prompts, rounds + 1), partial(our_step, make_own_grpo(prompts)))
     tokens = PROMPTS * SAMPLES * NEW_TOKENS
-    return Measurement("GRPO step, 16 x 8 x 64 tokens", tokens / own, UNIT, tokens / other, "TRL")
+    return [Measurement("GRPO step, 16 x 8 x 64 tokens", tokens / own, UNIT, tokens / other, "TRL")]
 
 
 def make_own_grpo(prompts: Sequence[Sequence[int]]) -> tuple[NativeEngine, Trainer, Sequence[Sequence[int]]]:
     model = make_model("mini-qwen3")
-    return NativeEngine(model, end_ids=[]), trainer_of(model), prompts
+    as_trl = MICRO_BATCH * (PROMPT_TOKENS + NEW_TOKENS)  # more at a time are faster and take more memory
+    return NativeEngine(model, end_ids=[]), trainer_of(model, as_trl), prompts
 
 
 def our_step(parts: tuple[NativeEngine, Trainer, Sequence[Sequence[int]]]) -> None:
@@ -189,7 +184,7 @@ def beside_trl(trl: Any, work: Callable[[], object]) -> tuple[float, float]:
 # -- The update alone, where lengths are uneven and prompts long -----------------------------------------
 
 
-def uneven_update(rounds: int, groups: int) -> Measurement:
+def uneven_update(quick: bool, groups: int = GROUPS) -> list[Measurement]:
     """Prompts of 512, 16 answers of 16 to 256 each, two of five groups without advantage.
 
     TRL's loss on the same rollouts, in micro batches of 16 as its loader makes them: in random order.
@@ -214,11 +209,13 @@ def uneven_update(rounds: int, groups: int) -> Measurement:
     trl.current_gradient_accumulation_steps = groups
     rng.shuffle(rows)
     own, other = compare(
-        lambda: trainer.update(0, examples, PolicyGradient(1.0)), partial(update_trl, trl, rows), rounds
+        lambda: trainer.update(0, examples, PolicyGradient(1.0)),
+        partial(update_trl, trl, rows),
+        1 if quick else 3,
     )
     tokens = sum(lengths)
     name = "GRPO update, prompt 512, 16 answers of 16 to 256, 40% of groups without advantage"
-    return Measurement(name, tokens / own, UNIT, tokens / other, "TRL")
+    return [Measurement(name, tokens / own, UNIT, tokens / other, "TRL")]
 
 
 def update_trl(trl: Any, rows: Sequence[tuple[list[int], list[int], float]]) -> None:
@@ -243,36 +240,56 @@ def update_trl(trl: Any, rows: Sequence[tuple[list[int], list[int], float]]) -> 
 # -- SFT ----------------------------------------------------------------------------------------------
 
 
-def supervised(rounds: int) -> Measurement:
+def supervised(quick: bool) -> list[Measurement]:
     """128 sequences of 16 to 160 tokens, all learnt from; TRL pads each micro batch to its longest."""
+    rounds = rounds_of(quick)
+    own, other = beside_trl(sft_of_trl(rounds + 1), make_own_sft())
+    tokens = sum(spread(SFT_ROWS, SFT_LENGTHS))
+    name = "SFT step, 128 x 16 to 160 tokens"
+    return [Measurement(name, tokens / own, UNIT, tokens / other, "TRL, padded")]
+
+
+def sft_sequences() -> list[list[int]]:
+    rng = random.Random(0)
+    return [ids(rng, length) for length in spread(SFT_ROWS, SFT_LENGTHS)]
+
+
+def make_own_sft() -> Callable[[], object]:
+    """One of our steps."""
+    sequences = sft_sequences()
+    weights = per_token_weights([len(sequence) - 1 for sequence in sequences])
+    examples = [example(s[:1], s[1:], w, 0.0) for s, w in zip(sequences, weights, strict=True)]
+    trainer = trainer_of(make_model("mini-qwen3"))
+    return lambda: trainer.update(0, examples, Supervised())
+
+
+def sft_of_trl(steps: int) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    rng = random.Random(0)
-    lengths = spread(SFT_ROWS, SFT_LENGTHS)
-    sequences = [ids(rng, length) for length in lengths]
-    steps = rounds + 1
     config = SFTConfig(
         **common(steps), gradient_accumulation_steps=SFT_ROWS // MICRO_BATCH, max_length=None, packing=False
     )
-    trl = SFTTrainer(
+    return SFTTrainer(
         model=make_model("mini-qwen3"),
         args=config,
-        train_dataset=Dataset.from_dict({"input_ids": sequences * steps}),
+        train_dataset=Dataset.from_dict({"input_ids": sft_sequences() * steps}),
         processing_class=make_tokenizer(),
     )
-    weights = per_token_weights([length - 1 for length in lengths])
-    examples = [example(s[:1], s[1:], w, 0.0) for s, w in zip(sequences, weights, strict=True)]
-    trainer = trainer_of(make_model("mini-qwen3"))
-    own, other = beside_trl(trl, lambda: trainer.update(0, examples, Supervised()))
-    tokens = sum(lengths)
-    return Measurement("SFT step, 128 x 16 to 160 tokens", tokens / own, UNIT, tokens / other, "TRL, padded")
 
 
 # -- MOPD beside our own GRPO ---------------------------------------------------------------------------
 
 
-def distillation(name: str, rounds: int) -> Measurement:
+def mopd_qwen3(quick: bool) -> list[Measurement]:
+    return distillation("mini-qwen3", rounds_of(quick))
+
+
+def mopd_nemotron_h(quick: bool) -> list[Measurement]:
+    return distillation("mini-nemotron-h", rounds_of(quick))
+
+
+def distillation(name: str, rounds: int) -> list[Measurement]:
     """Teacher's forward and the update with the whole vocabulary's KL, against a GRPO update."""
     rng = random.Random(0)
     lengths = spread(PROMPTS * SAMPLES, (16, 128))
@@ -293,7 +310,7 @@ def distillation(name: str, rounds: int) -> Measurement:
         rounds,
     )
     tokens = sum(lengths)
-    return Measurement(f"MOPD step, {name}", tokens / own, UNIT, tokens / other, "our own GRPO update")
+    return [Measurement(f"MOPD step, {name}", tokens / own, UNIT, tokens / other, "our own GRPO update")]
 
 
 def distil(

@@ -39,7 +39,7 @@ class RolloutActor:
 
     def __init__(self, model: PreTrainedModel, make: MakeEngine, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._engine = make(self._model)
         self._version: int | None = None
 
@@ -55,8 +55,8 @@ class RolloutActor:
             for name, parameter in self._model.named_parameters():
                 parameter.copy_(weights[name])
         self._engine.load_weights(version)
-        sure = isinstance(self._engine, HoldsWeights)
-        found = self._engine.weights_checksum if sure else weights_checksum(self._model)
+        engine = self._engine
+        found = engine.weights_checksum if isinstance(engine, HoldsWeights) else weights_checksum(self._model)
         if found != expected:
             raise TrainingStopped(
                 f"weights version {version}: a sampler holds {found:016x}, the trainer {expected:016x}"

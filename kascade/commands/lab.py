@@ -87,6 +87,7 @@ def gains(
     *,
     tasks: Annotated[int, typer.Option(min=2, help="Test tasks a benchmark.")] = 400,
     samples: Annotated[int, typer.Option(min=1, help="Answers a task.")] = 4,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this one (repeatable).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; RUN/lab/gains by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +99,7 @@ def gains(
 
     folder = out or run / "lab" / "gains"
     announce = _silent if as_json else _announce
-    found = measure_gains(run, folder, tasks=tasks, samples=samples, announce=announce)
+    found = measure_gains(run, folder, tasks=tasks, samples=samples, stages=stage or (), announce=announce)
     if as_json:
         emit([gain.model_dump(mode="json") for gain in found])
     else:

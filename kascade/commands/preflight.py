@@ -11,6 +11,13 @@ from kascade.recipe.load import LoadedRecipe
 from kascade.recipe.schema import DataSource
 
 FAULTS_PER_FILE = 5  # more of them rarely tell more
+GRADED = (
+    "if_rl",
+    "multi_domain_rl",
+    "long_context_rl",
+    "code_rl",
+    "swe_rl",
+)  # kinds that grade by environment
 
 
 def preflight_faults(loaded: LoadedRecipe, out: Path | None = None) -> list[Fault]:
@@ -37,20 +44,21 @@ def _model_faults(loaded: LoadedRecipe) -> list[Fault]:
         return [Fault(where, fault.what, fault.allowed, fault.remedy) for fault in error.faults]
 
 
-def _sources(loaded: LoadedRecipe) -> Iterator[tuple[DataSource, str]]:
-    """(data source, place) of all rows that are read, each once."""
-    parts: list[tuple[tuple[str | int, ...], DataSource]] = [
-        (("stages", i, "data", j, "source", "path"), mix.source)
+def _sources(loaded: LoadedRecipe) -> Iterator[tuple[DataSource, str, bool]]:
+    """(data source, place, whether its answers are graded) of all tasks, each once."""
+    parts: list[tuple[tuple[str | int, ...], DataSource, bool]] = [
+        (("stages", i, "data", j, "source"), mix.source, stage.kind in GRADED)
         for i, stage in enumerate(loaded.recipe.stages)
         for j, mix in enumerate(stage.data)
     ]
     for i, exam in enumerate(loaded.recipe.benchmarks):
-        parts.append((("benchmarks", i, "source", "path"), exam.source))
+        parts.append((("benchmarks", i, "source"), exam.source, True))
     seen: list[DataSource] = []
-    for path, source in parts:
-        if source.path is not None and source not in seen:
+    for path, source, graded in parts:
+        if source not in seen:
             seen.append(source)
-            yield source, loaded.place(*path)
+            field = () if source.path is None else ("path",)
+            yield source, loaded.place(*path, *field), graded
 
 
 def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
@@ -59,9 +67,21 @@ def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
     from kascade.environments.loading import load_tasks
 
     faults: list[Fault] = []
-    for source, place in _sources(loaded):
+    for source, place, graded in _sources(loaded):
+        if source.path is None and not source.options:
+            continue
         path = str(source.path)
         try:
+            environment = get_environment(source.environment).with_options(source.options)
+            if (
+                graded
+                and environment.needs_judge(rows=source.path is not None)
+                and loaded.recipe.judge is None
+            ):
+                what = f"{source.environment} asks a judge, and the recipe names none"
+                faults.append(Fault(place, what, remedy="add `judge: {url: ..., model: ...}` to the recipe"))
+            if source.path is None:
+                continue
             local = local_path(path)
             if local is None:  # fetching it is the run's business
                 continue
@@ -70,7 +90,9 @@ def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
                 allowed = "a file or folder of rows, hf://OWNER/NAME, s3://BUCKET/KEY"
                 faults.append(Fault(place, f"{path} does not exist", allowed, remedy))
                 continue
-            load_tasks(get_environment(source.environment), source)
+            load_tasks(environment, source)
+        except ValueError as error:  # an option
+            faults.append(Fault(place, str(error), remedy="see docs/environments.md and docs/graders.md"))
         except UserError as error:
             faults += error.faults[:FAULTS_PER_FILE]
             if len(error.faults) > FAULTS_PER_FILE:

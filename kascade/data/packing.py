@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import groupby
 
 LEAST_BLOCK_TOKENS = 256  # a rectangle smaller than this costs more in calls than the padding it saves
 LEAST_FILL = 0.8  # a row shorter than this share of its rectangle begins another one
@@ -68,6 +69,11 @@ def buckets(lengths: Sequence[int]) -> list[list[int]]:
             widest = lengths[row]
         groups[-1].append(row)
     return groups
+
+
+def equal_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """Row indices grouped into rectangles without padding, longest first. Deterministic."""
+    return [list(rows) for _, rows in groupby(longest_first(lengths), key=lengths.__getitem__)]
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:

@@ -127,6 +127,10 @@ class Environment(ABC):
         configured.options = options
         return configured
 
+    def needs_judge(self, *, rows: bool) -> bool:
+        """Whether answers to its rows (else: to its generated tasks) cannot be graded without a judge."""
+        return False
+
     def check_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 - most have none
         """Raises ValueError naming the option whose value will not do."""
 

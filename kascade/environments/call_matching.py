@@ -14,7 +14,6 @@ from typing import Any, Literal
 from kascade.environments.tool_calls import ToolCall, function_of
 
 Mode = Literal["binary_strict", "fractional", "f1"]
-MODES: tuple[Mode, ...] = ("binary_strict", "fractional", "f1")
 FLOAT_TOLERANCE = 1e-6  # NeMo-Gym floating_point_comparison_threshold
 IGNORED = re.compile(r"[ ,./\-_*^]")  # BFCL: what does not tell two texts apart
 TYPES: Mapping[str, tuple[type, ...]] = {

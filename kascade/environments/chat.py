@@ -57,6 +57,9 @@ class PairwiseChat(Environment):
             reference=(GOOD if rng.random() < DEMONSTRATED_GOOD else MIDDLING)[kind].format(**fill),
         )
 
+    def needs_judge(self, *, rows: bool) -> bool:
+        return rows
+
     def from_row(self, row: Mapping[str, Any]) -> Task:
         """A conversation; `baseline` (an answer to beat) and `principle` are optional."""
         messages = row_messages(row)

@@ -46,6 +46,9 @@ class EquivalenceJudge(Environment):
     domain: ClassVar[Domain] = "knowledge"
     option_names = EquivalenceOptions.names()
 
+    def needs_judge(self, *, rows: bool) -> bool:
+        return True
+
     def check_options(self, options: Mapping[str, Any]) -> None:
         EquivalenceOptions.of(options)
 

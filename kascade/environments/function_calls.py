@@ -7,13 +7,25 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
-from kascade.environments.call_matching import MODES, allowed_call, matched_reward, num_matched, same_call
+from kascade.environments.call_matching import Mode, allowed_call, matched_reward, num_matched, same_call
+from kascade.environments.options import Options
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.small_tools import pose_calls
 from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
+from kascade.recipe.parts import Share
 
-WORD_SIMILARITY = 0.1  # NeMo-Gym's configuration of this server
+
+class SingleStepOptions(Options):
+    """How the next call is compared with the expected one. NeMo-Gym's configuration, but for `surplus`."""
+
+    mode: Mode = Field("binary_strict", description="of batches; f1 = 2 matched / (expected + actual)")
+    word_similarity: Share = Field(
+        0.1, description="common words per word of both, from which on texts count as the same [NeMo-Gym]"
+    )
+    surplus: bool = Field(False, description="let further calls pass where one is expected [NeMo-Gym: true]")
 
 
 class SingleStepToolUse(Environment):
@@ -26,7 +38,10 @@ class SingleStepToolUse(Environment):
 
     name = "single_step_tool_use_with_argument_comparison"
     domain: ClassVar[Domain] = "tool_use"
-    option_names = ("mode", "word_similarity", "surplus")
+    option_names = SingleStepOptions.names()
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        SingleStepOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """One wish that one call fulfils; from level 0.5 on two, that two calls do."""
@@ -56,12 +71,7 @@ class SingleStepToolUse(Environment):
         )
 
     def _fields(self, action: Any) -> dict[str, Any]:
-        mode = self.options.get("mode", "binary_strict")
-        if mode not in MODES:
-            raise ValueError(f"options.mode: {mode!r} is not one of {', '.join(MODES)}")
-        similarity = self.options.get("word_similarity", WORD_SIMILARITY)
-        surplus = bool(self.options.get("surplus", False))
-        return {"expected_action": action, "mode": mode, "word_similarity": similarity, "surplus": surplus}
+        return {"expected_action": action, **SingleStepOptions.of(self.options).model_dump()}
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
         """Components: calls `matched`, `expected` and `actual`."""

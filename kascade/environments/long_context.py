@@ -25,7 +25,7 @@ from kascade.environments.rows import row_messages
 from kascade.environments.words import NOUNS
 
 SHORTEST, LONGEST = 6, 40  # pairs in a listing at level 0 and 1
-LISTED = re.compile(r"Final Answer:\s*\[(.*?)\]\s*$", re.IGNORECASE)
+LISTED = re.compile(r"Final Answer:\s*\[(.*)\]", re.IGNORECASE)  # as NeMo-Gym: Markdown around it or not
 COMBINED: dict[str, Callable[[float, float], float]] = {
     "base": lambda score, overlap: score,
     "multiply": lambda score, overlap: score * (1 - overlap),

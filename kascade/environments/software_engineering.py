@@ -157,6 +157,9 @@ class AgentlessRepair(Environment):
     option_names = RepairOptions.names()
     sandboxes = ("programs",)
 
+    def needs_judge(self, *, rows: bool) -> bool:
+        return RepairOptions.of(self.options).reward == "judge"
+
     def check_options(self, options: Mapping[str, Any]) -> None:
         RepairOptions.of(options)
 

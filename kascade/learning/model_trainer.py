@@ -32,7 +32,13 @@ NUMBER = "example"  # column: which example of the update a scored token belongs
 
 
 class ModelTrainer(Trainer):
-    """`Trainer` with the model's own controls: frozen routers, balanced and replayed experts, draft heads."""
+    """`Trainer` with the model's own controls: frozen routers, balanced and replayed experts, draft heads.
+
+    With `moe` or `mtp` a group's prompt is computed once a row: loads and replayed experts are noted by
+    transformers' own router modules for [rows, tokens] without a prompt shared (counted once, it would weigh
+    less in the load balance than what the sampler routed), and a draft head attends from every position over
+    its row's whole beginning. MoE models trained without these controls do share prompts.
+    """
 
     def __init__(
         self,

@@ -162,6 +162,7 @@ def collate(model: PreTrainedModel, examples: Sequence[Example], pad_id: int) ->
         [e.scored for e in examples],
         pad_id,
         share_prefixes=trunk.knows(model),
+        packed=trunk.packs(model),
     )
     columns = {
         name: torch.cat([e.columns[name] for e in examples]).to(model.device) for name in examples[0].columns

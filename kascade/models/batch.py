@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kascade.data.packing import buckets
+from kascade.data.packing import buckets, equal_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,14 @@ class TokenBatch:
         pad_id: int,
         *,
         share_prefixes: bool = False,
+        packed: bool = False,
     ) -> TokenBatch:
         """One rectangle as long as the longest sequence; or, with `share_prefixes`, several.
 
-        Then the unscored beginning that sequences have in common is there once, and rows of similar length
-        go together; only models that `kascade.models.trunk` knows can compute that. Raises ValueError when
-        a mask does not fit or scores a first token.
+        Then the unscored beginning that sequences have in common is there once, and rows of similar length go
+        together (`packed`: of equal length only, so that nothing but prompts is padded; for attention that
+        takes any lengths). Only models that `kascade.models.trunk` knows can compute that. Raises ValueError
+        when a mask does not fit or scores a first token.
         """
         if [len(s) for s in sequences] != [len(m) for m in scored]:
             raise ValueError("each sequence needs a mask of its own length")
@@ -75,7 +77,7 @@ class TokenBatch:
             )
         layout = _Layout(pad_id)
         if share_prefixes:
-            predictors = _lay_out_in_blocks(layout, sequences, scored)
+            predictors = _lay_out_in_blocks(layout, sequences, scored, equal_lengths if packed else buckets)
         else:
             begins = layout.add(sequences)
             predictors = [_states_before(mask, begin) for mask, begin in zip(scored, begins, strict=True)]
@@ -126,16 +128,21 @@ class _Layout:
 
 
 def _lay_out_in_blocks(
-    layout: _Layout, sequences: Sequence[Sequence[int]], scored: Sequence[Sequence[bool]]
+    layout: _Layout,
+    sequences: Sequence[Sequence[int]],
+    scored: Sequence[Sequence[bool]],
+    grouped: Callable[[Sequence[int]], list[list[int]]],
 ) -> list[list[int]]:
-    """Blocks of all sequences; where the state before each scored token is, by sequence."""
+    """Blocks of all sequences, rows `grouped` by length. Returns, by sequence, where the state
+    before each scored token is.
+    """
     cuts = shared_cuts(sequences, scored)
     prompts = {tuple(s[:cut]): 0 for s, cut in zip(sequences, cuts, strict=True)} if any(cuts) else {}
     for number, prompt in enumerate(prompts):
         prompts[prompt] = number
     begins = layout.add(list(prompts)) if prompts else []
     predictors: list[list[int]] = [[]] * len(sequences)
-    for group in buckets([len(s) - cut for s, cut in zip(sequences, cuts, strict=True)]):
+    for group in grouped([len(s) - cut for s, cut in zip(sequences, cuts, strict=True)]):
         parents = [prompts[tuple(sequences[row][: cuts[row]])] for row in group] if prompts else None
         starts = layout.add([sequences[row][cuts[row] :] for row in group], parents)
         for index, (row, start) in enumerate(zip(group, starts, strict=True)):

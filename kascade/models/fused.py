@@ -40,7 +40,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RotatedNorm(torch.autograd.Function):
-    """The norm of `_RMSNorm` per head, then y cos + roll(y, D / 2) sin; its transpose is g cos + roll(g sin)."""
+    """The norm of `_RMSNorm` per head, then y cos + roll(y, D / 2) sin; back: g cos + roll(g sin, D / 2)."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes every input by position
@@ -68,7 +68,7 @@ class _RotatedNorm(torch.autograd.Function):
 def rotated_norm(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
     """Root-mean-square norm of each head of x [M, heads, D], times weight [heads, D], then rotary embedding.
 
-    cos, sin: [M, 1, D], the first half of the sines negated (arXiv 2104.09864 §3.4.2, halves instead of pairs).
+    cos, sin: [M, 1, D], the first half of the sines negated. (arXiv 2104.09864 §3.4.2, halves for pairs)
     """
     rotated: Tensor = _RotatedNorm.apply(x, weight, eps, cos, sin)  # type: ignore[no-untyped-call]
     return rotated

@@ -109,8 +109,8 @@ def chunks(count: int, vocabulary: int, chunk: int = MOST_ROWS) -> Iterator[slic
 class _ChunkedScores(torch.autograd.Function):
     """log p(target) and the entropy, without ever holding [N, V].
 
-    d logp / d logits = (onehot(target) - p) / temperature; p is recomputed chunk by chunk in the backward, and
-    kept where there is one chunk only.
+    d logp / d logits = (onehot(target) - p) / temperature; p is recomputed chunk by chunk in the backward,
+    and kept where there is one chunk only.
     """
 
     @staticmethod

@@ -54,7 +54,9 @@ class RowAttention:
         """Row i becomes what row order[i] was; into, from_: the rows that change, as indices."""
         for row, source in enumerate(order):
             if row != source:
-                self._store[:, row, :, self._low : self._now] = self._store[:, source, :, self._low : self._now]
+                self._store[:, row, :, self._low : self._now] = self._store[
+                    :, source, :, self._low : self._now
+                ]
         self._first[: len(order)] = self._first[np.array(order, dtype=np.int64)]
         if self._shared is not None:
             self._shared.retain(order)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from kascade.data.packing import micro_batches
 from kascade.rollout.attention import RowAttention
-from kascade.rollout.prefix import Prefix, blocks_of
 from kascade.rollout.mamba import scale_to_unit
+from kascade.rollout.prefix import Prefix, blocks_of
 from kascade.rollout.static import StaticAttention, StepGraphs
 
 if TYPE_CHECKING:

@@ -46,27 +46,25 @@ class Qwen3Decoder(LeanDecoder):
         self._angles: Tensor | None = None
 
     def before_prefill(self, ids: Tensor) -> None:
-        self._rotate_at(torch.arange(ids.shape[1], device=ids.device)[None])
+        self._cos, self._sin = self._angles_at(torch.arange(ids.shape[1], device=ids.device)[None])
 
     def before_step(self, x: Tensor) -> None:
-        self._rotate_at(self.lengths[: len(x)])
+        cos, sin = self._angles_at(self.lengths[: len(x)])
         heads = self._model.config.num_attention_heads + self._model.config.num_key_value_heads
         # for each head: whole rows are multiplied faster than broadcast ones
-        self._cos, self._sin = (part.expand(-1, heads, -1).contiguous() for part in (self._cos, self._sin))
+        self._cos, self._sin = (part.expand(-1, heads, -1).contiguous() for part in (cos, sin))
 
-    def _rotate_at(self, positions: Tensor) -> None:
-        """Angles of positions [...] for all heads: each [..., 1, D], the sine signed for a roll."""
-        both = self._angles_at(positions).unsqueeze(-2)
-        self._cos, self._sin = both[..., : self._like.shape[1]], both[..., self._like.shape[1] :]
-
-    def _angles_at(self, positions: Tensor) -> Tensor:
-        """Cosines and signed sines of positions [...], looked up on a CPU: [..., 2 D]."""
+    def _angles_at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines, and sines signed for a roll, of positions [...] for all heads: each [..., 1, D]."""
+        width = self._like.shape[1]
         if positions.device.type != "cpu":
-            return self._compute_angles(positions.view(1, -1)).view(*positions.shape, -1)
-        longest = int(positions.max()) + 1
-        if self._angles is None or longest > len(self._angles):
-            self._angles = self._compute_angles(torch.arange(2 * longest)[None])[0]
-        return F.embedding(positions, self._angles)
+            both = self._compute_angles(positions.view(1, -1)).view(*positions.shape, 1, 2 * width)
+        else:  # looked up
+            longest = int(positions.max()) + 1
+            if self._angles is None or longest > len(self._angles):
+                self._angles = self._compute_angles(torch.arange(2 * longest)[None])[0]
+            both = F.embedding(positions, self._angles).unsqueeze(-2)
+        return both[..., :width], both[..., width:]
 
     def _compute_angles(self, positions: Tensor) -> Tensor:
         cos, sin = self._model.model.rotary_emb(self._like, positions)

@@ -72,8 +72,8 @@ def draw(
 def _invert(weights: Tensor, masses: Tensor, uniform: Tensor, size: int) -> Tensor:
     """The first token whose cumulative weight exceeds uniform * total: [R]; never one of weight 0.
 
-    weights: [R, V]; masses: cumulative over blocks of `size` tokens, float64 [R, V / size]; uniform [R, 1]. The
-    block is found first, then the token in it, so that no pass in float64 goes over the whole vocabulary.
+    weights: [R, V]; masses: cumulative over blocks of `size` tokens, float64 [R, V / size]; uniform: [R, 1].
+    The block is found first, then the token in it, so that no pass in float64 goes over the whole vocabulary.
     """
     point = masses[:, -1:] * _BELOW_ONE * uniform
     block = torch.searchsorted(masses, point, right=True)

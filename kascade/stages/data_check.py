@@ -20,6 +20,7 @@ from kascade.environments.loading import row_task
 from kascade.environments.routing import environment_of, named_environment
 from kascade.errors import Fault, UserError
 from kascade.recipe.parts import DataSource
+from kascade.rollout.pools import configured
 
 if TYPE_CHECKING:
     from kascade.data.chat import ChatFormat
@@ -108,15 +109,16 @@ def load_rows(source: DataSource) -> tuple[list[Placed], list[Fault], int]:
     placed: list[Placed] = []
     faults: list[Fault] = []
     num_rows = 0
+    own = None if source.environment == "any" else configured(source)
     for place, row in read_rows(source):
         num_rows += 1
         if isinstance(row, Fault):
             faults.append(row)
             continue
         try:
-            own = None if source.environment == "any" else source.environment
-            name = named_environment(row) or own or environment_of(row)
-            placed.append(Placed(place, row_task(get_environment(name), row, source)))
+            name = named_environment(row) or (own.name if own else environment_of(row))
+            environment = own if own and own.name == name else get_environment(name)
+            placed.append(Placed(place, row_task(environment, row, source)))
         except ValueError as error:
             known = "responses_create_params" in row
             remedy = "see the row format of its environment" if known else SHAPES

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main, table
+from benchmarks.__main__ import README, RESULTS, main, table
+from benchmarks.gpu import flops_a_token, peak_flops
 from benchmarks.graders import answered
 from benchmarks.measure import Measurement, compare, cpu_time, median_cpu_time
+from benchmarks.memory import peak_of, score
+from benchmarks.readme import BEGIN, END, with_table
 from benchmarks.registry import BENCHMARKS, load
 from benchmarks.rollout import GivenLengths, make_model, sample_ours, sample_peer, spread_lengths
 from kascade.environments import get_environment
@@ -52,7 +56,7 @@ def test_results_are_a_list_with_ratio_ours_over_peer(
 def test_only_one_is_run_and_the_others_results_stay(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     main(["--out", str(out)], FAKES)
-    main(["--out", str(out), "--only", "fake", "--quick"], FAKES)
+    main(["--out", str(out), "fake", "--quick"], FAKES)
     assert {row["name"]: row["ours"] for row in json.loads(out.read_text())} == {
         "fake, with a peer": 30.0,
         "fake, alone": 7.5,
@@ -68,10 +72,14 @@ def test_quick_numbers_are_not_kept_unless_asked(
     monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results.json")
     main(["--quick"], FAKES)
     assert not (tmp_path / "results.json").exists()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"speeds\n{BEGIN}old\n{END}rest\n")
+    monkeypatch.setattr("benchmarks.__main__.README", readme)
     main([], FAKES)
     assert (tmp_path / "results.json").exists()
+    assert "| fake, with a peer | 3,000 | 1,200 | 2.50 |" in readme.read_text()
     with pytest.raises(SystemExit) as caught:
-        main(["--only", "none"], FAKES)
+        main(["none"], FAKES)
     assert caught.value.code == 2
     assert "invalid choice: 'none'" in capsys.readouterr().err
 
@@ -112,6 +120,41 @@ def test_graders_are_given_right_and_wrong_answers() -> None:
     assert all(group[0] == 1 and group[2] == 0 for group in rewards)
 
 
-def test_a_measurement_without_a_peer_has_no_ratio() -> None:
+def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    with pytest.raises(ModuleNotFoundError):
+        main(["--out", str(out)], {**FAKES, "broken": "no_such_benchmark:run"})
+    assert len(json.loads(out.read_text())) == 3
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert with_table(readme, json.loads(RESULTS.read_text())) == readme
+    with pytest.raises(ValueError, match=r"README.md lacks"):
+        with_table("no marks", [])
+
+
+def test_log_probabilities_take_a_quarter_of_the_memory_of_whole_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kascade.models.logprobs.MAX_CHUNK_ELEMENTS", 2**21)  # as small a part of the whole
+    work = [partial(score, plain=plain, vocabulary=151_936 // 4) for plain in (False, True)]
+    for one in work:
+        one(8)()  # what the first call of all loads is not the work's
+    ours, whole = (peak_of(partial(one, 512)) for one in work)
+    assert whole > 100  # MiB: two of 74 at least
+    assert ours < whole / 4
+
+
+def test_flops_count_matrices_and_causal_attention_and_the_card_is_known_by_its_longest_name() -> None:
+    model = make_model("mini-qwen3")
+    layer = 128 * (4 * 32 + 2 * 2 * 32) + 4 * 32 * 128 + 3 * 128 * 384
+    assert flops_a_token(model, 100) == 6 * (4 * layer + 512 * 128) + 6 * 4 * 128 * 100
+    assert (peak_flops("NVIDIA H100 PCIe"), peak_flops("NVIDIA H100 80GB HBM3")) == (756e12, 989e12)
+    assert peak_flops("unheard of") is None
+
+
+def test_a_measurement_without_a_peer_has_no_ratio_and_sizes_have_it_the_other_way_round() -> None:
+    assert Measurement("x", 2.0, "MiB", peer=4.0, peer_name="p", less_is_better=True).ratio == 2
     assert Measurement("x", 2.0, "u").ratio is None
     assert Measurement("x", 2.0, "u", peer=4.0, peer_name="p").ratio == 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,37 @@ def test_check_accepts_a_preset_with_a_model_and_rows(tmp_path: Path, model: Pat
     assert result.exit_code == 0, result.output
     assert "no faults" in result.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_check_names_faulty_options_of_environments_and_their_place(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    text = (ROOT / "recipes" / "quickstart.yaml").read_text()
+    wrong = "{environment: math_with_judge, count: 640, options: {verify_seconds: -1}}"
+    text = text.replace("{environment: math_with_judge, count: 640}", wrong, 1)
+    nonsense = "{environment: mcqa, count: 640, options: {nonsense: 1}}"
+    recipe.write_text(text.replace("{environment: mcqa, count: 640}", nonsense, 1))
+    result = kascade("check", recipe, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert (
+        "stages.0.data.0.source: options.verify_seconds: -1: Input should be greater than 0" in result.stderr
+    )
+    assert "options.nonsense: mcqa has no such option (allowed: regex_seconds)" in result.stderr
+    assert f"{recipe}:{text[: text.index(wrong)].count(chr(10)) + 1} " in result.stderr
+    assert "2 faults" in result.stderr
+
+
+def test_check_names_what_needs_a_judge_that_is_not_there(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    text = (ROOT / "recipes" / "quickstart.yaml").read_text()
+    repair = "{environment: swerl_gen, count: 640, options: {reward: judge}}"
+    stage = text.index("name: swe_rl")
+    text = text[:stage] + re.sub(r"\{environment: swerl_gen[^}]*\}", repair, text[stage:], count=1)
+    recipe.write_text(text)
+    result = kascade("check", recipe, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "source: swerl_gen asks a judge, and the recipe names none" in result.stderr
+    recipe.write_text(f'{text}\njudge: {{url: "http://judge:8000/v1", model: judge}}\n')
+    assert kascade("check", recipe, "--out", tmp_path / "run").exit_code == 0
 
 
 @pytest.mark.parametrize("verb", ["check", "plan", "compile"])

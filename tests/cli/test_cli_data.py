@@ -188,3 +188,22 @@ def test_the_doctor_refuses_unknown_wishes(tmp_path: Path, option: tuple[str, st
     result = kascade("data", "check", write(tmp_path / "rows.jsonl", mcqa()), *option)
     assert result.exit_code == 2
     assert option[1] in result.stderr
+
+
+def test_the_doctor_uses_a_recipes_options(tmp_path: Path) -> None:
+    tests = {"problem_id": "p", "competition_id": "c", "unit_tests": {"inputs": ["1\n"], "outputs": ["1\n"]}}
+    write(tmp_path / "tests.jsonl", tests)
+    row = {"prompt": "Echo.", "problem_id": "p", "competition_id": "c", "reference": "print(input())"}
+    rows = write(tmp_path / "rows.jsonl", row)
+    recipe = tmp_path / "recipe.yaml"
+    options = {"tests": str(tmp_path / "tests.jsonl"), "language": "python"}
+    source = {"environment": "competitive_coding_challenges", "path": str(rows), "options": options}
+    stages = [{"kind": "code_rl", "name": "code", "steps": 1, "data": [{"source": source}]}]
+    full = {"kascade": 1, "name": "mine", "model": {"source": "builtin://mini-nemotron-h"}, "stages": stages}
+    recipe.write_text(
+        json.dumps({**full, "benchmarks": [{"name": "exam", "source": {"environment": "mcqa", "count": 8}}]})
+    )
+    code, report = checked(recipe)
+    assert (code, report["faults"]) == (0, [])
+    assert report["gold_and_empty_answers"]["competitive_coding_challenges"]["wrong"] == 0
+    assert report["gold_and_empty_answers"]["competitive_coding_challenges"]["graded"] == 1

@@ -43,6 +43,8 @@ def graded(asked: Task, answer: str) -> Grade:
     [
         ("Final Answer: [0001, 0002]", 1),
         ('so:\nFinal Answer: ["0002", "0001", "0001"]\n', 1),
+        ("**Final Answer: [0001, 0002]**", 1),
+        ("Final Answer: [0001], or [0002]", 0),
         ("Final Answer: [0001]", 2 / 3),
         ("Final Answer: [0001, 0002, 0003, 0004]", 2 / 3),
         ("Final Answer: [0003]", 0),

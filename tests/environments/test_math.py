@@ -123,17 +123,18 @@ def test_numbers_that_would_fill_the_memory_are_no_numbers() -> None:
 
 
 def test_a_comparison_that_hangs_is_an_error_and_the_next_one_works() -> None:
-    impatient = Verifier(seconds=1.0)
+    impatient = Verifier(seconds=60.0)  # on shared cores the first comparison may take its time
     try:
         impatient.equal("1", r"\boxed{1}")
+        impatient.seconds = 1.0
         start = time.monotonic()
         with pytest.raises(VerificationError, match=r"longer than 1 s|memory|died"):
             impatient.equal(r"9^{9^{9^{9}}}+1", r"\boxed{9^{9^{9^{9^{9}}}}+\sin(10^{10^{10}})}")
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 60
         start = time.monotonic()
         with pytest.raises(VerificationError):  # known to hang
             impatient.equal(r"9^{9^{9^{9}}}+1", r"\boxed{9^{9^{9^{9^{9}}}}+\sin(10^{10^{10}})}")
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 0.9  # not compared again
         impatient.seconds = 60.0
         assert impatient.equal(r"\frac12", r"\boxed{\frac24}")
     finally:

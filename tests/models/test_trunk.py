@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, NemotronHConfig, PreTrainedModel
 
 from kascade.models import trunk
@@ -184,3 +185,41 @@ def test_the_scan_is_the_recurrence(length: int, from_state: bool) -> None:
         expected = torch.einsum("rgn,rgnhp->rghp", read[:, t], state).reshape(rows, heads, width)
         torch.testing.assert_close(y[:, t], expected)
     torch.testing.assert_close(end, state.flatten(3))
+
+
+def by_segment(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_ends: Tensor,
+    key_ends: Tensor,
+    *_: int,
+    **options: object,
+) -> Tensor:
+    """What `torch.nn.attention.varlen.varlen_attn` computes, segment by segment."""
+    assert options["window_size"] == (-1, 0)
+    parts = []
+    for segment in range(len(query_ends) - 1):
+        q = query[query_ends[segment] : query_ends[segment + 1]].transpose(0, 1)
+        k, v = (x[key_ends[segment] : key_ends[segment + 1]].transpose(0, 1) for x in (key, value))
+        seen = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(k.shape[1] - q.shape[1])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
+        parts.append(out.transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_of_any_lengths_attend_in_one_call_of_a_kernel(
+    monkeypatch: pytest.MonkeyPatch, *, packed: bool
+) -> None:
+    """Only the kernel is another's; which queries see which keys is ours, whether rows are padded or not."""
+    model = make("mini-qwen3")
+    sequences, scored = rollouts((1, 9, 4), (1, 3, 3, 30))
+    expected = learn(model, TokenBatch.collate(sequences, scored, 0, share_prefixes=True))
+    monkeypatch.setattr(trunk, "varlen_kernel", lambda device, dtype: by_segment)
+    assert trunk.packs(model)
+    batch = TokenBatch.collate(sequences, scored, 0, share_prefixes=True, packed=packed)
+    assert_same(learn(model, batch), expected)
+    if packed:
+        padding = sum(int(b.rows * b.length - b.lengths.sum()) for b in batch.blocks[1:])
+        assert padding == 0

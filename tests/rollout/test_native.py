@@ -89,6 +89,23 @@ def test_neither_batch_size_nor_order_changes_a_sample(kind: str) -> None:
     assert tokens(backwards[::-1]) == tokens(whole)
 
 
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_prompts_shared_by_a_group_or_copied_to_its_rows_give_the_same(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, prompts, params, ends = model_of(kind), prompts_of(5), SamplingParams(30), range(2, 8)
+    copied = engine_of(model, ends).sample(prompts, params)
+    monkeypatch.setattr("kascade.rollout.attention.GROWTH", 8)  # so that slots are moved again and again
+    for most in (64, 0):
+        monkeypatch.setattr("kascade.rollout.attention.MOST_COPIED", most)
+        for rows in (256, 7):
+            found = engine_of(model, ends, max_batch_rows=rows).sample(prompts, params)
+            assert tokens(found) == tokens(copied)
+            for ours, theirs in zip(found, copied, strict=True):
+                for one, other in zip(ours, theirs, strict=True):
+                    assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
 def tokens(groups: Sequence[Sequence[Sample]]) -> list[list[tuple[int, ...]]]:
     return [[sample.token_ids for sample in samples] for samples in groups]
 

@@ -258,3 +258,8 @@ def test_gains_compare_a_stage_with_its_parent_on_more_tasks(forgetful: RunLayou
     again = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few, "--json"])
     assert json.loads(again.stdout) == found
     assert scores == {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").rglob("*.json")}
+    only = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few, "--stage", "rl", "--json"])
+    assert json.loads(only.stdout) == found[2:3]
+    wrong = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few, "--stage", "rlhf"])
+    assert wrong.exit_code == 2
+    assert "allowed: sft, rl, forget" in wrong.stderr

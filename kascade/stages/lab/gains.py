@@ -6,7 +6,7 @@ to show, and they are asked of two checkpoints and of the stage's own benchmarks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -57,23 +57,30 @@ def measure_gains(
     *,
     tasks: int,
     samples: int,
+    stages: Collection[str] = (),
     announce: Callable[[str], None] = lambda line: None,
 ) -> list[Gain]:
-    """Every finished stage's goal benchmarks, on `tasks` test tasks with `samples` answers each.
+    """The finished stages' goal benchmarks, on `tasks` test tasks with `samples` answers each.
 
-    gains.json and gains.md go to `out`, with the scores: the same call goes on where it was interrupted.
-    Raises UserError when no stage is finished.
+    stages: only these; none named: all. gains.json and gains.md go to `out`, with the scores: the same call
+    goes on where it was interrupted. Raises UserError when no stage is finished, or one that is named is not.
     """
     layout = RunLayout(run)
     recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
     judged = _first_verdicts(layout)
     if not judged:
         raise UserError(Fault(str(run), "no stage of this run has been judged yet", remedy="kascade run"))
+    if missing := [name for name in stages if name not in judged]:
+        faults = [
+            Fault(f"--stage {name}", "is no stage that this run has judged", ", ".join(judged))
+            for name in missing
+        ]
+        raise UserError(faults)
     more = [one.model_copy(update={"tasks": tasks, "samples": samples}) for one in recipe.benchmarks]
     recipe = recipe.model_copy(update={"benchmarks": more})
     own = Run(RunLayout(out), recipe, "gains", Progress(out / "progress.json", "gains"))
     found = []
-    for stage in (part for part in recipe.stages if part.name in judged):
+    for stage in (part for part in recipe.stages if part.name in (stages or judged)):
         gains = _of_stage(own, stage, judged[stage.name])
         found += gains
         for gain in gains:
