@@ -121,6 +121,7 @@ components.load_component_from_file(str(root / "pipeline.yaml"))(run=str(root / 
 MINUTES = 20  # 10 on two idle cores: some sixty containers, each of which imports torch
 
 
+@pytest.mark.timeout((MINUTES + 2) * 60)
 def test_the_compiled_pipeline_runs_in_containers(cpu_image: str, tmp_path: Path) -> None:
     """The package that a cluster gets, all eight stages, each step in a container of its own, no network."""
     from kascade.recipe.load import load_recipe
