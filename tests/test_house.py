@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,9 @@ def test_no_path_of_a_machine_and_no_host_is_committed() -> None:
         text = path.read_text(encoding="utf-8")
         for forbidden in ("/work/", "/opt/wheels", "/root/"):
             assert forbidden not in text, f"{name} names {forbidden}"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Test folders are no packages: pytest takes two files of one name for one module."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -80,7 +80,11 @@ def test_a_regression_is_caught_recovered_and_nothing_is_done_twice(tmp_path: Pa
     manifest = verify(second)[1]
     assert manifest.stage == "forget"
     assert manifest.attempt in ("recover-1", "recover-2")
-    assert manifest.teachers == {"knowledge": first, "math": lost.checkpoint}
+    before = [read_verdict(layout, attempt) for attempt in recovered.verdicts[:-1]]
+    fallen = {domain for verdict in before if verdict for domain in verdict.lost_domains}
+    assert "knowledge" in fallen
+    teachers = {domain: first if domain in fallen else lost.checkpoint for domain in ("knowledge", "math")}
+    assert manifest.teachers == teachers
     done = files_of(layout.root)
     assert steps.preflight(run) == base
     assert guarded(layout, "sft", base) == first
