@@ -27,7 +27,7 @@ from kascade.cluster.worker import Work, read_result, train_here
 from kascade.errors import Fault, KascadeError, UserError
 from kascade.recipe.cluster import RunsAs
 from kascade.recipe.identity import find_stage, short_hash
-from kascade.recipe.schema import Recipe, SFTStage
+from kascade.recipe.schema import Recipe, SFTStage, read_resolved
 from kascade.recipe.workers import Workers
 from kascade.storage.files import read_json
 
@@ -42,7 +42,7 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
 
     task_config: fields of `dsl.TaskConfig`. Raises JobFailed, or the error that the job itself wrote down.
     """
-    recipe = Recipe.model_validate_json(work.layout.resolved_recipe.read_text(encoding="utf-8"))
+    recipe = read_resolved(work.layout.resolved_recipe)
     shape = recipe.cluster.shape_of(work.stage, find_stage(recipe, work.stage).kind)
     if shape == "inline" or "KUBERNETES_SERVICE_HOST" not in os.environ:
         if shape != "inline":
@@ -78,7 +78,7 @@ def _processes(work: Work) -> int:
     devices = torch.cuda.device_count()
     if devices < 2:
         return 1
-    recipe = Recipe.model_validate_json(work.layout.resolved_recipe.read_text(encoding="utf-8"))
+    recipe = read_resolved(work.layout.resolved_recipe)
     if find_stage(recipe, work.stage).kind != "sft":
         return 1
     return max(1, min(recipe.cluster.placement(work.stage).accelerators, devices))

@@ -8,16 +8,9 @@ from pathlib import Path
 
 from kascade.errors import Fault, UserError
 from kascade.recipe.load import LoadedRecipe
-from kascade.recipe.schema import DataSource
+from kascade.recipe.schema import DataSource, RLStage
 
 FAULTS_PER_FILE = 5  # more of them rarely tell more
-GRADED = (
-    "if_rl",
-    "multi_domain_rl",
-    "long_context_rl",
-    "code_rl",
-    "swe_rl",
-)  # kinds that grade by environment
 
 
 def preflight_faults(loaded: LoadedRecipe, out: Path | None = None) -> list[Fault]:
@@ -47,7 +40,7 @@ def _model_faults(loaded: LoadedRecipe) -> list[Fault]:
 def _sources(loaded: LoadedRecipe) -> Iterator[tuple[DataSource, str, bool]]:
     """(data source, place, whether its answers are graded) of all tasks, each once."""
     parts: list[tuple[tuple[str | int, ...], DataSource, bool]] = [
-        (("stages", i, "data", j, "source"), mix.source, stage.kind in GRADED)
+        (("stages", i, "data", j, "source"), mix.source, isinstance(stage, RLStage))
         for i, stage in enumerate(loaded.recipe.stages)
         for j, mix in enumerate(stage.data)
     ]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kascade.environments.judge import Conversation, JudgeError, ask_all, current_judge, fence, quoted
+from kascade.environments.judge import (
+    Conversation,
+    JudgeError,
+    ask_all,
+    current_judge,
+    question_about,
+    read_label,
+)
 
 EQUAL, NOT_EQUAL = "[[A=B]]", "[[A!=B]]"
 ASK = f"""\
@@ -36,9 +43,7 @@ class Pair:
 
     def ask(self, *, swapped: bool) -> Conversation:
         a, b = (self.given, self.expected) if swapped else (self.expected, self.given)
-        mark = fence(self.question, a, b)
-        asked = ASK.format(question=quoted(self.question, mark), a=quoted(a, mark), b=quoted(b, mark))
-        return [{"role": "user", "content": asked}]
+        return question_about(ASK, {"question": self.question, "a": a, "b": b})
 
 
 def found_equal(pairs: Sequence[Pair]) -> list[bool | JudgeError]:
@@ -58,8 +63,4 @@ def found_equal(pairs: Sequence[Pair]) -> list[bool | JudgeError]:
 
 def read_equal(text: str) -> bool:
     """Whether the last line is the label for equal. Raises ValueError when it is neither label."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    last = lines[-1].strip().strip("*`. ") if lines else ""
-    if last not in (EQUAL, NOT_EQUAL):
-        raise ValueError(f"the last line is neither {EQUAL} nor {NOT_EQUAL}")
-    return last == EQUAL
+    return read_label(text, EQUAL, NOT_EQUAL)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kascade.environments.base import Grade, Task, final_answer, visible_answer
-from kascade.environments.judge import Conversation, Judge, JudgeError, ask_all, fence, quoted
+from kascade.environments.judge import Conversation, Judge, JudgeError, ask_all, question_about
 
 Scores = tuple[float, float, float]
 EMPTY = "None"  # what NeMo-Gym shows a judge for an answer without text
@@ -64,14 +64,8 @@ class GenRM:
             answers = {"response_1": one, "response_2": two}
             return [*turns, *told, *({"role": role, "content": text} for role, text in answers.items())]
         spoken = "\n\n".join(f"{turn['role'].upper()}: {turn['content']}" for turn in turns)
-        mark = fence(spoken, one, two)
-        asked = ASK.format(
-            criteria=str(principle) if principle else CRITERIA,
-            conversation=quoted(spoken, mark),
-            first=quoted(one, mark),
-            second=quoted(two, mark),
-        )
-        return [{"role": "user", "content": asked}]
+        texts = {"conversation": spoken, "first": one, "second": two}
+        return question_about(ASK, texts, criteria=str(principle) if principle else CRITERIA)
 
 
 def against_baselines(genrm: GenRM, cases: Sequence[tuple[Task, str]]) -> list[Grade]:

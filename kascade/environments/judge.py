@@ -106,3 +106,19 @@ def quoted(text: str, mark: str) -> str:
     """A text to be judged: fenced, and without control tokens that a chat template would obey."""
     harmless = text.replace("<|", "<\u200b|").replace("</think>", "<\u200b/think>")
     return f"{mark}\n{harmless}\n{mark}"
+
+
+def question_about(template: str, texts: Mapping[str, str], **told: str) -> Conversation:
+    """A template as one question: `texts`, which are to be judged, fenced and quoted; `told` as they are."""
+    mark = fence(*texts.values())
+    shown = {name: quoted(text, mark) for name, text in texts.items()}
+    return [{"role": "user", "content": template.format(**shown, **told)}]
+
+
+def read_label(text: str, yes: str, no: str) -> bool:
+    """Whether the last line is the label `yes`. Raises ValueError when it is neither label."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    last = lines[-1].strip().strip("*`. ") if lines else ""
+    if last not in (yes, no):
+        raise ValueError(f"the last line is neither {yes} nor {no}")
+    return last == yes

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from kascade.environments.base import Grade, Task, visible_answer
 from kascade.environments.diffs import apply_diff, diff_of, similarity
 from kascade.environments.edits import EditError, apply_edits, parse_edits
-from kascade.environments.judge import Conversation, JudgeError, ask_all, current_judge, fence, quoted
+from kascade.environments.judge import (
+    Conversation,
+    JudgeError,
+    ask_all,
+    current_judge,
+    question_about,
+    read_label,
+)
 from kascade.environments.repository import RepairOptions, shown_files
 
 YES, NO = "[[YES]]", "[[NO]]"
@@ -39,10 +46,7 @@ class Change:
     options: RepairOptions
 
     def ask(self) -> Conversation:
-        mark = fence(self.issue, self.gold, self.patch)
-        texts = {"issue": self.issue, "gold": self.gold, "patch": self.patch}
-        asked = ASK.format(**{name: quoted(text, mark) for name, text in texts.items()})
-        return [{"role": "user", "content": asked}]
+        return question_about(ASK, {"issue": self.issue, "gold": self.gold, "patch": self.patch})
 
 
 def repaired_files(files: Mapping[str, str], answer: str) -> dict[str, str]:
@@ -122,8 +126,4 @@ def _rewarded(change: Change, share: float | JudgeError | None) -> Grade:
 
 def read_yes(text: str) -> bool:
     """Whether the last line is the label for yes. Raises ValueError when it is neither label."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    last = lines[-1].strip().strip("*`. ") if lines else ""
-    if last not in (YES, NO):
-        raise ValueError(f"the last line is neither {YES} nor {NO}")
-    return last == YES
+    return read_label(text, YES, NO)

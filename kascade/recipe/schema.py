@@ -5,6 +5,7 @@ Sources: [C2] Nemotron-Cascade 2 (arXiv 2603.19220).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -85,6 +86,7 @@ __all__ = [
     "StagePart",
     "Storage",
     "Tracking",
+    "read_resolved",
 ]
 
 
@@ -222,3 +224,8 @@ class Recipe(Part):
     def _references_exist(self) -> Recipe:
         cross_check(self.model_dump(mode="json"))
         return self
+
+
+def read_resolved(path: Path) -> Recipe:
+    """The completed recipe that a run keeps. Raises ValueError for a broken file."""
+    return Recipe.model_validate_json(path.read_text(encoding="utf-8"))

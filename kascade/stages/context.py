@@ -19,7 +19,7 @@ from kascade.clock import Clock
 from kascade.errors import CheckpointError, Fault, UserError
 from kascade.guard.lineage import Ancestor
 from kascade.recipe.identity import fingerprint
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import Recipe, read_resolved
 from kascade.stages.judging import set_up_judge
 from kascade.storage.checkpoint import (
     MANIFEST,
@@ -81,7 +81,7 @@ def open_run(run: str, step: str) -> Iterator[Run]:
     if not layout.resolved_recipe.exists():
         remedy = "start it with `kascade run RECIPE --out FOLDER`"
         raise UserError(Fault(str(layout.root), "is not the folder of a run", remedy=remedy))
-    recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
+    recipe = read_resolved(layout.resolved_recipe)
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     set_up_judge(recipe.judge, layout.judge)

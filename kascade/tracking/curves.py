@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import read_resolved
 from kascade.storage.layout import RunLayout
 from kascade.tracking.mlflow_server import connect, tracking_uri
 from kascade.tracking.mlflow_sync import RUN_TAG, STAGE_TAG, sync, tracking_id
@@ -25,7 +25,7 @@ def benchmark_curves(where: Path | str, run_id: str | None = None) -> Curves:
     """
     if isinstance(where, Path):
         layout = RunLayout(where)
-        recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
+        recipe = read_resolved(layout.resolved_recipe)
         sync(where, recipe)
         with connect(tracking_uri(where, recipe)) as client:
             return _curves(client, _pipeline_run(client, recipe.tracking.experiment, tracking_id(layout)))

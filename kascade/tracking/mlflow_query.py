@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kascade.environments.base import DOMAINS, Domain
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import read_resolved
 from kascade.storage.layout import RunLayout
 from kascade.tracking.mlflow_metrics import domain_key
 from kascade.tracking.mlflow_server import connect, tracking_uri
@@ -33,7 +33,7 @@ def best_checkpoints(where: Path | str, experiment: str = "kascade") -> dict[Dom
     if isinstance(where, str):
         return _query(where, experiment, accepted)
     layout = RunLayout(where)
-    recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
+    recipe = read_resolved(layout.resolved_recipe)
     own = f"{accepted} AND tags.`{RUN_TAG}` = '{tracking_id(layout)}'"
     return _query(tracking_uri(where, recipe), recipe.tracking.experiment, own)
 

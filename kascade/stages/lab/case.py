@@ -13,6 +13,7 @@ from kascade.recipe.schema import Benchmark, DataSource
 from kascade.stages.context import Run
 from kascade.stages.recover import recovery_teachers, stage_index
 from kascade.stages.tasks import domain_of, sources_by_domain
+from kascade.storage.layout import RunLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,16 @@ def find_case(run: Run, stage: str | None = None) -> Case:
 
 def regressions(run: Run) -> dict[str, Verdict]:
     """By stage in the recipe's order, the verdict on its newest trained checkpoint, if that regressed."""
-    first = {outcome.stage: outcome.verdicts[0] for outcome in read_outcomes(run.layout)}
-    found = {
-        part.name: read_verdict(run.layout, first[part.name])
-        for part in run.recipe.stages
-        if part.name in first
-    }
-    return {name: verdict for name, verdict in found.items() if verdict is not None and verdict.regressed}
+    found = trained_verdicts(run.layout)
+    judged = {part.name: found[part.name] for part in run.recipe.stages if part.name in found}
+    return {name: verdict for name, verdict in judged.items() if verdict.regressed}
+
+
+def trained_verdicts(layout: RunLayout) -> dict[str, Verdict]:
+    """By stage, the verdict on the newest checkpoint that its own training made, before any recovery."""
+    first = {outcome.stage: outcome.verdicts[0] for outcome in read_outcomes(layout)}
+    found = {stage: read_verdict(layout, verdict) for stage, verdict in first.items()}
+    return {stage: verdict for stage, verdict in found.items() if verdict is not None}
 
 
 def _case(run: Run, verdict: Verdict) -> Case:

@@ -12,14 +12,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from kascade.errors import Fault, UserError
-from kascade.guard.lineage import read_outcomes
 from kascade.guard.rule import goal_benchmarks
 from kascade.guard.scores import Score, read_scores
 from kascade.guard.stats import compare
-from kascade.guard.verdict import Verdict, read_verdict
-from kascade.recipe.schema import Recipe, Stage
+from kascade.guard.verdict import Verdict
+from kascade.recipe.schema import Stage, read_resolved
 from kascade.stages.context import Run, digest_of
 from kascade.stages.evaluate import score_by
+from kascade.stages.lab.case import trained_verdicts
+from kascade.stages.lab.page import Table, markdown_table
 from kascade.storage.files import write_json, write_text
 from kascade.storage.layout import RunLayout
 from kascade.storage.progress import Progress
@@ -66,8 +67,8 @@ def measure_gains(
     goes on where it was interrupted. Raises UserError when no stage is finished, or one that is named is not.
     """
     layout = RunLayout(run)
-    recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
-    judged = _first_verdicts(layout)
+    recipe = read_resolved(layout.resolved_recipe)
+    judged = trained_verdicts(layout)
     if not judged:
         raise UserError(Fault(str(run), "no stage of this run has been judged yet", remedy="kascade run"))
     if missing := [name for name in stages if name not in judged]:
@@ -88,12 +89,6 @@ def measure_gains(
     write_json(out / "gains.json", [gain.model_dump(mode="json") for gain in found])
     write_text(out / "gains.md", markdown(found))
     return found
-
-
-def _first_verdicts(layout: RunLayout) -> dict[str, Verdict]:
-    """By stage, the verdict on what its own training made."""
-    read = [read_verdict(layout, outcome.verdicts[0]) for outcome in read_outcomes(layout)]
-    return {verdict.stage: verdict for verdict in read if verdict is not None}
 
 
 def _of_stage(run: Run, stage: Stage, verdict: Verdict) -> list[Gain]:
@@ -129,8 +124,7 @@ def _gain(stage: str, before: Score, after: Score) -> Gain | None:
 
 def markdown(gains: Sequence[Gain]) -> str:
     """The gains as a Markdown table."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *map(_row, gains)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return markdown_table(Table(COLUMNS, tuple(map(_row, gains))))
 
 
 def _row(gain: Gain) -> tuple[str, ...]:

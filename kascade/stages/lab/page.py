@@ -39,10 +39,13 @@ def write_pages(out: Path, race: RaceResult) -> None:
 def markdown(race: RaceResult) -> str:
     """What was raced and how it ended, as a Markdown section."""
     table = make_table(race)
-    lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
     told = "\n\n".join([headline(race), *explanations(race)])
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"# Recovery of {race.stage}\n\n{told}\n\n{rows}\n"
+    return f"# Recovery of {race.stage}\n\n{told}\n\n{markdown_table(table)}"
+
+
+def markdown_table(table: Table) -> str:
+    lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def render(race: RaceResult) -> str:

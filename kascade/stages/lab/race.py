@@ -17,7 +17,7 @@ from kascade.errors import Fault, TrainingStopped, UserError
 from kascade.guard.lineage import Ancestor
 from kascade.learning.metrics import read_metrics
 from kascade.recipe.identity import data_digest, short_hash
-from kascade.recipe.schema import MOPDStage, Recipe
+from kascade.recipe.schema import MOPDStage, read_resolved
 from kascade.rollout.pools import TaskPool
 from kascade.stages.context import Run
 from kascade.stages.job import Job, Policy
@@ -53,7 +53,7 @@ def run_recovery_race(
     no regression, an arm has no learning rate, or `out` holds other things.
     """
     layout = RunLayout(run)
-    recipe = Recipe.model_validate_json(layout.resolved_recipe.read_text(encoding="utf-8"))
+    recipe = read_resolved(layout.resolved_recipe)
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     opened = Run(layout, recipe, NAME, Progress(out / "progress.json", NAME))
