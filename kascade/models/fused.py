@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kascade.models.products import linear
+
 
 class _RMSNorm(torch.autograd.Function):
     """y = x r w with r = 1 / sqrt(mean(x^2) + eps); dx = r (g w) - x r^3 mean(x g w)."""
@@ -203,14 +205,9 @@ class _Experts(torch.autograd.Function):
         parts = [slice(s, e) for s, e in zip([0, *ends[:-1]], ends, strict=True)]
         rows = order // chosen.shape[1]
         inputs = x.index_select(0, rows)
-        hidden = x.new_empty(len(rows), up.shape[1])
-        out = x.new_empty(len(rows), down.shape[1])
-        for expert, part in enumerate(parts):
-            torch.mm(inputs[part], up[expert].T, out=hidden[part])
-        hidden.relu_()
+        hidden = _by_part(inputs, up, parts).relu_()
         squared = hidden.square()
-        for expert, part in enumerate(parts):
-            torch.mm(squared[part], down[expert].T, out=out[part])
+        out = _by_part(squared, down, parts)
         ctx.save_for_backward(inputs, hidden, squared, out, up, down, weights, order)
         ctx.parts = parts
         back = torch.empty_like(order)
@@ -226,17 +223,17 @@ class _Experts(torch.autograd.Function):
         grad = grads[0].index_select(0, order // choices)
         d_weights = torch.linalg.vecdot(grad, out).index_select(0, ctx.back).view_as(weights)
         d_out = grad.mul_(weights.flatten().index_select(0, order)[:, None])
-        d_hidden, d_inputs = torch.empty_like(hidden), torch.empty_like(inputs)
-        d_up, d_down = torch.empty_like(up), torch.empty_like(down)
-        for expert, part in enumerate(ctx.parts):
-            torch.mm(d_out[part], down[expert], out=d_hidden[part])
-            torch.mm(d_out[part].T, squared[part], out=d_down[expert])
-        d_hidden.mul_(hidden).mul_(2.0)
-        for expert, part in enumerate(ctx.parts):
-            torch.mm(d_hidden[part], up[expert], out=d_inputs[part])
-            torch.mm(d_hidden[part].T, inputs[part], out=d_up[expert])
+        d_hidden = _by_part(d_out, down.transpose(1, 2), ctx.parts).mul_(hidden).mul_(2.0)
+        d_down = torch.stack([linear(d_out[part].T, squared[part].T) for part in ctx.parts])
+        d_inputs = _by_part(d_hidden, up.transpose(1, 2), ctx.parts)
+        d_up = torch.stack([linear(d_hidden[part].T, inputs[part].T) for part in ctx.parts])
         d_x = d_inputs.index_select(0, ctx.back).view(len(weights), choices, -1).sum(1)
         return d_x, d_up, d_down, d_weights, None
+
+
+def _by_part(x: Tensor, weights: Tensor, parts: list[slice]) -> Tensor:
+    """Each part of the rows of x [M, I] times its own of weights [E, O, I], transposed: [M, O]."""
+    return torch.cat([linear(x[part], weight) for part, weight in zip(parts, weights, strict=True)])
 
 
 def squared_relu_experts(x: Tensor, up: Tensor, down: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kascade.models.batch import TokenBatch
+from kascade.models.products import linear
 from kascade.models.trunk import predicting_states
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class _ChunkedScores(torch.autograd.Function):
         entropy = torch.empty_like(logprobs)
         parts = list(chunks(len(hidden), weight.shape[0], chunk))
         for part in parts:
-            scores = distribution.log_softmax(F.linear(hidden[part], weight, bias), targets[part])
+            scores = distribution.log_softmax(linear(hidden[part], weight, bias), targets[part])
             logprobs[part] = scores.gather(1, targets[part, None]).squeeze(1)
             probabilities = scores.exp()
             if distribution.top_k is not None or distribution.top_p < 1:
@@ -149,16 +149,16 @@ class _ChunkedScores(torch.autograd.Function):
         d_bias = torch.zeros_like(bias) if needs_bias else None
         for part in chunks(len(hidden), weight.shape[0], chunk):
             if kept is None:
-                scores = distribution.log_softmax(F.linear(hidden[part], weight, bias), targets[part])
+                scores = distribution.log_softmax(linear(hidden[part], weight, bias), targets[part])
                 d_logits = scores.exp_().neg_()
             else:
                 d_logits = kept.neg()
             d_logits.scatter_add_(1, targets[part, None], torch.ones_like(d_logits[:, :1]))
             d_logits = d_logits.mul_(grads[0][part, None] / distribution.temperature).to(weight.dtype)
             if d_hidden is not None:
-                d_hidden[part] = d_logits @ weight
+                d_hidden[part] = linear(d_logits, weight.T)
             if d_weight is not None:
-                d_weight.addmm_(d_logits.T, hidden[part])
+                d_weight += linear(d_logits.T, hidden[part].T)
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None

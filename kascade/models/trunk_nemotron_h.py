@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from kascade.models.batch import TokenBatch
 from kascade.models.fused import causal_convolution, gated_norm, rms_norm, squared_relu, squared_relu_experts
+from kascade.models.products import linear, through
 from kascade.models.ssm import scan
 from kascade.models.trunk import Attention
 
@@ -70,7 +71,7 @@ def _valid(batch: TokenBatch) -> list[Tensor]:
 def _mamba(mixer: Any, h: Tensor, batch: TokenBatch, valid: list[Tensor]) -> Tensor:
     """A Mamba-2 mixer; rows that continue a prompt begin with its convolution window and state."""
     inner, groups = mixer.intermediate_size, mixer.n_groups
-    projected = F.linear(h, mixer.in_proj.weight)
+    projected = linear(h, mixer.in_proj.weight)
     gate, mixed, dt = torch.split(projected, [inner, mixer.conv_dim, mixer.num_heads], dim=-1)
     dt = F.softplus(dt + mixer.dt_bias).clamp(min=mixer.time_step_limit[0])
     taps, rate = mixer.conv1d.weight.squeeze(1).T, -mixer.A_log.exp()
@@ -97,25 +98,25 @@ def _mamba(mixer: Any, h: Tensor, batch: TokenBatch, valid: list[Tensor]) -> Ten
             prompts = padded[rows, last], end
     y = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     y = gated_norm(y, gate, mixer.norm.weight, groups=groups, eps=mixer.norm.variance_epsilon)
-    return F.linear(y, mixer.out_proj.weight)
+    return linear(y, mixer.out_proj.weight)
 
 
 def _attention(mixer: Any, h: Tensor, attend: Attention) -> Tensor:
     """Attention without rotary embeddings; queries, keys and values in one product."""
     weights = [mixer.q_proj.weight, mixer.k_proj.weight, mixer.v_proj.weight]
-    projected = torch.split(F.linear(h, torch.cat(weights)), [len(w) for w in weights], dim=-1)
+    projected = torch.split(linear(h, torch.cat(weights)), [len(w) for w in weights], dim=-1)
     query, key, value = (part.view(len(h), -1, mixer.head_dim) for part in projected)
-    return F.linear(attend(query, key, value), mixer.o_proj.weight)
+    return linear(attend(query, key, value), mixer.o_proj.weight)
 
 
 def _mlp(mixer: Any, h: Tensor) -> Tensor:
-    return F.linear(squared_relu(F.linear(h, mixer.up_proj.weight)), mixer.down_proj.weight)
+    return linear(squared_relu(linear(h, mixer.up_proj.weight)), mixer.down_proj.weight)
 
 
 def _moe(mixer: Any, h: Tensor) -> Tensor:
     """Shared expert beside routed ones, which work in the latent space where there is one."""
     gate = mixer.gate
-    scores = F.linear(h, gate.weight).sigmoid()
+    scores = linear(h, gate.weight).sigmoid()
     chosen = (scores + gate.e_score_correction_bias).topk(gate.top_k, dim=-1, sorted=False).indices
     weights = scores.gather(1, chosen)
     if gate.norm_topk_prob:
@@ -123,7 +124,6 @@ def _moe(mixer: Any, h: Tensor) -> Tensor:
     weights = weights * gate.routed_scaling_factor
     experts = mixer.experts
     routed = squared_relu_experts(
-        mixer.fc1_latent_proj(h), experts.up_proj, experts.down_proj, weights, chosen
+        through(mixer.fc1_latent_proj, h), experts.up_proj, experts.down_proj, weights, chosen
     )
-    latent: Tensor = mixer.fc2_latent_proj(routed)
-    return latent + _mlp(mixer.shared_experts, h)
+    return through(mixer.fc2_latent_proj, routed) + _mlp(mixer.shared_experts, h)

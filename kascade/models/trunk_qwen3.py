@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from kascade.models.batch import TokenBatch
 from kascade.models.fused import rms_norm, rotated_norm, swiglu
+from kascade.models.products import linear
 from kascade.models.trunk import Attention, positions
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ def _attention(attention: Any, h: Tensor, attend: Attention, angles: tuple[Tenso
     width = attention.head_dim
     weights = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
     queries, keys, _ = (len(weight) // width for weight in weights)
-    projected = F.linear(h, torch.cat(weights)).view(len(h), -1, width)
+    projected = linear(h, torch.cat(weights)).view(len(h), -1, width)
     rotated, value = projected.split_with_sizes([queries + keys, keys], 1)
     norms = (attention.q_norm.weight.expand(queries, -1), attention.k_norm.weight.expand(keys, -1))
     rotated = rotated_norm(rotated, torch.cat(norms), attention.q_norm.variance_epsilon, *angles)
     query, key = rotated.split_with_sizes([queries, keys], 1)
-    return F.linear(attend(query, key, value), attention.o_proj.weight)
+    return linear(attend(query, key, value), attention.o_proj.weight)
 
 
 def _mlp(mlp: Any, h: Tensor) -> Tensor:
-    gate_up = F.linear(h, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
-    return F.linear(swiglu(gate_up), mlp.down_proj.weight)
+    gate_up = linear(h, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+    return linear(swiglu(gate_up), mlp.down_proj.weight)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.data.packing import micro_batches
+from kascade.models.products import through
 from kascade.rollout.attention import RowAttention
 from kascade.rollout.mamba import scale_to_unit
 from kascade.rollout.prefix import Prefix, blocks_of
@@ -209,8 +210,7 @@ class LeanDecoder(ABC):
         return
 
     def head(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._head(hidden)
-        return logits
+        return through(self._head, hidden)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], batch: Prompts) -> Tensor:
         """Next-token logits of the rows to start: [R, V]."""

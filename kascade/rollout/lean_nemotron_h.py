@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from kascade.models.products import linear, linear_added, through
 from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
 from kascade.rollout.mamba import MambaMixer, MambaStore
 
@@ -94,22 +94,21 @@ class _Attention:
         query = mixer.q_proj.weight.detach() * mixer.head_dim**-0.5
         self._qkv = torch.cat([query, mixer.k_proj.weight.detach(), mixer.v_proj.weight.detach()])
         self._sizes = [len(query), len(mixer.k_proj.weight), len(mixer.v_proj.weight)]
-        self._out = mixer.o_proj.weight.detach().T
+        self._out = mixer.o_proj.weight.detach()
 
     def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
         h = self._norm(x)
         queries = self._sizes[0]
-        key, value = self._heads(F.linear(h, self._qkv[queries:]), self._sizes[1:])
+        key, value = self._heads(linear(h, self._qkv[queries:]), self._sizes[1:])
         prompts.keep(self._number, key, value)
         if only_last:
             x, h = prompts.last(x), prompts.last(h)
-        (query,) = self._heads(F.linear(h, self._qkv[:queries]), [queries])
-        attended: Tensor = prompts.attend(query, key, value) @ self._out
-        return x + attended
+        (query,) = self._heads(linear(h, self._qkv[:queries]), [queries])
+        return x + linear(prompts.attend(query, key, value), self._out)
 
     def step(self, x: Tensor, attend: Attend) -> Tensor:
-        query, key, value = self._heads(F.linear(self._norm(x), self._qkv), self._sizes)
-        return torch.addmm(x, attend(self._number, query, key, value), self._out)
+        query, key, value = self._heads(linear(self._norm(x), self._qkv), self._sizes)
+        return linear_added(attend(self._number, query, key, value), self._out, x)
 
     def _heads(self, projected: Tensor, sizes: list[int]) -> list[Tensor]:
         parts: Any = torch.split(projected, sizes, dim=-1)
@@ -134,11 +133,11 @@ class _Local:
 class _MLP(_Local):
     def __init__(self, mixer: Any, norm: Norm) -> None:
         self._norm = norm
-        self._up, self._down = mixer.up_proj.weight.detach(), mixer.down_proj.weight.detach().T
+        self._up, self._down = mixer.up_proj.weight.detach(), mixer.down_proj.weight.detach()
 
     def run(self, x: Tensor) -> Tensor:
-        inner = F.linear(self._norm(x), self._up).relu_().square_()
-        return torch.addmm(x, inner, self._down)
+        inner = linear(self._norm(x), self._up).relu_().square_()
+        return linear_added(inner, self._down, x)
 
 
 class _MoE(_Local):
@@ -150,23 +149,22 @@ class _MoE(_Local):
         self._mixer, self._shared = mixer, _MLP(mixer.shared_experts, norm)
         self._norm = norm
         self._ups = mixer.experts.up_proj.detach()  # [E, I, D]
-        self._downs = mixer.experts.down_proj.detach().transpose(1, 2)  # [E, I, D]
-        self._down = self._downs.flatten(0, 1)  # a copy: [E I, D]
+        self._downs = mixer.experts.down_proj.detach()  # [E, D, I]
+        self._down = self._downs.transpose(0, 1).flatten(1)  # a copy: [D, E I]
 
     def run(self, x: Tensor) -> Tensor:
         h = self._norm(x)
         chosen, weights = self._route(h)
-        latent = self._mixer.fc1_latent_proj(h)
+        latent = through(self._mixer.fc1_latent_proj, h)
         by_expert = self._sparse if len(x) >= SPARSE_TOKENS else self._dense
-        routed: Tensor = self._mixer.fc2_latent_proj(by_expert(latent, chosen, weights))
+        routed = through(self._mixer.fc2_latent_proj, by_expert(latent, chosen, weights))
         return self._shared.run(x).add_(routed)
 
     def _dense(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        inner = F.linear(latent, self._ups.flatten(0, 1)).relu_().square_()
+        inner = linear(latent, self._ups.flatten(0, 1)).relu_().square_()
         routing = weights.new_zeros(len(latent), len(self._ups)).scatter_(1, chosen, weights)
         inner.view(*routing.shape, -1).mul_(routing[..., None])
-        mixed: Tensor = inner @ self._down
-        return mixed
+        return linear(inner, self._down)
 
     def _sparse(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         order = chosen.flatten().argsort()  # (token, choice) pairs, sorted by expert
@@ -174,7 +172,7 @@ class _MoE(_Local):
         counts = chosen.flatten().bincount(minlength=len(self._ups)).tolist()
         parts = torch.split(latent.index_select(0, tokens), counts)
         outs = [
-            F.linear(part, up).relu_().square_() @ down
+            linear(linear(part, up).relu_().square_(), down)
             for part, up, down in zip(parts, self._ups, self._downs, strict=True)
         ]
         scaled = torch.cat(outs).mul_(weights.flatten()[order, None])
@@ -183,7 +181,7 @@ class _MoE(_Local):
     def _route(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The experts of each row and their weights: both [n, k]."""
         gate = self._mixer.gate
-        scores = F.linear(h.float(), gate.weight.float()).sigmoid()
+        scores = linear(h.float(), gate.weight.float()).sigmoid()
         chosen = (scores + gate.e_score_correction_bias).topk(gate.top_k, dim=-1).indices
         weights = scores.gather(1, chosen)
         if gate.norm_topk_prob:

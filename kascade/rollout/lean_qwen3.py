@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kascade.models.products import linear, linear_added
 from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
 from kascade.rollout.mamba import scale_to_unit
 
@@ -86,33 +87,33 @@ class _Layer:
         projections = [p.weight.detach() for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
         self._qkv = torch.cat(projections)
         self._queries, self._keys, _ = (len(p) // self._width for p in projections)
-        self._out = attention.o_proj.weight.detach().T
+        self._out = attention.o_proj.weight.detach()
         scaled = attention.q_norm.weight.detach() * attention.scaling  # a rotation keeps the scale
         self._norms = torch.stack([scaled] * self._queries + [attention.k_norm.weight.detach()] * self._keys)
         self._epsilon = attention.q_norm.variance_epsilon
         self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
-        self._down = mlp.down_proj.weight.detach().T
+        self._down = mlp.down_proj.weight.detach()
 
     def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
         query, key, value = self._heads(self._before(x))
         prompts.keep(self._number, key, value)
         if only_last:
             x, query = prompts.last(x), prompts.last(query)
-        x = x + prompts.attend(query, key, value) @ self._out
+        x = x + linear(prompts.attend(query, key, value), self._out)
         return self._mlp(x.flatten(0, 1)).view_as(x)
 
     def step(self, x: Tensor, attend: Attend) -> Tensor:
         query, key, value = self._heads(self._before(x))
-        return self._mlp(torch.addmm(x, attend(self._number, query, key, value), self._out))
+        return self._mlp(linear_added(attend(self._number, query, key, value), self._out, x))
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (scaled), keys and values of h [..., H]: each [..., heads, D]."""
-        projected = F.linear(h, self._qkv).view(*h.shape[:-1], -1, self._width)
+        projected = linear(h, self._qkv).view(*h.shape[:-1], -1, self._width)
         rotated, value = projected.split_with_sizes([self._queries + self._keys, self._keys], -2)
         rotated = self._decoder.rotate(scale_to_unit(rotated, self._epsilon).mul_(self._norms))
         query, key = rotated.split_with_sizes([self._queries, self._keys], -2)
         return query, key, value
 
     def _mlp(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(self._after(x), self._gate_up).chunk(2, dim=-1)
-        return torch.addmm(x, F.silu(gate).mul_(up), self._down)
+        gate, up = linear(self._after(x), self._gate_up).chunk(2, dim=-1)
+        return linear_added(F.silu(gate).mul_(up), self._down, x)

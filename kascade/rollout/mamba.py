@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK = 32  # tokens whose mutual influence is one matrix; between chunks only the state travels
+from kascade.models.products import linear
+from kascade.models.ssm import scan
 
 
 class MambaStore:
@@ -59,7 +60,7 @@ class MambaMixer:
 
     def __init__(self, mixer: Any) -> None:
         self._mixer = mixer
-        self._in, self._out = mixer.in_proj.weight.detach(), mixer.out_proj.weight.detach().T
+        self._in, self._out = mixer.in_proj.weight.detach(), mixer.out_proj.weight.detach()
         self._decay_rate = -mixer.A_log.detach().float().exp()
         self._dt_bias = mixer.dt_bias.detach()
         self._taps = mixer.conv1d.weight.detach().squeeze(1).T.contiguous()  # [K, channels]
@@ -108,45 +109,16 @@ class MambaMixer:
         return self._finish(read, u, gate), window, state
 
     def _scan(self, mixed: tuple[Tensor, Tensor, Tensor], dt: Tensor) -> tuple[Tensor, Tensor]:
-        """The recurrence over [P, L, ...] chunk by chunk: read-outs [P, L, inner] and final states."""
-        u, B, C = mixed
-        prompts, longest, _ = u.shape
-        groups, size = self._groups, self._state_size
-        state = u.new_zeros(prompts, groups, size, self._inner // groups)
-        added = u.unflatten(-1, (self._heads, -1)) * dt[..., None]  # type: ignore[no-untyped-call]  # [P, L, heads, P]
-        reads = []
-        for start in range(0, longest, CHUNK):
-            part = slice(start, min(start + CHUNK, longest))
-            b, c = (  # [P, G, Q, N]
-                x[:, part].unflatten(-1, (groups, size)).transpose(1, 2)  # type: ignore[no-untyped-call]
-                for x in (B, C)
-            )
-            length = b.shape[2]
-            total = (dt[:, part] * self._decay_rate).cumsum(
-                1
-            )  # log decay from the chunk's start: [P, Q, heads]
-            by_head = total.transpose(1, 2)
-            mutual = by_head[..., :, None] - by_head[..., None, :]  # [P, heads, Q, Q]
-            future = torch.ones(length, length, dtype=torch.bool, device=u.device).triu_(1)
-            mutual = mutual.masked_fill_(future, -torch.inf).exp_().unflatten(1, (groups, -1))
-            mutual.mul_((c @ b.transpose(-1, -2))[:, :, None])
-            values = added[:, part]
-            read = mutual.flatten(1, 2) @ values.transpose(1, 2)  # [P, heads, Q, P]
-            carried = (c @ state).transpose(1, 2).reshape(prompts, length, self._heads, -1)
-            reads.append(torch.addcmul(read.transpose(1, 2), carried, total.exp()[..., None]))
-            left = (total[:, -1:] - total).exp_()  # decay from each token to the chunk's end
-            weighted = (values * left[..., None]).view(prompts, length, groups, -1).transpose(1, 2)
-            state = state * self._per_channel(total[:, -1].exp())
-            state = state + b.transpose(-1, -2) @ weighted
-        return torch.cat(reads, 1).view(prompts, longest, -1), state
-
-    def _per_channel(self, per_head: Tensor) -> Tensor:
-        """[P, heads] to [P, G, 1, H P / G]."""
-        wide = per_head[..., None].expand(*per_head.shape, self._width)
-        return wide.reshape(len(per_head), self._groups, 1, -1)
+        """The recurrence over [P, L, ...]: read-outs [P, L, inner] and final states."""
+        u, B, C = (
+            x.unflatten(-1, (parts, -1))  # type: ignore[no-untyped-call]
+            for x, parts in zip(mixed, (self._heads, self._groups, self._groups), strict=True)
+        )
+        read, state = scan(u, dt, self._decay_rate, B, C, state=None)
+        return read.flatten(2), state
 
     def _project(self, h: Tensor) -> tuple[Tensor, ...]:
-        projected = F.linear(h, self._in)
+        projected = linear(h, self._in)
         return torch.split(
             projected, [self._inner, projected.shape[-1] - self._inner - self._heads, self._heads], -1
         )
@@ -176,7 +148,7 @@ class MambaMixer:
         y = torch.addcmul(read, u.float(), self._skip).mul_(F.silu(gate.float()))
         grouped = y.unflatten(-1, (self._groups, -1))  # type: ignore[no-untyped-call]
         y = scale_to_unit(grouped, self._mixer.norm.variance_epsilon).flatten(-2).to(gate.dtype)
-        return y.mul_(self._scale) @ self._out  # type: ignore[no-any-return]
+        return linear(y.mul_(self._scale), self._out)
 
 
 def scale_to_unit(x: Tensor, epsilon: float) -> Tensor:
