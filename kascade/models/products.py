@@ -67,10 +67,9 @@ def _is_wide(x: Tensor) -> bool:
 
 @cache
 def _has_wide_kernel() -> bool:
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"  # type: ignore[no-untyped-call]
-    return bool(
-        wide and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    available: Any = torch.backends.mkldnn.is_available
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return bool(wide and available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
 @cache
