@@ -188,7 +188,7 @@ def test_a_run_without_that_regression_and_a_foreign_folder_are_refused(forgetfu
         run_recovery_race(forgetful.root, tmp_path / "none", SETTINGS, stage="sft")
     assert not (tmp_path / "none").exists()
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="holds files that are not a recovery lab's"):
+    with pytest.raises(UserError, match="holds files that are not those of `kascade lab recovery`"):
         run_recovery_race(forgetful.root, tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -263,3 +263,11 @@ def test_gains_compare_a_stage_with_its_parent_on_more_tasks(forgetful: RunLayou
     wrong = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few, "--stage", "rlhf"])
     assert wrong.exit_code == 2
     assert "allowed: sft, rl, forget" in wrong.stderr
+
+
+def test_gains_leave_a_foreign_folder_alone(forgetful: RunLayout, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    told = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), "--out", str(tmp_path)])
+    assert told.exit_code == 2
+    assert "not those of `kascade lab gains`" in " ".join(told.stderr.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -20,12 +20,14 @@ from kascade.recipe.schema import Stage, read_resolved
 from kascade.stages.context import Run, digest_of
 from kascade.stages.evaluate import score_by
 from kascade.stages.lab.case import trained_verdicts
+from kascade.stages.lab.folder import prepare_folder
 from kascade.stages.lab.page import Table, markdown_table
 from kascade.storage.files import write_json, write_text
 from kascade.storage.layout import RunLayout
 from kascade.storage.progress import Progress
 
 COLUMNS = ("stage", "benchmark", "sampled", "difference, 95% interval", "greedy", "beyond chance")
+SCORES = "scores"  # the folder where a layout keeps them
 
 
 class Gain(BaseModel):
@@ -64,7 +66,8 @@ def measure_gains(
     """The finished stages' goal benchmarks, on `tasks` test tasks with `samples` answers each.
 
     stages: only these; none named: all. gains.json and gains.md go to `out`, with the scores: the same call
-    goes on where it was interrupted. Raises UserError when no stage is finished, or one that is named is not.
+    goes on where it was interrupted. Raises UserError when no stage is finished, one that is named is not, or
+    `out` holds other things.
     """
     layout = RunLayout(run)
     recipe = read_resolved(layout.resolved_recipe)
@@ -79,6 +82,7 @@ def measure_gains(
         raise UserError(faults)
     more = [one.model_copy(update={"tasks": tasks, "samples": samples}) for one in recipe.benchmarks]
     recipe = recipe.model_copy(update={"benchmarks": more})
+    prepare_folder(out, SCORES, "gains")
     own = Run(RunLayout(out), recipe, "gains", Progress(out / "progress.json", "gains"))
     found = []
     for stage in (part for part in recipe.stages if part.name in (stages or judged)):

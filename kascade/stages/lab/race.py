@@ -13,7 +13,7 @@ import torch
 
 import kascade
 from kascade.environments.base import Domain
-from kascade.errors import Fault, TrainingStopped, UserError
+from kascade.errors import TrainingStopped
 from kascade.guard.lineage import Ancestor
 from kascade.learning.metrics import read_metrics
 from kascade.recipe.identity import data_digest, short_hash
@@ -23,6 +23,7 @@ from kascade.stages.context import Run
 from kascade.stages.job import Job, Policy
 from kascade.stages.lab.arms import ArmPart, arm_parts, train_arm
 from kascade.stages.lab.case import Case, benchmarks_of, find_case
+from kascade.stages.lab.folder import prepare_folder
 from kascade.stages.lab.page import write_pages
 from kascade.stages.lab.results import ArmResult, Levels, Point, RaceResult, mean_score, summarise_arm
 from kascade.stages.lab.scoring import Exams, Recorder
@@ -59,22 +60,10 @@ def run_recovery_race(
     opened = Run(layout, recipe, NAME, Progress(out / "progress.json", NAME))
     found = find_case(opened, stage)
     race = Race(opened, found, settings, out, arm_parts(opened, found, settings), announce)
-    prepare_folder(out)
+    prepare_folder(out, RESULTS, "recovery")
     result = race.run_all()
     write_pages(out, result)
     return result
-
-
-def prepare_folder(out: Path) -> None:
-    """Make the folder. Raises UserError when it cannot be, or holds something else than a race."""
-    if out.is_dir() and any(out.iterdir()) and not (out / RESULTS).is_dir():
-        what = "holds files that are not a recovery lab's; nothing was touched"
-        raise UserError(Fault(str(out), what, remedy="name another folder with --out"))
-    try:
-        (out / RESULTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        remedy = "name another folder with --out"
-        raise UserError(Fault(str(out), f"cannot be written: {error.strerror}", remedy=remedy)) from error
 
 
 @dataclass
