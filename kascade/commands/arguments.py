@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,38 +16,36 @@ from kascade.errors import Fault, UserError
 if TYPE_CHECKING:
     from kascade.recipe.load import LoadedRecipe
 
-RecipeSource = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
-Model = Annotated[str | None, typer.Option(help="Model to start from: a folder, hub id or builtin://NAME.")]
-Data = Annotated[
+RowPairs = Annotated[
     list[str] | None, typer.Option(help="ENVIRONMENT=ROWS.jsonl (repeatable), or a folder of such files.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
-Scale = Annotated[str | None, typer.Option(help="One of the recipe's scales.")]
-Budget = Annotated[float | None, typer.Option(help="CPU hours; stops before a stage that would exceed it.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
-Settings = Annotated[
+Changes = Annotated[
     list[str] | None, typer.Option("--set", help="stage.field=value, guard.field=value, ... (repeatable).")
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeArguments:
-    """A recipe as the command line names it."""
+    """A recipe as the command line names it; `recipe_verb` makes each field an argument of a verb."""
 
-    source: str
-    model: str | None = None
-    data: list[str] | None = None
-    seed: int | None = None
-    scale: str | None = None
-    budget: float | None = None
-    threads: int | None = None
-    settings: list[str] | None = None
+    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
+    model: Annotated[
+        str | None, typer.Option(help="Model to start from: a folder, hub id or builtin://NAME.")
+    ] = None
+    data: RowPairs = None
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")] = None
+    scale: Annotated[str | None, typer.Option(help="One of the recipe's scales.")] = None
+    budget: Annotated[
+        float | None, typer.Option(help="CPU hours; stops before a stage that would exceed it.")
+    ] = None
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None
+    settings: Changes = None
 
     def load(self) -> LoadedRecipe:
         """The checked recipe. Raises UserError with every fault."""
         from kascade.recipe.load import read_recipe
 
-        return read_recipe(self.source, self.settings, self.dials())
+        return read_recipe(self.recipe, self.settings, self.dials())
 
     def dials(self) -> dict[str, Any]:
         """Dials in the form of a recipe file; those not given are left out."""
@@ -61,7 +62,7 @@ class RecipeArguments:
     def words(self) -> list[str]:
         """The arguments as a command line takes them."""
         dials = {"model": self.model, "seed": self.seed, "scale": self.scale, "budget": self.budget}
-        words = [self.source]
+        words = [self.recipe]
         for name, value in {**dials, "threads": self.threads}.items():
             words += [f"--{name}", str(value)] if value is not None else []
         for pair in self.data or []:
@@ -75,6 +76,22 @@ class RecipeArguments:
         given = [f"{key}: {value}" for key, value in self.dials().items()]
         given += [f"set {setting}" for setting in self.settings or []]
         return "".join(f"# given on the command line: {' '.join(line.split())}\n" for line in given)
+
+
+def recipe_verb(verb: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb whose first parameter is `RecipeArguments` take its fields from the command line."""
+    own = list(signature(verb, eval_str=True).parameters.values())[1:]
+    shared = list(signature(RecipeArguments, eval_str=True).parameters.values())
+    names = [parameter.name for parameter in shared]
+
+    @wraps(verb)
+    def taken_apart(**given: Any) -> None:
+        arguments = RecipeArguments(**{name: given.pop(name) for name in names})
+        verb(arguments, **given)
+
+    parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*shared, *own)]
+    taken_apart.__dict__["__signature__"] = Signature(parameters)
+    return taken_apart
 
 
 def _data(pairs: list[str] | None) -> str | dict[str, str] | None:

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kascade.commands.arguments import (
-    Budget,
-    Data,
-    Model,
-    RecipeArguments,
-    RecipeSource,
-    Scale,
-    Seed,
-    Settings,
-    Threads,
-)
+from kascade.commands.arguments import RecipeArguments, recipe_verb
 from kascade.commands.output import AsJson, console, duration, emit
 from kascade.errors import Fault, UserError
 
@@ -70,16 +60,10 @@ def parse_parameters(pairs: list[str] | None) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
+@recipe_verb
 def submit(
-    recipe: RecipeSource,
+    arguments: RecipeArguments,
     *,
-    model: Model = None,
-    data: Data = None,
-    seed: Seed = None,
-    scale: Scale = None,
-    budget: Budget = None,
-    threads: Threads = None,
-    settings: Settings = None,
     parameters: Parameters = None,
     experiment: Experiment = None,
     pipeline: Pipeline = None,
@@ -95,7 +79,7 @@ def submit(
     from pipelines.submit import submit as send
 
     endpoint = _endpoint(host, namespace, token_file)
-    loaded = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings).load()
+    loaded = arguments.load()
     done = send(
         loaded,
         endpoint,
@@ -169,19 +153,13 @@ def _watch_folder(folder: Path, as_json: bool) -> None:
         typer.echo("  ".join(filter(None, (row.mark, row.title, row.step, row.outcome, took))))
 
 
+@recipe_verb
 def apply(
-    recipe: RecipeSource,
+    arguments: RecipeArguments,
     *,
     cron: Annotated[str, typer.Option(help="minute hour day month weekday, such as '0 2 * * 1'.")],
     timezone: Annotated[str, typer.Option(help="Of the cron fields, such as Europe/Berlin.")] = "UTC",
     name: Annotated[str | None, typer.Option(help="Of the schedule; else the recipe's.")] = None,
-    model: Model = None,
-    data: Data = None,
-    seed: Seed = None,
-    scale: Scale = None,
-    budget: Budget = None,
-    threads: Threads = None,
-    settings: Settings = None,
     parameters: Parameters = None,
     experiment: Experiment = None,
     pipeline: Pipeline = None,
@@ -202,7 +180,6 @@ def apply(
     from pipelines.cron import Cron
 
     when = Cron(cron, timezone)
-    arguments = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings)
     loaded = arguments.load()
     if local:
         run = Path("runs") / (name or loaded.recipe.name)

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import kascade
-from kascade.commands.arguments import (
-    Budget,
-    Data,
-    Model,
-    RecipeArguments,
-    RecipeSource,
-    Scale,
-    Seed,
-    Settings,
-    Threads,
-)
+from kascade.commands.arguments import RecipeArguments, recipe_verb
 from kascade.commands.output import AsJson, duration, emit
 from kascade.errors import Fault, UserError
 
@@ -75,23 +65,17 @@ def init(
     emit({"written": str(out)}) if as_json else typer.echo(f"{out} written; next: kascade check {out}")
 
 
+@recipe_verb
 def check(
-    recipe: RecipeSource,
+    arguments: RecipeArguments,
     *,
-    model: Model = None,
-    data: Data = None,
-    seed: Seed = None,
-    scale: Scale = None,
-    budget: Budget = None,
-    threads: Threads = None,
-    settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Folder the run would go to.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a recipe, its model's folder, its rows and the output folder; start nothing."""
     from kascade.commands.preflight import preflight_faults
 
-    loaded = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings).load()
+    loaded = arguments.load()
     if faults := preflight_faults(loaded, out):
         raise UserError(faults)
     found = loaded.recipe
@@ -101,24 +85,18 @@ def check(
         typer.echo(f"{found.name}: {len(found.stages)} stages, {len(found.benchmarks)} benchmarks, no faults")
 
 
+@recipe_verb
 def plan(
-    recipe: RecipeSource,
+    arguments: RecipeArguments,
     *,
     run: Annotated[Path | None, typer.Option(help="An earlier run: what changes, what it may cost.")] = None,
-    model: Model = None,
-    data: Data = None,
-    seed: Seed = None,
-    scale: Scale = None,
-    budget: Budget = None,
-    threads: Threads = None,
-    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Show stages, exams, worst case and cost; with --run also what would be done again and why."""
     from kascade.commands.run_folder import read_earlier_run
     from kascade.recipe.plan import make_plan
 
-    loaded = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings).load()
+    loaded = arguments.load()
     made = make_plan(loaded.recipe, read_earlier_run(run) if run else None)
     emit(made.model_dump(mode="json")) if as_json else _show_plan(made)
 
@@ -169,17 +147,11 @@ def _cost(estimate: Estimate) -> str:
     return f"{numbers} ({estimate.basis})"
 
 
+@recipe_verb
 def compile_(
-    recipe: RecipeSource,
+    arguments: RecipeArguments,
     *,
     out: Annotated[Path, typer.Option(help="The pipeline's YAML.")] = Path("pipeline.yaml"),
-    model: Model = None,
-    data: Data = None,
-    seed: Seed = None,
-    scale: Scale = None,
-    budget: Budget = None,
-    threads: Threads = None,
-    settings: Settings = None,
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="As Pipeline and PipelineVersion manifests for kubectl.")
     ] = False,
@@ -187,7 +159,7 @@ def compile_(
     as_json: AsJson = False,
 ) -> None:
     """Compile a recipe to a Kubeflow pipeline."""
-    loaded = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings).load()
+    loaded = arguments.load()
     if not out.parent.is_dir():
         raise UserError(Fault(str(out), "its folder does not exist", remedy=f"make {out.parent} first"))
     if namespace is not None and not kubernetes:

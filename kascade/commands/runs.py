@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kascade.commands.arguments import (
-    Budget,
-    Data,
-    Model,
-    RecipeArguments,
-    RecipeSource,
-    Scale,
-    Seed,
-    Settings,
-    Threads,
-)
+from kascade.commands.arguments import RecipeArguments, recipe_verb
 from kascade.commands.output import AsJson, console, emit
 from kascade.errors import UserError
 
@@ -32,17 +22,11 @@ def register(app: typer.Typer) -> None:
     app.command("resume")(resume)
 
 
+@recipe_verb
 def run(
-    recipe: RecipeSource,
+    arguments: RecipeArguments,
     *,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
-    model: Model = None,
-    data: Data = None,
-    seed: Seed = None,
-    scale: Scale = None,
-    budget: Budget = None,
-    threads: Threads = None,
-    settings: Settings = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +34,6 @@ def run(
     from kascade.commands.preflight import preflight_faults
     from kascade.commands.run_folder import open_run_folder
 
-    arguments = RecipeArguments(recipe, model, data, seed, scale, budget, threads, settings)
     loaded = arguments.load()
     folder = (out or Path("runs") / loaded.recipe.name).absolute()
     if faults := preflight_faults(loaded, folder):
