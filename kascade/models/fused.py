@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kascade.models.products import linear
+from kascade.models.products import linear, weight_gradient
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -76,33 +76,37 @@ def rotated_norm(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor
     return rotated
 
 
-class _SwiGLU(torch.autograd.Function):
-    """d silu / d gate = s + silu (1 - s), s = sigmoid(gate)."""
+class _SwiGLUDown(torch.autograd.Function):
+    """d silu / d gate = s + silu (1 - s), s = sigmoid(gate). Only the inputs are kept: computing what lies
+    between once more costs less than the memory for it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate_up: Tensor, down: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        ctx.save_for_backward(gate_up, down)
+        return linear(torch.nn.functional.silu(gate).mul_(up), down)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate_up, down = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         sigmoid = gate.sigmoid()
-        ctx.save_for_backward(gate_up, sigmoid)
-        return (gate * sigmoid).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        gate_up, sigmoid = ctx.saved_tensors
-        gate, up = gate_up.chunk(2, dim=-1)
+        silu = gate * sigmoid
+        d_down = weight_gradient(grads[0], silu * up)
+        d_gated = linear(grads[0], down.T)
         d_gate_up = torch.empty_like(gate_up)
         d_gate, d_up = d_gate_up.chunk(2, dim=-1)
-        silu = gate * sigmoid
-        torch.mul(grads[0], silu, out=d_up)
-        slope = torch.addcmul(sigmoid + silu, silu, sigmoid, value=-1).mul_(up)
-        torch.mul(slope, grads[0], out=d_gate)
-        return d_gate_up
+        torch.mul(d_gated, silu, out=d_up)
+        slope = sigmoid.addcmul_(silu, sigmoid.neg().add_(1.0))
+        torch.mul(slope.mul_(up), d_gated, out=d_gate)
+        return d_gate_up, d_down
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) up, of gate and up side by side [M, 2 I], to [M, I]. (arXiv 2002.05202)"""
-    gated: Tensor = _SwiGLU.apply(gate_up)  # type: ignore[no-untyped-call]
-    return gated
+def swiglu_down(gate_up: Tensor, down: Tensor) -> Tensor:
+    """(silu(gate) up) down^T, gate and up side by side: [M, 2 I] and [H, I] to [M, H]. (arXiv 2002.05202)"""
+    product: Tensor = _SwiGLUDown.apply(gate_up, down)  # type: ignore[no-untyped-call]
+    return product
 
 
 class _SquaredReLU(torch.autograd.Function):
@@ -224,9 +228,9 @@ class _Experts(torch.autograd.Function):
         d_weights = torch.linalg.vecdot(grad, out).index_select(0, ctx.back).view_as(weights)
         d_out = grad.mul_(weights.flatten().index_select(0, order)[:, None])
         d_hidden = _by_part(d_out, down.transpose(1, 2), ctx.parts).mul_(hidden).mul_(2.0)
-        d_down = torch.stack([linear(d_out[part].T, squared[part].T) for part in ctx.parts])
+        d_down = torch.stack([weight_gradient(d_out[part], squared[part]) for part in ctx.parts])
         d_inputs = _by_part(d_hidden, up.transpose(1, 2), ctx.parts)
-        d_up = torch.stack([linear(d_hidden[part].T, inputs[part].T) for part in ctx.parts])
+        d_up = torch.stack([weight_gradient(d_hidden[part], inputs[part]) for part in ctx.parts])
         d_x = d_inputs.index_select(0, ctx.back).view(len(weights), choices, -1).sum(1)
         return d_x, d_up, d_down, d_weights, None
 

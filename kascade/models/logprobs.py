@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kascade.models.batch import TokenBatch
-from kascade.models.products import linear
+from kascade.models.products import linear, weight_gradient
 from kascade.models.trunk import predicting_states
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class _ChunkedScores(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden[part] = linear(d_logits, weight.T)
             if d_weight is not None:
-                d_weight += linear(d_logits.T, hidden[part].T)
+                d_weight += weight_gradient(d_logits, hidden[part])
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.models.batch import TokenBatch
-from kascade.models.fused import rms_norm, rotated_norm, swiglu
+from kascade.models.fused import rms_norm, rotated_norm, swiglu_down
 from kascade.models.products import linear
 from kascade.models.trunk import Attention, positions
 
@@ -68,4 +68,4 @@ def _attention(attention: Any, h: Tensor, attend: Attention, angles: tuple[Tenso
 
 def _mlp(mlp: Any, h: Tensor) -> Tensor:
     gate_up = linear(h, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
-    return linear(swiglu(gate_up), mlp.down_proj.weight)
+    return swiglu_down(gate_up, mlp.down_proj.weight)

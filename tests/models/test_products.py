@@ -1,5 +1,8 @@
 """`linear` is `torch.nn.functional.linear`, whichever kernel computes it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -87,3 +90,28 @@ def test_the_same_without_the_wide_kernel(monkeypatch: pytest.MonkeyPatch) -> No
     product = linear(x, weight)
     assert "AddmmBackward" in type(product.grad_fn).__name__ or "MmBackward" in type(product.grad_fn).__name__
     torch.testing.assert_close(product, F.linear(x, weight), rtol=0, atol=0)
+
+
+GROWTH = """
+import re, torch
+from pathlib import Path
+from kascade.models.products import linear
+
+def resident_mib():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+torch.set_num_threads(1)
+x, weight = torch.randn(1000, 64), torch.randn(64, 64)
+for rows in range(700, 1000):
+    linear(x[:rows], weight)
+before = resident_mib()
+for rows in range(400, 700):
+    linear(x[:rows], weight)
+print(resident_mib() - before)
+"""
+
+
+def test_ever_new_shapes_do_not_fill_the_memory() -> None:
+    """Once 300 shapes were seen, the kernels of 300 more would take 180 MiB if those were kept, too."""
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 60, done.stdout
