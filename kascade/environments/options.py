@@ -17,14 +17,14 @@ class Options(Part):
     model_config = ConfigDict(strict=True)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """Raises ValueError naming the first option at fault."""
+    def of(cls, given: Mapping[str, Any], where: str = "options") -> Self:
+        """Raises ValueError naming the first option at fault, as a field of `where`."""
         try:
             return cls.model_validate(dict(given))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            raise ValueError(f"options.{name}: {first['input']!r}: {first['msg']}") from None
+            raise ValueError(f"{where}.{name}: {first['input']!r}: {first['msg']}") from None
 
     @classmethod
     def of_task(cls, fields: Mapping[str, Any]) -> Self:
