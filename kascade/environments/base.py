@@ -103,6 +103,9 @@ class Session(ABC):
         """Give back what the session holds (a process, a folder). May be called more than once."""
 
 
+GRADING = "grading"  # field of a task: its grader's options; a row may have `options` of its own
+
+
 class Environment(ABC):
     """A domain: poses tasks and grades answers. Reward and exam share `grade`."""
 
@@ -137,7 +140,7 @@ class Environment(ABC):
     @property
     def graded_with(self) -> dict[str, Any]:
         """The options as fields of a task; nothing where none is set."""
-        return {"options": dict(self.options)} if self.options else {}
+        return {GRADING: dict(self.options)} if self.options else {}
 
     @abstractmethod
     def pose(self, rng: random.Random, level: float) -> Task:

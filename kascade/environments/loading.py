@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -72,7 +72,7 @@ def _load(environment: Environment, source_json: str, digest: str) -> Loaded:
             tasks.setdefault(task.id, task)
     bad.raise_if_too_many()
     if not tasks:
-        raise UserError(_nothing(environment, source, elsewhere, bad))
+        raise UserError(nothing_loaded(source, elsewhere, bad.faults))
     if bad.faults:
         shown = "\n".join(map(str, bad.faults[:SHOWN]))
         log.warning("%s: %d bad rows skipped, such as\n%s", source.path, len(bad.faults), shown)
@@ -95,11 +95,10 @@ def row_task(environment: Environment, row: Mapping[str, Any], source: DataSourc
     return replace(task, reference=reference, fields=fields, thinking=thinking)
 
 
-def _nothing(
-    environment: Environment, source: DataSource, elsewhere: Mapping[str, int], bad: BadRows
-) -> list[Fault]:
+def nothing_loaded(source: DataSource, elsewhere: Mapping[str, int], faults: Sequence[Fault]) -> list[Fault]:
+    """Why a source has no row of its environment. elsewhere: how many of others; faults: of its rows."""
     if elsewhere:
         rows = ", ".join(f"{name} ({number})" for name, number in elsewhere.items())
-        what = f"holds no rows of {environment.name}"
-        return [*bad.faults, Fault(str(source.path), what, rows, "name one of these environments instead")]
-    return bad.faults or [Fault(str(source.path), "holds no rows", "one object a row")]
+        what, remedy = f"holds no rows of {source.environment}", "name one of these environments instead"
+        return [*faults, Fault(str(source.path), what, rows, remedy)]
+    return list(faults) or [Fault(str(source.path), "holds no rows", "one object a row")]

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, PositiveFloat, ValidationError
 
+from kascade.environments.base import GRADING
 from kascade.environments.bounded import REGEX_SECONDS
 from kascade.recipe.parts import Part
 
@@ -29,7 +30,7 @@ class Options(Part):
     @classmethod
     def of_task(cls, fields: Mapping[str, Any]) -> Self:
         """Those of a task's fields, which may hold others as well. Raises ValueError."""
-        given = fields.get("options") or {}
+        given = fields.get(GRADING) or {}
         return cls.of({name: given[name] for name in cls.names() if name in given})
 
     @classmethod
