@@ -60,10 +60,18 @@ def math(row: Row) -> Row:
 
 
 def ifeval(row: Row) -> Row:
-    """IFEval (google/IFEval) and IFBench (allenai/IFBench_test): `instruction_id_list`, `kwargs`."""
+    """IFEval (google/IFEval): `instruction_id_list`, `kwargs`; all instructions of a prompt, strictly."""
     kwargs = row.get("kwargs") or []
     kwargs = [json.loads(one) if isinstance(one, str) else one for one in kwargs]
     return {**row, "prompt": _text(row, "prompt"), "kwargs": kwargs}
+
+
+def ifbench(row: Row) -> Row:
+    """IFBench (allenai/IFBench_test), laid out like IFEval: all instructions of a prompt, loosely.
+
+    Its metric is prompt-level loose accuracy (arXiv 2507.02833), where RL rewards the share followed.
+    """
+    return {"grading_mode": "binary", "strictness": "loose", **ifeval(row)}
 
 
 def live_code_bench(row: Row) -> Row:
@@ -234,6 +242,7 @@ LAYOUTS: dict[str, Callable[[Row], Row]] = {
     "longbench": longbench,
     "math": math,
     "ifeval": ifeval,
+    "ifbench": ifbench,
     "live_code_bench": live_code_bench,
     "arena_hard": arena_hard,
     "bfcl": bfcl,
