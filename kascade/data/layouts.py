@@ -137,7 +137,10 @@ def bfcl(row: Row) -> Row:
             "ground_truth: is missing; name the possible_answer file of these rows as `join.path`"
         )
     messages = turns[0] if isinstance(turns[0], list) else turns
-    tools = [{"type": "function", **function} for function in row.get("function") or []]
+    functions = row.get("function") or []
+    if not isinstance(functions, list) or not all(isinstance(one, dict) for one in functions):
+        raise ValueError("function: a list of definitions is needed")
+    tools = [{"type": "function", **function} for function in functions]
     return {**row, "prompt": messages, "tools": tools, "ground_truth": answers, "any_call": any_call}
 
 

@@ -39,7 +39,7 @@ def dialogue_fields(row: Mapping[str, Any], options: DialogueOptions) -> tuple[F
         world: Fields = {"databases": options.databases}
         return _fields(row, world, _turns(row.get("ground_truth"), {})), ()
     known = {**BFCL_CLASSES, **options.classes}
-    if not isinstance(named, list) or not named or not all(name in known for name in named):
+    if not _texts(named) or not named or not all(name in known for name in named):
         raise ValueError(f"involved_classes: {named!r} are not all of {', '.join(known)} (option `classes`)")
     used = {name: known[name] for name in named}
     config = row.get("initial_config") or {}

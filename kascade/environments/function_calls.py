@@ -210,9 +210,13 @@ def _json(where: str, text: str) -> Any:
 
 
 def _is_allowed(one: Any) -> bool:
-    return isinstance(one, Mapping) and all(
-        isinstance(values, Mapping) and all(isinstance(options, list) for options in values.values())
-        for values in one.values()
+    return (
+        isinstance(one, Mapping)
+        and bool(one)
+        and all(
+            isinstance(values, Mapping) and all(isinstance(options, list) for options in values.values())
+            for values in one.values()
+        )
     )
 
 
@@ -242,5 +246,7 @@ def _own_form(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if turns and isinstance(turns[0], list):  # turns of several dialogues; there is one
         turns = turns[0]
     functions = row.get("function") or []
+    if not isinstance(functions, list):
+        raise ValueError("function: a list of definitions is needed")
     tools = [{"type": "function", **f} for f in functions if isinstance(f, Mapping)]
     return {**row, "responses_create_params": {"input": turns, "tools": tools}}

@@ -81,7 +81,7 @@ class Ruler(Environment):
         if not isinstance(expected, list) or not expected:
             raise ValueError("expected_values: a non-empty list of texts is needed")
         metric = row.get("metric") or ("any" if str(row.get("task", "")).startswith("qa") else "all")
-        if metric not in METRICS:
+        if not isinstance(metric, str) or metric not in METRICS:
             raise ValueError(f"metric: {metric!r} is not one of {', '.join(METRICS)}")
         fields = {"expected_values": [str(one) for one in expected], "metric": metric}
         return Task(self.name, self.domain, row_messages(row), fields)

@@ -316,3 +316,22 @@ def test_the_doctor_does_not_try_a_grader_without_its_judge(tmp_path: Path) -> N
     code, report = checked(rows, *asked)
     assert code == 2
     assert "the grader failed" in report["faults"][0]["what"]
+
+
+def test_the_doctor_says_why_a_row_belongs_nowhere(tmp_path: Path) -> None:
+    rows = write(
+        tmp_path / "rows.jsonl",
+        {"messages": [{"role": "user", "content": "Hi"}]},
+        {"messages": "Hi"},
+        {"prompt": "A colour?", "chosen": "Blue."},
+        {"q": "2 + 2?", "ans": "4"},
+    )
+    code, report = checked(rows)
+    assert code == 2
+    assert [fault["where"].partition(" ")[2] for fault in report["faults"]] == [
+        "messages",
+        "messages",
+        "rejected",
+        "agent_ref.name",
+    ]
+    assert "the fields (q, ans) are no known environment's" in report["faults"][3]["what"]
