@@ -84,7 +84,11 @@ def row_task(environment: Environment, row: Mapping[str, Any], source: DataSourc
 
     Raises ValueError naming the field at fault.
     """
-    task = environment.from_row(row)
+    try:
+        task = environment.from_row(row)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:  # of an environment that a user adds
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the environment {environment.name} cannot read this row ({what})") from error
     reference, fields = task.reference, dict(task.fields)
     if row.get("reference") is not None:
         reference = answer_text(row["reference"], "reference")

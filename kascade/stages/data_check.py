@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from kascade.data.rows import BadRows, field_fault, read_rows
 from kascade.data.shapes import SHAPES
 from kascade.environments import get_environment
 from kascade.environments.base import GRADING, Grade, Task, final_answer
+from kascade.environments.crashes import graded as graded_by
 from kascade.environments.gold import gold_answer
 from kascade.environments.judge import judge_is_named
 from kascade.environments.loading import nothing_loaded, row_task
@@ -160,6 +161,8 @@ def load_rows(source: DataSource, *, of_one: bool = False) -> Rows:
             known = "responses_create_params" in row
             remedy = "see the row format of its environment" if known else SHAPES
             bad.faults.append(field_fault(place, error, remedy))
+        except UserError as error:  # an environment that cannot be loaded
+            bad.faults += [replace(fault, where=f"{place} {fault.where}") for fault in error.faults]
     if not placed:
         return Rows([], nothing_loaded(source, elsewhere, bad.faults), [], num_rows)
     try:
@@ -236,7 +239,7 @@ def grade_gold(placed: Sequence[Placed], most: int) -> tuple[dict[str, dict[str,
             continue
         tried: list[tuple[Placed, list[str]]] = [(one, [gold, ""]) for one, gold in golden]
         tried = tried or [(one, [""]) for one in rows[:most]]
-        grades = environment.grade_all([(one.task, given) for one, given in tried])
+        grades = graded_by(environment, [(one.task, given) for one, given in tried])
         for (one, _), found in zip(tried, grades, strict=True):
             if what := _misjudged(one.task, found):
                 count["wrong"] += 1
