@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kascade.data.chat import ChatFormat
     from kascade.environments.base import Task
-    from kascade.recipe.parts import DataSource
+    from kascade.recipe.parts import DataSource, JudgeModel
     from kascade.recipe.schema import Recipe
     from kascade.stages.data_check import DataReport
 
@@ -86,40 +86,55 @@ def check(
 
     Faults, lengths, loss mask, duplicates, contamination, gold answers.
     """
+    read = _recipe(path) if _is_recipe(path) else None
+    judge = judge_at(judge_url, judge_model, judge_key_env)
+    given = {"environment": environment, "path": path, "layout": layout, "prompt": prompt, "split": split}
+    own = environment_options(options, None if environment == "any" else environment)
+    rows = {**given, "columns": _columns(columns), "options": own}
+    limits = {"graded": graded, "viewed": row, "similarity": similarity, "min_share": min_share}
+    against = read or (_recipe(recipe) if recipe else None)
+    _report(
+        read,
+        rows,
+        against=against,
+        exam_paths=benchmarks or [],
+        model=model,
+        judge=judge,
+        limits=limits,
+        as_json=as_json,
+    )
+
+
+def _report(
+    read: Recipe | None,
+    rows: dict[str, Any],
+    *,
+    against: Recipe | None,
+    exam_paths: list[str],
+    model: str | None,
+    judge: JudgeModel | None,
+    limits: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Look at the rows of a recipe, else at `rows`; raises UserError, or exits, on faults."""
     from kascade.recipe.parts import DataSource
     from kascade.stages.data_check import check_data
     from kascade.stages.judging import set_up_judge
     from kascade.stages.recipe_data import Reading, readings, recipe_exams
 
-    read = _recipe(path) if _is_recipe(path) else None
-    against = read or (_recipe(recipe) if recipe else None)
-    chat = _chat(model or (read.model.source if read else None), read)
+    chat = _chat(model, read)
     exams, faults = recipe_exams(against) if against else ({}, [])
-    exams |= _exam_rows(benchmarks or [])
-    set_up_judge(judge_at(judge_url, judge_model, judge_key_env) or (read.judge if read else None), None)
-    checks: list[tuple[DataSource, Reading | None]]
-    if read:
-        checks = [(reading.source, reading) for reading in readings(read)]
-    else:
-        own = environment_options(options, None if environment == "any" else environment)
-        given = {"environment": environment, "path": path, "layout": layout, "prompt": prompt, "split": split}
-        source = DataSource.model_validate({**given, "columns": _columns(columns), "options": own})
-        checks = [(source, None)]
+    exams |= _exam_rows(exam_paths)
+    set_up_judge(judge or (read.judge if read else None), None)
+    checks: list[tuple[DataSource, Reading | None]] = (
+        [(one.source, one) for one in readings(read)] if read else []
+    )
+    checks = checks if read else [(DataSource.model_validate(rows), None)]
     if not checks and not faults:
         what = "reads no rows: every task of it is generated"
-        raise UserError(Fault(path, what, remedy="give rows to check"))
+        raise UserError(Fault(rows["path"], what, remedy="give rows to check"))
     reports = [
-        check_data(
-            source,
-            exams=exams,
-            chat=chat,
-            graded=graded,
-            viewed=row,
-            similarity=similarity,
-            min_share=min_share,
-            reading=reading,
-        )
-        for source, reading in checks
+        check_data(source, exams=exams, chat=chat, reading=reading, **limits) for source, reading in checks
     ]
     emit([report.as_json() for report in reports]) if as_json else _show(reports)
     if faults:
@@ -147,14 +162,21 @@ def _columns(pairs: list[str] | None) -> dict[str, str]:
     return {field: column for field, _, column in split}
 
 
-def _chat(source: str | None, recipe: Recipe | None) -> ChatFormat | None:
-    """The tokens and template of a model; None without one, or where it is not on this machine."""
-    if source is None:
-        return None
+def _chat(model: str | None, recipe: Recipe | None) -> ChatFormat | None:
+    """The tokens and template of a model; None without one, or where the recipe's is not on this machine."""
     from kascade.data.chat import ChatFormat
     from kascade.models.load import load_tokenizer, resolve_source
 
-    return ChatFormat(load_tokenizer(resolve_source(source)), recipe.model.chat_template if recipe else "own")
+    source = model or (recipe.model.source if recipe else None)
+    if source is None:
+        return None
+    try:
+        folder = resolve_source(source)
+    except UserError:
+        if model is not None:
+            raise
+        return None
+    return ChatFormat(load_tokenizer(folder), recipe.model.chat_template if recipe else "own")
 
 
 def _exam_rows(paths: list[str]) -> dict[str, list[Task]]:
