@@ -75,7 +75,7 @@ def _load(environment: Environment, source_json: str, digest: str) -> Loaded:
         raise UserError(nothing_loaded(source, elsewhere, bad.faults))
     if bad.faults:
         shown = "\n".join(map(str, bad.faults[:SHOWN]))
-        log.warning("%s: %d bad rows skipped, such as\n%s", source.path, len(bad.faults), shown)
+        log.warning("%s: bad rows skipped: %d, such as\n%s", source.path, len(bad.faults), shown)
     return Loaded(tuple(tasks.values()), num_repeated, dict(elsewhere), tuple(bad.faults))
 
 

@@ -21,7 +21,10 @@ def row_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     """
     params = row.get("responses_create_params")
     if not isinstance(params, Mapping):
-        raise ValueError("responses_create_params: missing; a NeMo-Gym row carries its prompt there")
+        raise ValueError(
+            "responses_create_params: missing, and neither messages (a list of turns) nor a prompt (text) "
+            "stands in for it"
+        )
     turns = params.get("input")
     if isinstance(turns, str):
         turns = [{"role": "user", "content": turns}]
