@@ -155,7 +155,7 @@ class FunctionCalls(Environment):
 
         Components: `matched`, `expected`, `actual`.
         """
-        expected, any_call = task.fields["ground_truth"], task.fields["any_call"]
+        expected, any_call = task.fields["ground_truth"], task.fields.get("any_call", False)
         shown = {function_of(tool).get("name") for tool in task.tools}
         grades = []
         for answer in answers:

@@ -115,6 +115,7 @@ class DialogueSession(Session):
         self._user = make_user(task.fields["user"], next(_draws))
         self._dialogue = [("user", task.messages[-1]["content"])]
         self._tools = list(task.tools)  # all that the policy has been shown so far
+        self._held: Mapping[str, list[Any]] = task.fields.get("held", {})  # what it is shown in later turns
         self._results: list[str] = []
         self._told: list[str] = []
         self._turn = self._num_calls = self._calls_in_turn = self._num_judged = 0
@@ -143,7 +144,7 @@ class DialogueSession(Session):
         if reply is None:
             return self._graded(ended=True)
         self._dialogue.append(("user", reply))
-        self._tools += self._task.fields["held"].get(str(self._turn), [])
+        self._tools += self._held.get(str(self._turn), [])
         return Turn(({"role": "user", "content": reply},))
 
     def stop(self) -> Grade:
@@ -164,7 +165,7 @@ class DialogueSession(Session):
             return Grade.failed(f"task {self._task.id}: {error}")
 
     def _at_once(self, said: str) -> Grade:
-        for held in self._task.fields["held"].values():
+        for held in self._held.values():
             self._tools += held
         self._done(parse_tool_calls(said, self._tools))
         self._tell(CALL.sub("", said))
@@ -181,7 +182,7 @@ class DialogueSession(Session):
 
     def _call(self, call: ToolCall) -> str:
         """What the tool answers; one that is held back does not exist yet."""
-        held = [tool for turn in self._task.fields["held"].values() for tool in turn]
+        held = [tool for turn in self._held.values() for tool in turn]
         if any(function_of(tool)["name"] == call.name and tool not in self._tools for tool in held):
             return f"{FAILED}there is no tool {call.name!r}"
         return self._worlds.call(call.name, call.arguments)
