@@ -28,6 +28,7 @@ GENERATED = (
     "ruler",
     "reasoning_gym",
     "ns_tools",
+    "math_with_code",
     "swerl_llm_judge",
 )
 
@@ -48,6 +49,7 @@ def run(quick: bool) -> list[Measurement]:
         measure("swe_agents", 1 if quick else 4, rounds),
         lexical(count, rounds),
         judged("equivalence_llm_judge", count, rounds),
+        judged("lc_judge", count, rounds),
         judged("math_with_judge", count, rounds),
         overlap(quick),
         cells(quick),

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kascade.commands.output import AsJson, emit
+from kascade.commands.grading_arguments import (
+    EnvironmentOptions,
+    JudgeKey,
+    JudgeName,
+    JudgeUrl,
+    environment_options,
+    judge_at,
+)
+from kascade.commands.output import AsJson, counted, emit
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
 
     from kascade.data.chat import ChatFormat
     from kascade.environments.base import Task
-    from kascade.recipe.parts import DataSource
+    from kascade.recipe.parts import DataSource, JudgeModel
     from kascade.recipe.schema import Recipe
     from kascade.stages.data_check import DataReport
 
@@ -68,38 +76,69 @@ def check(
     min_share: Annotated[
         float, typer.Option(min=0.01, max=1, help="From which on an exam task counts as seen.")
     ] = 0.5,
+    options: EnvironmentOptions = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeName = "judge",
+    judge_key_env: JudgeKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check rows: faults, lengths, loss mask, duplicates, contamination, gold answers; exit 2 on faults."""
+    """Check rows, or all rows that a recipe reads; exit 2 on faults.
+
+    Faults, lengths, loss mask, duplicates, contamination, gold answers.
+    """
+    read = _recipe(path) if _is_recipe(path) else None
+    judge = judge_at(judge_url, judge_model, judge_key_env)
+    given = {"environment": environment, "path": path, "layout": layout, "prompt": prompt, "split": split}
+    own = environment_options(options, None if environment == "any" else environment)
+    rows = {**given, "columns": _columns(columns), "options": own}
+    limits = {"graded": graded, "viewed": row, "similarity": similarity, "min_share": min_share}
+    against = read or (_recipe(recipe) if recipe else None)
+    _report(
+        read,
+        rows,
+        against=against,
+        exam_paths=benchmarks or [],
+        model=model,
+        judge=judge,
+        limits=limits,
+        as_json=as_json,
+    )
+
+
+def _report(
+    read: Recipe | None,
+    rows: dict[str, Any],
+    *,
+    against: Recipe | None,
+    exam_paths: list[str],
+    model: str | None,
+    judge: JudgeModel | None,
+    limits: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Look at the rows of a recipe, else at `rows`; raises UserError, or exits, on faults."""
     from kascade.recipe.parts import DataSource
     from kascade.stages.data_check import check_data
+    from kascade.stages.judging import set_up_judge
+    from kascade.stages.recipe_data import Reading, readings, recipe_exams
 
-    read = _recipe(path) if _is_recipe(path) else None
-    against = read or (_recipe(recipe) if recipe else None)
-    chat = _chat(model or (read.model.source if read else None), read)
-    exams = _exams(against, benchmarks or [])
-    mapped = _columns(columns)
-    rows = DataSource(
-        environment=environment, path=path, layout=layout, prompt=prompt, split=split, columns=mapped
+    chat = _chat(model, read)
+    exams, faults = recipe_exams(against) if against else ({}, [])
+    exams |= _exam_rows(exam_paths)
+    set_up_judge(judge or (read.judge if read else None), None)
+    checks: list[tuple[DataSource, Reading | None]] = (
+        [(one.source, one) for one in readings(read)] if read else []
     )
-    sources = _recipe_sources(read) if read else [rows]
-    if not sources:
-        raise UserError(
-            Fault(path, "reads no rows: every task of it is generated", remedy="give rows to check")
-        )
+    checks = checks if read else [(DataSource.model_validate(rows), None)]
+    if not checks and not faults:
+        what = "reads no rows: every task of it is generated"
+        raise UserError(Fault(rows["path"], what, remedy="give rows to check"))
     reports = [
-        check_data(
-            source,
-            exams=exams,
-            chat=chat,
-            graded=graded,
-            viewed=row,
-            similarity=similarity,
-            min_share=min_share,
-        )
-        for source in sources
+        check_data(source, exams=exams, chat=chat, reading=reading, **limits) for source, reading in checks
     ]
     emit([report.as_json() for report in reports]) if as_json else _show(reports)
+    if faults:
+        raise UserError(faults)
     if any(report.faults for report in reports):
         raise typer.Exit(UserError.exit_code)
 
@@ -116,15 +155,6 @@ def _recipe(source: str) -> Recipe:
     return load_recipe(source)
 
 
-def _recipe_sources(recipe: Recipe) -> list[DataSource]:
-    """The rows that a recipe trains on, each once."""
-    found: list[DataSource] = []
-    for source in (mix.source for stage in recipe.stages for mix in stage.data):
-        if source.path is not None and source not in found:
-            found.append(source)
-    return found
-
-
 def _columns(pairs: list[str] | None) -> dict[str, str]:
     split = [pair.partition("=") for pair in pairs or []]
     if faulty := [field for field, _, column in split if not field or not column]:
@@ -132,31 +162,33 @@ def _columns(pairs: list[str] | None) -> dict[str, str]:
     return {field: column for field, _, column in split}
 
 
-def _chat(source: str | None, recipe: Recipe | None) -> ChatFormat | None:
-    """The tokens and template of a model; None without one, or where it is not on this machine."""
-    if source is None:
-        return None
+def _chat(model: str | None, recipe: Recipe | None) -> ChatFormat | None:
+    """The tokens and template of a model; None without one, or where the recipe's is not on this machine."""
     from kascade.data.chat import ChatFormat
     from kascade.models.load import load_tokenizer, resolve_source
 
-    return ChatFormat(load_tokenizer(resolve_source(source)), recipe.model.chat_template if recipe else "own")
+    source = model or (recipe.model.source if recipe else None)
+    if source is None:
+        return None
+    try:
+        folder = resolve_source(source)
+    except UserError:
+        if model is not None:
+            raise
+        return None
+    return ChatFormat(load_tokenizer(folder), recipe.model.chat_template if recipe else "own")
 
 
-def _exams(recipe: Recipe | None, paths: list[str]) -> dict[str, list[Task]]:
+def _exam_rows(paths: list[str]) -> dict[str, list[Task]]:
     from kascade.recipe.parts import DataSource
-    from kascade.rollout.pools import source_tasks
     from kascade.stages.data_check import load_rows
 
     found: dict[str, list[Task]] = {}
-    for benchmark in recipe.benchmarks if recipe else ():
-        found[benchmark.name] = source_tasks(
-            benchmark.source, split="test", seed=recipe.seed if recipe else 0, count=benchmark.tasks
-        )
     for path in paths:
-        placed, faults, _ = load_rows(DataSource(environment="any", path=path))
-        if faults:
-            raise UserError(faults)
-        found[path] = [one.task for one in placed]
+        rows = load_rows(DataSource(environment="any", path=path))
+        if rows.faults:
+            raise UserError(rows.faults)
+        found[path] = [one.task for one in rows.placed]
     return found
 
 
@@ -173,9 +205,10 @@ def _show_report(out: Console, report: DataReport) -> None:
     def say(text: str, style: str | None = None) -> None:
         out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    say(f"{report.path}: {report.num_rows} {'row' if report.num_rows == 1 else 'rows'}", "bold")
+    read_by = f" ({report.read_by})" if report.read_by else ""
+    say(f"{report.path}: {counted(report.num_rows, 'row')}{read_by}", "bold")
     for name, count in report.environments.items():
-        say(f"  {name}: {count} {'task' if count == 1 else 'tasks'}; {_smoke(report.smoke.get(name, {}))}")
+        say(f"  {name}: {counted(count, 'task')}; {_smoke(report.smoke.get(name, {}))}")
     for name, lengths in report.lengths.items():
         quantiles = ", ".join(f"{key} {value:,.0f}" for key, value in lengths.quantiles.items())
         say(
@@ -192,35 +225,35 @@ def _show_report(out: Console, report: DataReport) -> None:
         say(f"{report.viewed}, as the loss sees it ({how})", "bold")
         text = "".join(f"⟦{part['text']}⟧" if part["loss"] else part["text"] for part in report.view)
         say(text if len(text) <= SHOWN_TEXT else f"{text[: SHOWN_TEXT // 2]} […] {text[-SHOWN_TEXT // 2 :]}")
-    for fault in report.faults[:SHOWN_FAULTS]:
-        say(str(fault), "red")
-    if report.faults:
-        more = len(report.faults) - SHOWN_FAULTS
-        say(
-            f"{len(report.faults)} {'fault' if len(report.faults) == 1 else 'faults'}"
-            + (f", {more} of them not shown (--json shows all)" if more > 0 else ""),
-            "bold",
-        )
-    else:
-        say("no faults", "green")
+    for fault in [*report.skipped, *report.faults][:SHOWN_FAULTS]:
+        say(str(fault), "red" if fault in report.faults else "yellow")
+    more = len(report.skipped) + len(report.faults) - SHOWN_FAULTS
+    unseen = f", {more} of them not shown (--json shows all)" if more > 0 else ""
+    if report.skipped:
+        say(f"{counted(len(report.skipped), 'faulty row')} skipped, as the recipe allows", "bold")
+    told = f"{counted(len(report.faults), 'fault')}{unseen}" if report.faults else f"no faults{unseen}"
+    say(told, "bold" if report.faults else "green")
 
 
 def _smoke(found: Mapping[str, int]) -> str:
     """Whether the grader tells gold answers from empty ones, in words."""
     graded, wrong, without = (found.get(name, 0) for name in ("graded", "wrong", "without_gold"))
+    if found.get("without_judge"):
+        return "its grader asks a judge, and none is named (--judge-url): it was not tried"
     if not graded:
         return "no row holds a gold answer to try its grader with"
-    tried = f"in {graded} rows tried, gold answers grade 1 and empty ones 0"
+    tried = f"in {counted(graded, 'row')} tried, gold answers grade 1 and empty ones 0"
     told = f"{tried} in all but {wrong}" if wrong else tried
-    return f"{told}; {without} rows have no gold answer" if without else told
+    return f"{told}; {counted(without, 'row')} without a gold answer" if without else told
 
 
 def _show_repeats(say: Any, report: DataReport) -> None:
     repeats = report.duplicates
     if repeats:
         found = (
-            f"{repeats['exact_groups']} groups of equal rows, {repeats['exact_surplus']} too many; "
-            f"{repeats['near_pairs']} near pairs"
+            f"{counted(repeats['exact_groups'], 'group')} of equal rows, "
+            f"{repeats['exact_surplus']} too many; "
+            f"{counted(repeats['near_pairs'], 'near pair')}"
             if repeats["exact_groups"] or repeats["near_pairs"]
             else "none"
         )

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kascade.commands.output import console
+from kascade.commands.grading_arguments import (
+    EnvironmentOptions,
+    JudgeKey,
+    JudgeName,
+    JudgeUrl,
+    environment_options,
+    judge_at,
+)
+from kascade.commands.output import console, counted
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -27,10 +35,7 @@ def grade(
     rows: Annotated[str | None, typer.Argument(help=HELP)] = None,
     *,
     environment: Annotated[str | None, typer.Option(help="For rows that do not name theirs.")] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="NAME=VALUE of that environment, as in a recipe (repeatable)."),
-    ] = None,
+    options: EnvironmentOptions = None,
     layout: Annotated[str, typer.Option(help="How the rows are laid out; see docs/data.md.")] = "auto",
     out: Annotated[
         Path | None,
@@ -39,11 +44,9 @@ def grade(
     run: Annotated[
         Path | None, typer.Option(help="Grade this run's kept exam answers again instead, without sampling.")
     ] = None,
-    judge_url: Annotated[
-        str | None, typer.Option(help="Of a judge for rows that need one, with /v1.")
-    ] = None,
-    judge_model: Annotated[str, typer.Option(help="Its name there.")] = "judge",
-    judge_key_env: Annotated[str | None, typer.Option(help="Environment variable with its key.")] = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeName = "judge",
+    judge_key_env: JudgeKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Faults as JSON too.")] = False,
 ) -> None:
     """Grade rows that carry a response: one JSON line each with reward, components and error.
@@ -57,18 +60,14 @@ def grade(
         _grade_run(run)
         return
     assert rows is not None
-    if judge_url is not None:
-        from kascade.environments.judge import use_judge
-        from kascade.environments.judge_endpoint import EndpointJudge
-        from kascade.recipe.parts import JudgeModel
-
-        use_judge(EndpointJudge(JudgeModel(url=judge_url, model=judge_model, api_key_env=judge_key_env)))
     from kascade.data.rows import read_rows
     from kascade.environments.grading import grade_rows
     from kascade.recipe.parts import DataSource
+    from kascade.stages.judging import set_up_judge
 
     source = DataSource(environment=environment or "any", path=rows, layout=layout)
-    own = _options(options, environment)
+    own = environment_options(options, environment)
+    set_up_judge(judge_at(judge_url, judge_model, judge_key_env), None)
     done = _finished(out) if out else set()
     found = list(_not_done(read_rows(source), done))
     faults: list[Fault] = []
@@ -88,35 +87,12 @@ def grade(
         raise UserError(faults)
 
 
-def _options(pairs: list[str] | None, environment: str | None) -> dict[str, Any]:
-    """Options of an environment; values are JSON where they can be read as such, else text."""
-    from kascade.environments import get_environment
-
-    if pairs and environment is None:
-        raise UserError(Fault("--option", "belongs to one environment", remedy="name it with --environment"))
-    found = {}
-    for name, equals, value in (pair.partition("=") for pair in pairs or []):
-        if not equals:
-            raise UserError(Fault(f"--option {name}", "is not a pair", "NAME=VALUE"))
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    try:
-        if environment is not None:
-            get_environment(environment).with_options(found)
-    except ValueError as error:
-        raise UserError(Fault("--option", str(error))) from error
-    return found
-
-
 def _told(rewards: dict[str, list[float]], num_errors: int) -> str:
     """What all grades come to."""
     graded = sum(map(len, rewards.values())) + num_errors
     means = [f"{name} {sum(of) / len(of):.3f} (of {len(of)})" for name, of in sorted(rewards.items())]
     mean = f", mean reward {', '.join(means)}" if means else ""
-    errors = f"{num_errors} grader {'error' if num_errors == 1 else 'errors'}"
-    return f"{graded} {'row' if graded == 1 else 'rows'} graded{mean}, {errors}"
+    return f"{counted(graded, 'row')} graded{mean}, {counted(num_errors, 'grader error')}"
 
 
 def _grade_run(run: Path) -> None:

@@ -32,3 +32,10 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 row", "2 rows"."""
+    from kascade.tracking.wording import count  # not needed to say what the verbs are
+
+    return count(number, noun)

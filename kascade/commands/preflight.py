@@ -89,7 +89,7 @@ def _data_faults(loaded: LoadedRecipe) -> list[Fault]:
         except UserError as error:
             faults += error.faults[:FAULTS_PER_FILE]
             if len(error.faults) > FAULTS_PER_FILE:
-                what = f"{len(error.faults) - FAULTS_PER_FILE} more faulty rows"
+                what = f"faulty rows beyond these: {len(error.faults) - FAULTS_PER_FILE}"
                 faults.append(Fault(path, what, remedy="all of them: kascade data check"))
     return faults
 

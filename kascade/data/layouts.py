@@ -60,10 +60,18 @@ def math(row: Row) -> Row:
 
 
 def ifeval(row: Row) -> Row:
-    """IFEval (google/IFEval) and IFBench (allenai/IFBench_test): `instruction_id_list`, `kwargs`."""
+    """IFEval (google/IFEval): `instruction_id_list`, `kwargs`; all instructions of a prompt, strictly."""
     kwargs = row.get("kwargs") or []
     kwargs = [json.loads(one) if isinstance(one, str) else one for one in kwargs]
     return {**row, "prompt": _text(row, "prompt"), "kwargs": kwargs}
+
+
+def ifbench(row: Row) -> Row:
+    """IFBench (allenai/IFBench_test), laid out like IFEval: all instructions of a prompt, loosely.
+
+    Its metric is prompt-level loose accuracy (arXiv 2507.02833), where RL rewards the share followed.
+    """
+    return {"grading_mode": "binary", "strictness": "loose", **ifeval(row)}
 
 
 def live_code_bench(row: Row) -> Row:
@@ -113,20 +121,27 @@ def arena_hard(row: Row) -> Row:
 def bfcl(row: Row) -> Row:
     """BFCL: `question` (turns of messages), `function`, and `ground_truth` of the possible answers.
 
-    The answers are published in files of their own (`possible_answer/`): `join` them. Questions that no
-    function answers (their ids say irrelevance) have none.
+    The answers are published in files of their own (`possible_answer/`): `join` them. Categories without any
+    are known by their ids: of irrelevance (no function answers the question), of relevance (some do).
     """
     turns = row.get("question")
     if not isinstance(turns, list) or not turns:
         raise ValueError("question: a list of turns, each a list of messages, is needed")
-    answers = row.get("ground_truth", [] if "irrelevance" in str(row.get("id")) else None)
+    if "involved_classes" in row:
+        raise ValueError("involved_classes: is a dialogue's; those are read with layout bfcl_multi_turn")
+    category = str(row.get("id"))
+    any_call = "relevance" in category and "irrelevance" not in category
+    answers = row.get("ground_truth", [] if "relevance" in category else None)
     if not isinstance(answers, list):
         raise ValueError(
             "ground_truth: is missing; name the possible_answer file of these rows as `join.path`"
         )
     messages = turns[0] if isinstance(turns[0], list) else turns
-    tools = [{"type": "function", **function} for function in row.get("function") or []]
-    return {**row, "prompt": messages, "tools": tools, "ground_truth": answers}
+    functions = row.get("function") or []
+    if not isinstance(functions, list) or not all(isinstance(one, dict) for one in functions):
+        raise ValueError("function: a list of definitions is needed")
+    tools = [{"type": "function", **function} for function in functions]
+    return {**row, "prompt": messages, "tools": tools, "ground_truth": answers, "any_call": any_call}
 
 
 def bfcl_multi_turn(row: Row) -> Row:
@@ -230,6 +245,7 @@ LAYOUTS: dict[str, Callable[[Row], Row]] = {
     "longbench": longbench,
     "math": math,
     "ifeval": ifeval,
+    "ifbench": ifbench,
     "live_code_bench": live_code_bench,
     "arena_hard": arena_hard,
     "bfcl": bfcl,

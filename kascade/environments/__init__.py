@@ -17,9 +17,18 @@ def get_environment(name: str) -> Environment:
     if name not in known:
         raise UserError(Fault(f"environment {name!r}", "is not registered", allowed=", ".join(sorted(known))))
     module, _, attribute = known[name].partition(":")
-    environment = getattr(import_module(module), attribute)()
-    assert isinstance(environment, Environment)
+    try:
+        environment = getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError, TypeError) as error:  # of a package that a user adds
+        raise UserError(_unloadable(name, known[name], f"cannot be loaded: {error}")) from error
+    if not isinstance(environment, Environment):
+        raise UserError(_unloadable(name, known[name], "is not an Environment"))
     return environment
+
+
+def _unloadable(name: str, place: str, what: str) -> Fault:
+    remedy = f"mend or uninstall the package that registers it as {place}"
+    return Fault(f"environment {name!r}", what, "a class derived from kascade's Environment", remedy)
 
 
 __all__ = [

@@ -103,6 +103,9 @@ class Session(ABC):
         """Give back what the session holds (a process, a folder). May be called more than once."""
 
 
+GRADING = "grading"  # field of a task: its grader's options; a row may have `options` of its own
+
+
 class Environment(ABC):
     """A domain: poses tasks and grades answers. Reward and exam share `grade`."""
 
@@ -137,7 +140,7 @@ class Environment(ABC):
     @property
     def graded_with(self) -> dict[str, Any]:
         """The options as fields of a task; nothing where none is set."""
-        return {"options": dict(self.options)} if self.options else {}
+        return {GRADING: dict(self.options)} if self.options else {}
 
     @abstractmethod
     def pose(self, rng: random.Random, level: float) -> Task:
@@ -168,6 +171,7 @@ class Environment(ABC):
         raise ValueError(f"environment {self.name!r} does not read rows")
 
 
+PATIENCE = 5000  # draws of a generator after which it has no more different tasks of a split
 THINK_START, THINK_END = "<think>", "</think>"
 
 
@@ -198,14 +202,16 @@ def generate_tasks(
 ) -> list[Task]:
     """`count` different tasks of one split, the same for the same arguments.
 
-    Raises ValueError when the generator cannot make that many different tasks.
+    Raises ValueError when the generator cannot make that many: PATIENCE draws in a row brought none.
     """
     rng = random.Random(f"{environment.name}/{split}/{seed}")
     tasks: dict[str, Task] = {}
-    for _ in range(200 * count + 1000):
+    num_in_vain = 0
+    while num_in_vain < PATIENCE:
         task = environment.pose(rng, rng.uniform(*levels))
-        if split_of(task.id) == split:
-            tasks.setdefault(task.id, task)
+        num_in_vain += 1
+        if split_of(task.id) == split and task.id not in tasks:
+            tasks[task.id], num_in_vain = task, 0
         if len(tasks) == count:
             return list(tasks.values())
     raise ValueError(

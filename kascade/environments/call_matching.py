@@ -6,6 +6,7 @@ the checker of the Berkeley Function-Calling Leaderboard (BFCL v3, "AST" categor
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -114,14 +115,18 @@ def _same_words(expected: str, actual: str, least: float) -> bool:
     return (ours & theirs).total() / total >= least
 
 
+def parameters_of(name: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The schema of a function's parameters, as far as the definitions give one."""
+    schema = next((f for f in map(function_of, tools) if f.get("name") == name), {}).get("parameters")
+    return schema if isinstance(schema, Mapping) else {}
+
+
 def allowed_call(allowed: Mapping[str, Any], call: ToolCall, tools: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a call is one that `allowed` ({function: {parameter: [value, …]}}) describes. [BFCL]"""
     if call.name not in allowed:
         return False
     values: Mapping[str, Any] = allowed[call.name]
-    schema = next((f for f in map(function_of, tools) if f.get("name") == call.name), {})
-    parameters = schema.get("parameters") if isinstance(schema.get("parameters"), Mapping) else {}
-    assert isinstance(parameters, Mapping)
+    parameters = parameters_of(call.name, tools)
     properties, required = parameters.get("properties") or {}, parameters.get("required") or []
     if any(name not in call.arguments for name in required):
         return False
@@ -130,14 +135,37 @@ def allowed_call(allowed: Mapping[str, Any], call: ToolCall, tools: Sequence[Map
     if any("" not in options for name, options in values.items() if name not in call.arguments):
         return False  # left out, though not optional: the empty text in the list says that it may be
     return all(
-        _typed(value, properties.get(name) or {}) and any(_same_value(o, value) for o in values[name])
+        _allowed_value(value, _type(properties.get(name)), values[name])
         for name, value in call.arguments.items()
     )
 
 
-def _typed(value: Any, schema: Any) -> bool:
-    wanted = TYPES.get(schema.get("type", "")) if isinstance(schema, Mapping) else None
-    if wanted is None:
+def _type(schema: Any) -> str:
+    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    return kind if isinstance(kind, str) else "any"
+
+
+def _allowed_value(value: Any, kind: str, allowed: Sequence[Any]) -> bool:
+    """One of the allowed values, of the right type. Where the definition's type leaves open what was written
+    (`true` in a text's place), the letters count: calls in XML carry no types."""
+    if not _typed(value, kind, allowed):
+        return False
+    return any(_same_value(option, value) for option in allowed) or (
+        (kind not in TYPES or kind == "string") and any(_same_letters(option, value) for option in allowed)
+    )
+
+
+def _same_letters(option: Any, value: Any) -> bool:
+    if isinstance(option, str) == isinstance(value, str) or isinstance(option, list | dict):
+        return False
+    ours, theirs = (one if isinstance(one, str) else json.dumps(one) for one in (option, value))
+    return ours.lower() == theirs.lower()
+
+
+def _typed(value: Any, kind: str, allowed: Sequence[Any]) -> bool:
+    """A value has its parameter's type, or, in place of it, that of the allowed ones: a variable's name."""
+    wanted = TYPES.get(kind)
+    if wanted is None or type(value) is next((type(one) for one in allowed if one != ""), None):
         return True
     return isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
 

@@ -7,7 +7,9 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from kascade.environments.base import (
     Domain,
@@ -32,7 +34,7 @@ from kascade.environments.programs import (
     telling_inputs,
 )
 from kascade.environments.rows import row_messages, verifier_fields
-from kascade.environments.unit_tests import UnitTests, run_tests
+from kascade.environments.unit_tests import ProgramOptions, UnitTests, run_tests
 
 PHRASINGS = (
     "Write {signature}: {intent}.",
@@ -46,8 +48,15 @@ NUM_TESTS = 5
 TIME_LIMIT_SECONDS = 1
 FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 CPP_FENCE = re.compile(r"^```(?:cpp|c\+\+|cc)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
-LANGUAGES = ("python", "cpp")
-LIMITS = ("time_limit_secs", "memory_limit_mb", "float_tolerance")  # options that a row's own tests override
+Language = Literal["python", "cpp"]
+
+
+class CodeOptions(ProgramOptions):
+    """`tests`: a file of them, for rows that only name a problem. The others but `language`: where the row's
+    own tests say nothing."""
+
+    language: Language | None = Field(None, description="None: the environment's own")
+    tests: str | None = Field(None, description="JSONL of competition_id, problem_id, unit_tests")
 
 
 def _returning(name: str, params: tuple[str, ...], intent: str, expression: str) -> Program:
@@ -128,16 +137,17 @@ def extract_program(answer: str, language: str = "python") -> str:
 class CodeGeneration(Environment):
     """Programs judged by hidden tests: function calls or standard input and output.
 
-    Options: `language` (python, cpp); `time_limit_secs`, `memory_limit_mb` and `float_tolerance` of each
-    test, for rows whose tests do not say; `tests`, for rows without tests: JSONL with `problem_id`,
-    `competition_id` and `unit_tests`.
+    Options: those of `CodeOptions`.
     """
 
     name = "code_gen"
     domain: ClassVar[Domain] = "code"
-    option_names = ("language", "tests", *LIMITS)
+    option_names = CodeOptions.names()
     sandboxes: ClassVar[tuple[SandboxKind, ...]] = ("programs",)
-    language: ClassVar[str] = "python"
+    language: ClassVar[Language] = "python"
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        CodeOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """A one-line function in words; `level` widens the kinds, from one operation to conditionals."""
@@ -190,17 +200,16 @@ class CodeGeneration(Environment):
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         """A row with `verifier_metadata.unit_tests`, or with `unit_tests` at top level."""
-        language = self.options.get("language", self.language)
-        if language not in LANGUAGES:
-            raise ValueError(f"options.language: {language!r} is not one of {', '.join(LANGUAGES)}")
+        options = CodeOptions.of(self.options)
+        language = options.language or self.language
         found = verifier_fields(row).get("unit_tests")
         fields: dict[str, Any] = {}
         if found is None and row.get("problem_id") is not None:
             problem = f"{row.get('competition_id')}/{row['problem_id']}"
             fields["problem"] = problem
-            found = _listed_tests(self.options.get("tests")).get(problem)
+            found = _listed_tests(options.tests).get(problem)
         if found is not None or not fields:
-            limits = {name: self.options[name] for name in LIMITS if name in self.options}
+            limits = {name: self.options[name] for name in ProgramOptions.names() if name in self.options}
             tests = {**limits, **found} if isinstance(found, Mapping) else found
             UnitTests.parse(tests)
             fields["verifier_metadata"] = {"unit_tests": tests}
@@ -218,7 +227,7 @@ class CompetitiveCoding(CodeGeneration):
 
     name = "competitive_coding_challenges"
     sandboxes = ("commands",)
-    language: ClassVar[str] = "cpp"
+    language: ClassVar[Language] = "cpp"
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """A sum over the numbers on standard input, to be written in C++."""
@@ -255,12 +264,12 @@ def _run(
     return verdicts
 
 
-def _listed_tests(path: Any) -> Mapping[str, Any]:
+def _listed_tests(path: str | None) -> Mapping[str, Any]:
     """Tests by problem from a JSONL file. Raises ValueError when it cannot be read."""
     if path is None:
         return {}
     try:
-        lines = Path(str(path)).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
         return {f"{row.get('competition_id')}/{row['problem_id']}": row["unit_tests"] for row in rows}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

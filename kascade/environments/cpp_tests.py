@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from kascade.environments.checkout import Checkout, CheckoutError
 from kascade.environments.sandbox_commands import Command, CommandLimits, shared_commands
 from kascade.environments.sandbox_protocol import Result
-from kascade.environments.unit_tests import MIN_WALL_SECONDS, WALL_PER_CPU, UnitTests
+from kascade.environments.unit_tests import MIB, MIN_WALL_SECONDS, ProgramOptions, UnitTests
 
 COMPILER = ("g++", "-std=c++17", "-O2", "-pipe", "-w", "-o", "main", "main.cpp")
-COMPILE = CommandLimits(wall_seconds=120.0, cpu_seconds=60)
 # One test after the other, each under its own limits; one that is killed ends it, as in Python.
 DRIVER = """
 for i in {numbers}; do
@@ -51,11 +50,9 @@ def _run_one(program: tuple[str, UnitTests]) -> list[bool] | str:
         checkout.close()
         return [False] * len(tests.inputs)
     try:
-        compiled = shared_commands().run(Command(COMPILER, folder=checkout.folder, limits=COMPILE))
-        if compiled.error is not None:
-            return compiled.error
-        if compiled.status != 0 or compiled.stopped is not None:
-            return [False] * len(tests.inputs)
+        compiled = _compile(checkout, tests.options)
+        if compiled is not True:
+            return compiled or [False] * len(tests.inputs)
         for number, text in enumerate(tests.inputs):
             checkout.write(f"{number}.in", text)
         ran = shared_commands().run(_driver(checkout, tests))
@@ -66,9 +63,24 @@ def _run_one(program: tuple[str, UnitTests]) -> list[bool] | str:
         checkout.close()
 
 
+def _compile(checkout: Checkout, options: ProgramOptions) -> bool | str:
+    """Whether main.cpp is a program within the limits; a text says why nobody could tell."""
+    limits = CommandLimits(
+        wall_seconds=options.compile_wall_seconds,
+        cpu_seconds=options.compile_seconds,
+        memory_bytes=options.compile_memory_mb * MIB,
+    )
+    ended = shared_commands().run(Command(COMPILER, folder=checkout.folder, limits=limits))
+    if ended.error is not None:
+        return ended.error
+    if ended.stopped == "time" and ended.cpu_seconds < options.compile_seconds:
+        return f"g++ got no {options.compile_seconds} s of CPU time: this machine is too busy"
+    return ended.status == 0 and ended.stopped is None
+
+
 def _driver(checkout: Checkout, tests: UnitTests) -> Command:
-    seconds = tests.limits.cpu_seconds
-    wall = max(WALL_PER_CPU * seconds, MIN_WALL_SECONDS)
+    one = tests.options.limits
+    seconds, wall = one.cpu_seconds, one.wall_seconds
     count = len(tests.inputs)
     script = DRIVER.format(
         numbers=" ".join(map(str, range(count))), seconds=seconds, wall=shlex.quote(f"{wall:g}")
@@ -76,9 +88,9 @@ def _driver(checkout: Checkout, tests: UnitTests) -> Command:
     limits = CommandLimits(
         wall_seconds=wall * count + MIN_WALL_SECONDS,
         cpu_seconds=seconds + 1,
-        memory_bytes=tests.limits.memory_bytes,
+        memory_bytes=one.memory_bytes,
         processes=8,
-        file_bytes=tests.limits.output_bytes,
+        file_bytes=one.output_bytes,
     )
     return Command(("sh", "-c", script), folder=checkout.folder, limits=limits)
 

@@ -10,11 +10,18 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
-from kascade.environments.call_matching import Mode, allowed_call, matched_reward, num_matched, same_call
+from kascade.environments.call_matching import (
+    Mode,
+    allowed_call,
+    matched_reward,
+    num_matched,
+    parameters_of,
+    same_call,
+)
 from kascade.environments.options import Options
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.small_tools import pose_calls
-from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
+from kascade.environments.tool_calls import ToolCall, function_of, parse_tool_calls, render_tool_call
 from kascade.recipe.parts import Share
 
 
@@ -95,8 +102,8 @@ class FunctionCalls(Environment):
     """BFCL: calls whose every argument is one of the allowed values; simple, multiple, parallel, irrelevant.
 
     Row fields: `ground_truth` (or `possible_answer`), a list of {function: {parameter: [allowed values]}}, an
-    empty one where no function helps; tools in `responses_create_params`, or BFCL's own `question` and
-    `function`.
+    empty one where no function helps, or `any_call: true` where any call will do (BFCL's relevance); tools
+    in `responses_create_params`, or BFCL's own `question` and `function`.
     """
 
     name = "bfcl"
@@ -112,35 +119,52 @@ class FunctionCalls(Environment):
             environment=self.name,
             domain=self.domain,
             messages=({"role": "user", "content": text},),
-            fields={"ground_truth": allowed},
+            fields={"ground_truth": allowed, "any_call": False},
             reference=reference or "No function here does that.",
             tools=tools,
         )
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
         allowed = row.get("ground_truth", row.get("possible_answer"))
+        any_call = row.get("any_call") or False
+        if not isinstance(any_call, bool) or (any_call and allowed):
+            raise ValueError("any_call: true or false is needed, and no ground_truth beside true")
+        if any_call:
+            allowed = []
         if isinstance(allowed, str):
             allowed = _json("ground_truth", allowed)
         if not isinstance(allowed, list) or not all(map(_is_allowed, allowed)):
             raise ValueError("ground_truth: a list of {function: {parameter: [allowed values]}} is needed")
         row = _own_form(row)
-        gold = [_first_allowed(one) for one in allowed]
+        tools = row_tools(row)
+        if any_call and not tools:
+            raise ValueError("any_call: the row shows no function that could be called")
+        gold = [_first_allowed(one, tools) for one in allowed]
+        reference = "".join(render_tool_call(call.name, call.arguments) for call in gold) or "None fits."
         return Task(
             environment=self.name,
             domain=self.domain,
             messages=row_messages(row),
-            fields={"ground_truth": allowed},
-            reference="".join(render_tool_call(call.name, call.arguments) for call in gold) or "None fits.",
-            tools=row_tools(row),
+            fields={"ground_truth": allowed, "any_call": any_call},
+            reference=None if any_call else reference,
+            tools=tools,
         )
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
-        """1 when every expected call is made, and no other. Components: `matched`, `expected`, `actual`."""
-        expected = task.fields["ground_truth"]
+        """1 when every expected call is made, and no other; with `any_call`, when one of a tool shown is.
+
+        Components: `matched`, `expected`, `actual`.
+        """
+        expected, any_call = task.fields["ground_truth"], task.fields.get("any_call", False)
+        shown = {function_of(tool).get("name") for tool in task.tools}
         grades = []
         for answer in answers:
             said = visible_answer(task, answer)
             actual = parse_tool_calls(said, task.tools)
+            if any_call:
+                made = sum(call.name in shown for call in actual)
+                grades.append(_graded(float(made > 0), min(made, 1), 1, len(actual)))
+                continue
             matched = num_matched(expected, actual, lambda e, a: allowed_call(e, a, task.tools))
             right = matched == len(expected) == len(actual) and bool(said)
             grades.append(_graded(float(right), matched, len(expected), len(actual)))
@@ -186,22 +210,32 @@ def _json(where: str, text: str) -> Any:
 
 
 def _is_allowed(one: Any) -> bool:
-    return isinstance(one, Mapping) and all(
-        isinstance(values, Mapping) and all(isinstance(options, list) for options in values.values())
-        for values in one.values()
+    return (
+        isinstance(one, Mapping)
+        and bool(one)
+        and all(
+            isinstance(values, Mapping) and all(isinstance(options, list) for options in values.values())
+            for values in one.values()
+        )
     )
 
 
-def _first_allowed(one: Mapping[str, Any]) -> ToolCall:
+def _first_allowed(one: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> ToolCall:
+    """A call with the first of each parameter's values; what may be left out is, unless it is required."""
     name, values = next(iter(one.items()))
-    return ToolCall(name, {key: _plain(options[0]) for key, options in values.items() if "" not in options})
+    required = parameters_of(name, tools).get("required") or []
+    given = {}
+    for key, options in values.items():
+        if "" not in options or key in required:
+            given[key] = _as_written(next((option for option in options if option != ""), ""))
+    return ToolCall(name, given)
 
 
-def _plain(value: Any) -> Any:
+def _as_written(value: Any) -> Any:
     """An allowed value as one would write it: within objects, the first of each key's values."""
     if isinstance(value, Mapping):
-        return {k: _plain(v[0] if isinstance(v, list) and v else v) for k, v in value.items()}
-    return value
+        return {k: _as_written(v[0] if isinstance(v, list) and v else v) for k, v in value.items()}
+    return [_as_written(one) for one in value] if isinstance(value, list) else value
 
 
 def _own_form(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -212,5 +246,7 @@ def _own_form(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if turns and isinstance(turns[0], list):  # turns of several dialogues; there is one
         turns = turns[0]
     functions = row.get("function") or []
+    if not isinstance(functions, list):
+        raise ValueError("function: a list of definitions is needed")
     tools = [{"type": "function", **f} for f in functions if isinstance(f, Mapping)]
     return {**row, "responses_create_params": {"input": turns, "tools": tools}}

@@ -12,6 +12,7 @@ from typing import Any
 from kascade.data.rows import Row, field_fault
 from kascade.environments import get_environment
 from kascade.environments.base import Environment, Grade, Task
+from kascade.environments.crashes import graded
 from kascade.environments.loading import row_task
 from kascade.environments.routing import environment_of, named_environment
 from kascade.environments.rows import response_text
@@ -80,7 +81,7 @@ def _grade_batch(
         except ValueError as error:
             results[index] = field_fault(place, error, "see docs/data.md for rows with a response")
     for name, answered in waiting.items():
-        grades = get_environment(name).grade_all([(task, [answer]) for _, task, answer in answered])
+        grades = graded(get_environment(name), [(task, [answer]) for _, task, answer in answered])
         for (index, _, _), (grade,) in zip(answered, grades, strict=True):
             place, row = batch[index]
             assert not isinstance(row, Fault)
@@ -94,4 +95,6 @@ def _grader(row: Row, environment: str | None) -> Environment:
         return get_environment(name)
     except UserError as error:
         fault = error.faults[0]
-        raise ValueError(f"{fault.where} {fault.what}; registered are {fault.allowed}") from None
+        raise ValueError(
+            f"{fault.where} {fault.what} ({fault.remedy or f'there are {fault.allowed}'})"
+        ) from None

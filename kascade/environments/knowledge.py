@@ -11,6 +11,7 @@ from typing import Any
 
 from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
+from kascade.environments.copying import normalized
 from kascade.environments.fields import one_of
 from kascade.environments.math_verification import last_boxed
 from kascade.environments.options import PatternOptions
@@ -38,11 +39,6 @@ FOREIGN = str.maketrans(dict(zip("أبجدঅবডঢ", "ABCDABCD", strict=True
 Options = Mapping[str, str]
 
 
-def _plain(text: str) -> str:
-    """Lower case, single spaces: how options and answers are compared."""
-    return " ".join(text.lower().split())
-
-
 def _unwrapped(text: str) -> str:
     r"""Without \text{...} around it."""
     text = text.strip()
@@ -53,7 +49,9 @@ def _unwrapped(text: str) -> str:
 
 def _named(text: str, options: Options) -> str | None:
     """The letter of the option with this text."""
-    return next((letter for letter, option in options.items() if _plain(option) == _plain(text)), None)
+    return next(
+        (letter for letter, option in options.items() if normalized(option) == normalized(text)), None
+    )
 
 
 def _strict_boxed(answer: str, options: Options) -> str | None:
@@ -68,8 +66,8 @@ def _lenient_boxed(answer: str, options: Options) -> str | None:
     letter = _strict_boxed(answer, options)
     if letter:
         return letter
-    box = _plain(last_boxed(answer) or "")
-    held = [letter for letter, option in options.items() if _plain(option) and _plain(option) in box]
+    box = normalized(last_boxed(answer) or "")
+    held = [letter for letter, option in options.items() if normalized(option) and normalized(option) in box]
     return held[0] if len(held) == 1 else None
 
 
@@ -91,7 +89,7 @@ def _answer_colon_md(answer: str, options: Options) -> str | None:
 
 def _choice(payload: str, options: Options) -> str | None:
     """The letter that a text opens with, or its last lone capital; none where it lists several."""
-    text = normalized(payload).strip().strip("*_` \t\n\r.,;:")
+    text = _plain_letters(payload).strip().strip("*_` \t\n\r.,;:")
     letters = [found for found in LONE_LETTER.finditer(text) if found[0].upper() in options]
     for first, second in pairwise(letters):
         between = text[first.end() : second.start()]
@@ -105,7 +103,7 @@ def _choice(payload: str, options: Options) -> str | None:
     return chosen if chosen in options else None
 
 
-def normalized(text: str) -> str:
+def _plain_letters(text: str) -> str:
     """Full-width and foreign option letters as plain ones."""
     return unicodedata.normalize("NFKC", text).translate(FOREIGN)
 
@@ -120,7 +118,7 @@ def _by_pattern(patterns: Sequence[str], answer: str, options: Options, seconds:
         if not found:
             continue
         whole, *groups = found[-1]
-        captured = normalized(next(filter(None, groups), whole)).strip()
+        captured = _plain_letters(next(filter(None, groups), whole)).strip()
         if len(captured) == 1 and captured.isalpha():
             return captured.upper()
         named = _named(captured, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -72,10 +72,10 @@ def _load(environment: Environment, source_json: str, digest: str) -> Loaded:
             tasks.setdefault(task.id, task)
     bad.raise_if_too_many()
     if not tasks:
-        raise UserError(_nothing(environment, source, elsewhere, bad))
+        raise UserError(nothing_loaded(source, elsewhere, bad.faults))
     if bad.faults:
         shown = "\n".join(map(str, bad.faults[:SHOWN]))
-        log.warning("%s: %d bad rows skipped, such as\n%s", source.path, len(bad.faults), shown)
+        log.warning("%s: bad rows skipped: %d, such as\n%s", source.path, len(bad.faults), shown)
     return Loaded(tuple(tasks.values()), num_repeated, dict(elsewhere), tuple(bad.faults))
 
 
@@ -84,7 +84,11 @@ def row_task(environment: Environment, row: Mapping[str, Any], source: DataSourc
 
     Raises ValueError naming the field at fault.
     """
-    task = environment.from_row(row)
+    try:
+        task = environment.from_row(row)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:  # of an environment that a user adds
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the environment {environment.name} cannot read this row ({what})") from error
     reference, fields = task.reference, dict(task.fields)
     if row.get("reference") is not None:
         reference = answer_text(row["reference"], "reference")
@@ -95,11 +99,10 @@ def row_task(environment: Environment, row: Mapping[str, Any], source: DataSourc
     return replace(task, reference=reference, fields=fields, thinking=thinking)
 
 
-def _nothing(
-    environment: Environment, source: DataSource, elsewhere: Mapping[str, int], bad: BadRows
-) -> list[Fault]:
+def nothing_loaded(source: DataSource, elsewhere: Mapping[str, int], faults: Sequence[Fault]) -> list[Fault]:
+    """Why a source has no row of its environment. elsewhere: how many of others; faults: of its rows."""
     if elsewhere:
         rows = ", ".join(f"{name} ({number})" for name, number in elsewhere.items())
-        what = f"holds no rows of {environment.name}"
-        return [*bad.faults, Fault(str(source.path), what, rows, "name one of these environments instead")]
-    return bad.faults or [Fault(str(source.path), "holds no rows", "one object a row")]
+        what, remedy = f"holds no rows of {source.environment}", "name one of these environments instead"
+        return [*faults, Fault(str(source.path), what, rows, remedy)]
+    return list(faults) or [Fault(str(source.path), "holds no rows", "one object a row")]

@@ -20,6 +20,7 @@ from kascade.environments.judge import JudgeError, judge_is_named
 from kascade.environments.math_verification import (
     LONGEST,
     SECONDS,
+    WALL_SECONDS,
     VerificationError,
     Verifier,
     as_number,
@@ -44,14 +45,17 @@ class MathOptions(Options):
         "[NeMo-Gym: should_use_judge]",
     )
     verify_seconds: PositiveFloat = Field(
-        SECONDS, description="of one comparison [math-verify: 5; NeMo-Gym: 10]"
+        SECONDS, description="CPU time of one comparison [math-verify: 5; NeMo-Gym: 10]"
+    )
+    verify_wall_seconds: PositiveFloat = Field(
+        WALL_SECONDS, description="after which a machine too busy to compare makes it an error"
     )
 
 
 class MathEnvironment(Environment):
     """Sums, differences and products; the answer goes in a box, after a scratch of the columns.
 
-    Options: `judge`, `verify_seconds`.
+    Options: `judge`, `verify_seconds`, `verify_wall_seconds`.
     """
 
     name = "math_with_judge"
@@ -134,6 +138,7 @@ def _verified(task: Task, answer: str) -> Grade | Doubt:
             expected,
             rf"\boxed{{{given.text}}}" if given.boxed else given.text,
             seconds=options.verify_seconds,
+            wall_seconds=options.verify_wall_seconds,
         )
         components["symbolic"] = float(equal)
     except VerificationError as error:

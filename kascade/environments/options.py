@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, PositiveFloat, ValidationError
 
+from kascade.environments.base import GRADING
 from kascade.environments.bounded import REGEX_SECONDS
 from kascade.recipe.parts import Part
 
@@ -17,19 +18,19 @@ class Options(Part):
     model_config = ConfigDict(strict=True)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """Raises ValueError naming the first option at fault."""
+    def of(cls, given: Mapping[str, Any], where: str = "options") -> Self:
+        """Raises ValueError naming the first option at fault, as a field of `where`."""
         try:
             return cls.model_validate(dict(given))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            raise ValueError(f"options.{name}: {first['input']!r}: {first['msg']}") from None
+            raise ValueError(f"{where}.{name}: {first['input']!r}: {first['msg']}") from None
 
     @classmethod
     def of_task(cls, fields: Mapping[str, Any]) -> Self:
         """Those of a task's fields, which may hold others as well. Raises ValueError."""
-        given = fields.get("options") or {}
+        given = fields.get(GRADING) or {}
         return cls.of({name: given[name] for name in cls.names() if name in given})
 
     @classmethod

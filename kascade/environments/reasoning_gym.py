@@ -108,7 +108,7 @@ def _task(entry: Mapping[str, Any], messages: tuple[Message, ...]) -> Task:
 def _check_name(name: Any, field: str) -> None:
     from reasoning_gym.factory import DATASETS
 
-    if name in DATASETS:
+    if isinstance(name, str) and name in DATASETS:
         return
     near = get_close_matches(str(name), DATASETS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(DATASETS))}"

@@ -16,7 +16,7 @@ from kascade.environments.unit_tests import UnitTests
 from kascade.recipe.parts import Share
 
 
-class TestOptions(Options):
+class ProgramOptions(Options):
     """Limits of hidden tests, for rows whose tests do not bring their own."""
 
     __test__ = False  # no tests of ours
@@ -30,7 +30,7 @@ class TestOptions(Options):
         return {"time_limit_secs": self.test_seconds, "memory_limit_mb": self.test_memory_mb}
 
 
-class RepairOptions(TestOptions):
+class RepairOptions(ProgramOptions):
     """How repairs without an agent are rewarded."""
 
     reward: Literal["tests", "lexical", "judge"] = Field(

@@ -15,6 +15,7 @@ AGENTS = {
     "lc": "lc_judge",
     "code_gen_simple_agent": "code_gen",
 }
+SHOWN = 8  # fields of a row that are told
 ANY_SERVER = ("simple_agent", "simple_agent_stateful")  # agents that say nothing of the server
 # Rows that name nobody: the first environment all of whose fields a row has.
 FIELDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -72,8 +73,27 @@ def environment_of(row: Mapping[str, Any]) -> str:
             if name not in known:
                 raise ValueError(f"agent_ref.name: by its fields a row of {name!r}, which is not registered")
             return name
-    raise ValueError(
-        "agent_ref.name: missing, and the fields are no known environment's; name one there, or --environment"
+    raise ValueError(_unplaced(row))
+
+
+def _unplaced(row: Mapping[str, Any]) -> str:
+    """Why nothing says which environment a row belongs to."""
+    for given, missing in (("chosen", "rejected"), ("rejected", "chosen")):
+        if row.get(given) is not None and row.get(missing) is None:
+            return f"{missing}: missing beside {given}; a preference pair has both"
+    for name in ("messages", "conversations"):
+        if isinstance(row.get(name), list):
+            return (
+                f"{name}: no assistant's turn at the end, so nothing to learn, and no environment that would "
+                "grade an answer; name it in agent_ref.name, or with --environment"
+            )
+        if row.get(name) is not None:
+            return f"{name}: a list of turns, each with role and content, is needed"
+    fields = [name for name in row if name != "responses_create_params"]
+    listed = ", ".join(map(str, fields[:SHOWN])) + (", …" if len(fields) > SHOWN else "")
+    return (
+        f"agent_ref.name: missing, and the fields ({listed}) are no known environment's; name one there, "
+        "or with --environment"
     )
 
 

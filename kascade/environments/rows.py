@@ -21,7 +21,10 @@ def row_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     """
     params = row.get("responses_create_params")
     if not isinstance(params, Mapping):
-        raise ValueError("responses_create_params: missing; a NeMo-Gym row carries its prompt there")
+        raise ValueError(
+            "responses_create_params: missing, and neither messages (a list of turns) nor a prompt (text) "
+            "stands in for it"
+        )
     turns = params.get("input")
     if isinstance(turns, str):
         turns = [{"role": "user", "content": turns}]
@@ -41,8 +44,11 @@ def row_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
 
 
 def row_tools(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The tool definitions of a row (OpenAI function definitions)."""
-    tools = row["responses_create_params"].get("tools") or []
+    """The tool definitions of a row (OpenAI function definitions). Raises ValueError."""
+    params = row.get("responses_create_params")
+    tools = (params.get("tools") if isinstance(params, Mapping) else None) or []
+    if not isinstance(tools, list | tuple):
+        raise ValueError("responses_create_params.tools: a list of function definitions is needed")
     return tuple(tool for tool in tools if isinstance(tool, Mapping))
 
 

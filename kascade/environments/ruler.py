@@ -4,66 +4,69 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, PositiveFloat, PositiveInt
+
 from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
 from kascade.environments.haystacks import KINDS, Haystack
 from kascade.environments.long_context import listed_f1
+from kascade.environments.options import Options
 from kascade.environments.rows import row_messages
 
 ASK = 'End with one line "Final Answer: [...]" that lists what is asked for, separated by commas.'
-OPTIONS = ("kinds", "length", "shortest", "tokens_per_word", "tokenizer")
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What is generated.
+class RulerOptions(Options):
+    """What is generated. Levels of difficulty are lengths."""
 
-    kinds: of `haystacks.KINDS`. length, shortest: tokens of the prompt at level 1 and 0. tokenizer: a
-    tokenizer.json, or its folder, that counts them exactly; without one words are counted, at
-    tokens_per_word each (1.5: these texts in common tokenizers, with a margin).
-    """
-
-    kinds: tuple[str, ...] = tuple(KINDS)
-    length: int = 4096
-    shortest: int = 512
-    tokens_per_word: float = 1.5
-    tokenizer: str | None = None
+    kinds: tuple[str, ...] = Field(tuple(KINDS), strict=False, description=f"of {', '.join(KINDS)}")
+    length: PositiveInt = Field(4096, description="tokens of the prompt at level 1")
+    shortest: PositiveInt = Field(512, description="tokens of the prompt at level 0")
+    tokens_per_word: PositiveFloat = Field(
+        1.5, description="without a tokenizer: these texts in common ones, with a margin"
+    )
+    tokenizer: str | None = Field(None, description="a tokenizer.json, or its folder, that counts exactly")
 
 
 class Ruler(Environment):
-    """Something to find in a long text; the values must be listed, all of them and no others."""
+    """Something to find in a long text; the values must be listed, all of them and no others.
+
+    Options: those of `RulerOptions`; a single kind may stand alone, and `shortest` is no more than `length`.
+    """
 
     name = "ruler"
     domain = "long_context"
-
-    def __init__(self, shape: Shape = Shape()) -> None:
-        self.shape = shape
+    option_names = RulerOptions.names()
 
     def with_options(self, options: Mapping[str, Any]) -> Ruler:
-        """Options: the fields of `Shape`. Raises ValueError."""
-        if unknown := [name for name in options if name not in OPTIONS]:
-            raise ValueError(f"{unknown[0]}: there is no such option; there are {', '.join(OPTIONS)}")
         given = dict(options)
-        if "kinds" in given:
-            given["kinds"] = tuple([given["kinds"]] if isinstance(given["kinds"], str) else given["kinds"])
-            if wrong := [kind for kind in given["kinds"] if kind not in KINDS] or not given["kinds"]:
-                raise ValueError(f"kinds: {wrong or 'none'} is not of {', '.join(KINDS)}")
-        given.setdefault("shortest", min(Shape().shortest, int(given.get("length", Shape().length))))
-        shape = Shape(**given)
-        if not 0 < shape.shortest <= shape.length or shape.tokens_per_word <= 0:
-            raise ValueError("length: shortest and length must be positive, and shortest not above length")
-        if shape.tokenizer is not None:
-            _counter(shape)  # tells at once when it is not there
-        return Ruler(shape)
+        if isinstance(given.get("kinds"), str):
+            given["kinds"] = [given["kinds"]]
+        length, usual = given.get("length"), RulerOptions().shortest
+        if "shortest" not in given and type(length) is int and 0 < length < usual:
+            given["shortest"] = length
+        return super().with_options(given)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        shape = RulerOptions.of(options)
+        if wrong := [kind for kind in shape.kinds if kind not in KINDS] or not shape.kinds:
+            raise ValueError(f"options.kinds: {wrong or 'none'} is not of {', '.join(KINDS)}")
+        if shape.shortest > shape.length:
+            raise ValueError(f"options.length: {shape.length} is below shortest, {shape.shortest}")
+        _counter(shape)  # tells at once when the tokenizer is not there
+
+    @property
+    def shape(self) -> RulerOptions:
+        return RulerOptions.of(self.options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
-        kind, seed = rng.choice(self.shape.kinds), rng.getrandbits(64)
-        tokens = round(self.shape.shortest + level * (self.shape.length - self.shape.shortest))
-        found = fitted(kind, seed, tokens, _counter(self.shape))
+        shape = self.shape
+        kind, seed = rng.choice(shape.kinds), rng.getrandbits(64)
+        tokens = round(shape.shortest + level * (shape.length - shape.shortest))
+        found = fitted(kind, seed, tokens, _counter(shape))
         return Task(
             environment=self.name,
             domain=self.domain,
@@ -78,7 +81,7 @@ class Ruler(Environment):
         if not isinstance(expected, list) or not expected:
             raise ValueError("expected_values: a non-empty list of texts is needed")
         metric = row.get("metric") or ("any" if str(row.get("task", "")).startswith("qa") else "all")
-        if metric not in METRICS:
+        if not isinstance(metric, str) or metric not in METRICS:
             raise ValueError(f"metric: {metric!r} is not one of {', '.join(METRICS)}")
         fields = {"expected_values": [str(one) for one in expected], "metric": metric}
         return Task(self.name, self.domain, row_messages(row), fields)
@@ -112,7 +115,7 @@ def _prompt(found: Haystack) -> str:
 
 
 @cache
-def _counter(shape: Shape) -> Callable[[str], int]:
+def _counter(shape: RulerOptions) -> Callable[[str], int]:
     if shape.tokenizer is None:
         return lambda text: round(len(text.split()) * shape.tokens_per_word)
     from tokenizers import Tokenizer
@@ -120,7 +123,7 @@ def _counter(shape: Shape) -> Callable[[str], int]:
     path = Path(shape.tokenizer)
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"tokenizer: there is no {file}")
+        raise ValueError(f"options.tokenizer: there is no {file}")
     tokenizer = Tokenizer.from_file(str(file))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
 from kascade.environments.checkout import Checkout, CheckoutError
 from kascade.environments.hidden_tests import program_of, suite_of
-from kascade.environments.repository import TestOptions, test_names
+from kascade.environments.repository import ProgramOptions, test_names
 from kascade.environments.sandbox_commands import Command, CommandLimits, shared_commands
 from kascade.environments.small_repositories import make_repository
 from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
@@ -57,7 +57,7 @@ TOOLS = (
 )
 
 
-class AgentOptions(TestOptions):
+class AgentOptions(ProgramOptions):
     """Of the commands that an agent runs, and of the tests that decide."""
 
     command_seconds: PositiveFloat = Field(120.0, description="of one command [OpenHands]")

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, ClassVar
 
 from kascade.environments.base import Domain, Environment, Grade, Session, Task, Turn, visible_answer
-from kascade.environments.dialogue_rows import dialogue_fields
+from kascade.environments.class_worker import FAILED
+from kascade.environments.dialogue_rows import DialogueOptions, dialogue_fields
+from kascade.environments.interface_classes import WorldError
 from kascade.environments.judge import JudgeError, current_judge
 from kascade.environments.rows import row_messages, row_tools
 from kascade.environments.simulated_user import make_user
-from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
-from kascade.environments.tool_worlds import WorldError, make_world, shown
+from kascade.environments.tool_calls import ToolCall, function_of, parse_tool_calls, render_tool_call
+from kascade.environments.tool_worlds import make_worlds
 from kascade.environments.workplace import SEEDS, SYSTEM, WISHES, tool_definitions
 from kascade.environments.workplace_tables import Tables, make_tables
 from kascade.errors import UserError
@@ -32,18 +34,15 @@ _draws = count()  # so that each rollout of a task meets its own user
 class ToolDialogues(Environment):
     """Several wishes of one user on the office's tables; rows bring dialogues of their own.
 
-    Options: `databases`, as of the Workplace Assistant; `classes`: name → module of Python classes that rows'
-    `involved_classes` name, beside BFCL's.
+    Options: those of `DialogueOptions`.
     """
 
     name = "tool_dialogues"
     domain: ClassVar[Domain] = "tool_use"
-    option_names = ("classes", "databases")
+    option_names = DialogueOptions.names()
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        classes = options.get("classes", {})
-        if not isinstance(classes, Mapping) or not all(isinstance(one, str) for one in classes.values()):
-            raise ValueError("options.classes: an object {class: module} is needed")
+        DialogueOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         """Two wishes, up to four with `level`, one after the other; one of them is a question."""
@@ -66,6 +65,7 @@ class ToolDialogues(Environment):
             "communicate": told,
             "by_turn": True,
             "check_results": False,
+            "held": {},
         }
         done = "\n".join(render_tool_call(c.name, c.arguments) for _, calls, _ in turns for c in calls)
         return Task(
@@ -78,7 +78,7 @@ class ToolDialogues(Environment):
         )
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
-        fields, tools = dialogue_fields(row, self.options)
+        fields, tools = dialogue_fields(row, DialogueOptions.of(self.options))
         messages = row_messages(row)
         return Task(
             self.name, self.domain, messages, fields, tools=tools or row_tools(row) or tool_definitions()
@@ -94,7 +94,12 @@ class ToolDialogues(Environment):
 
     def grade(self, task: Task, answers: Sequence[str]) -> list[Grade]:
         """Answers that hold all their calls and all that they tell, without having met user or results."""
-        return [DialogueSession(task).at_once(answer) for answer in answers]
+        grades = []
+        for answer in answers:
+            session = DialogueSession(task)
+            grades.append(session.at_once(answer))
+            session.close()
+        return grades
 
 
 class DialogueSession(Session):
@@ -104,21 +109,28 @@ class DialogueSession(Session):
         self._task = task
         self._trouble: str | None = None
         try:
-            self._world, self._gold = make_world(task.fields["world"]), make_world(task.fields["world"])
+            self._worlds = make_worlds(task.fields["world"])
         except (WorldError, UserError) as error:
             self._trouble = f"task {task.id}: {error}"
         self._user = make_user(task.fields["user"], next(_draws))
         self._dialogue = [("user", task.messages[-1]["content"])]
+        self._tools = list(task.tools)  # all that the policy has been shown so far
+        self._held: Mapping[str, list[Any]] = task.fields.get("held", {})  # what it is shown in later turns
         self._results: list[str] = []
         self._told: list[str] = []
-        self._turn = self._num_calls = self._calls_in_turn = 0
+        self._turn = self._num_calls = self._calls_in_turn = self._num_judged = 0
         self._sound = True  # nothing is wrong that later turns could not mend
 
     def respond(self, answer: str) -> Turn | Grade:
         if self._trouble is not None:
             return Grade.failed(self._trouble)
-        said = visible_answer(self._task, answer)
-        calls = parse_tool_calls(said, self._task.tools)
+        try:
+            return self._respond(visible_answer(self._task, answer))
+        except WorldError as error:
+            return Grade.failed(f"task {self._task.id}: {error}")
+
+    def _respond(self, said: str) -> Turn | Grade:
+        calls = parse_tool_calls(said, self._tools)
         if calls:
             return Turn(tuple({"role": "tool", "content": result} for result in self._done(calls)))
         self._tell(said)
@@ -132,17 +144,30 @@ class DialogueSession(Session):
         if reply is None:
             return self._graded(ended=True)
         self._dialogue.append(("user", reply))
+        self._tools += self._held.get(str(self._turn), [])
         return Turn(({"role": "user", "content": reply},))
 
     def stop(self) -> Grade:
         """A dialogue that a limit ended has failed, as in τ²-bench."""
-        return Grade.failed(self._trouble) if self._trouble is not None else self._graded(ended=False)
+        return self._or_trouble(lambda: self._graded(ended=False))
 
     def at_once(self, answer: str) -> Grade:
-        if self._trouble is not None:
-            return Grade.failed(self._trouble)
-        said = visible_answer(self._task, answer)
-        self._done(parse_tool_calls(said, self._task.tools))
+        return self._or_trouble(lambda: self._at_once(visible_answer(self._task, answer)))
+
+    def close(self) -> None:
+        if self._trouble is None:
+            self._worlds.close()
+
+    def _or_trouble(self, grade: Callable[[], Grade]) -> Grade:
+        try:
+            return Grade.failed(self._trouble) if self._trouble is not None else grade()
+        except WorldError as error:
+            return Grade.failed(f"task {self._task.id}: {error}")
+
+    def _at_once(self, said: str) -> Grade:
+        for held in self._held.values():
+            self._tools += held
+        self._done(parse_tool_calls(said, self._tools))
         self._tell(CALL.sub("", said))
         while self._turn < len(self._task.fields["ground_truth"]):
             self._gold_turn()
@@ -151,9 +176,16 @@ class DialogueSession(Session):
     def _done(self, calls: Sequence[ToolCall]) -> list[str]:
         self._num_calls += len(calls)
         self._calls_in_turn += len(calls)
-        results = [shown(self._world.call(call.name, call.arguments)) for call in calls]
+        results = [self._call(call) for call in calls]
         self._results += results
         return results
+
+    def _call(self, call: ToolCall) -> str:
+        """What the tool answers; one that is held back does not exist yet."""
+        held = [tool for turn in self._held.values() for tool in turn]
+        if any(function_of(tool)["name"] == call.name and tool not in self._tools for tool in held):
+            return f"{FAILED}there is no tool {call.name!r}"
+        return self._worlds.call(call.name, call.arguments)
 
     def _tell(self, said: str) -> None:
         self._told.append(said)
@@ -163,33 +195,38 @@ class DialogueSession(Session):
         """Make the next turn's gold calls; what they answered."""
         calls = self._task.fields["ground_truth"][self._turn]
         self._turn += 1
-        return [shown(self._gold.call(call["name"], call["arguments"])) for call in calls]
+        return [self._worlds.call(call["name"], call["arguments"], gold=True) for call in calls]
 
     def _end_turn(self) -> None:
-        """BFCL's checks of a turn: the states are alike, and the gold calls' results were all seen by now."""
+        """The states must be alike after each turn. In BFCL's rows only after one that gold calls belong to,
+        and what these answered must have been seen by now."""
         fields, made, self._calls_in_turn = self._task.fields, self._calls_in_turn, 0
         if not fields["by_turn"] or self._turn >= len(fields["ground_truth"]):
             return
         wanted = self._gold_turn()
-        self._sound = self._world.state() == self._gold.state()
-        if fields["check_results"] and wanted:
+        self._num_judged += 1
+        if fields["check_results"] and not wanted:
+            return
+        self._sound = self._worlds.alike()
+        if fields["check_results"]:
             self._sound = self._sound and made > 0 and _holds(self._results, wanted)
 
     def _graded(self, *, ended: bool) -> Grade:
         """1 when the dialogue came to its end, the states are alike and everything was told, else 0."""
-        gold, done = self._task.fields["ground_truth"], self._turn
+        fields, done = self._task.fields, self._turn
+        gold, by_turn = fields["ground_truth"], fields["by_turn"]
+        judged = fields["check_results"] and by_turn and self._num_judged == len(gold)
         while self._turn < len(gold):
             self._gold_turn()
-        alike = float(self._world.state() == self._gold.state())
-        told = _told(self._task.fields["communicate"], self._told)
-        turns = done / len(gold) if self._task.fields["by_turn"] and gold else 1.0
+        alike = float(self._worlds.alike())
+        told = _told(fields["communicate"], self._told)
         components = {
             "state": alike,
             "communicated": told,
             "num_calls": float(self._num_calls),
-            "turns": turns,
+            "turns": done / len(gold) if by_turn and gold else 1.0,
         }
-        complete = ended and self._sound and alike == 1.0 == told
+        complete = ended and self._sound and told == 1.0 and (judged or alike == 1.0)
         return Grade(float(complete), components)
 
 

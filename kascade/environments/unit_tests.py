@@ -14,6 +14,9 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
 
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from kascade.environments.options import Options
 from kascade.environments.sandbox import Job, Limits, Result, shared_sandbox
 
 # The kernel counts the CPU seconds of a limit; the wall clock only ends programs that sleep, and is
@@ -21,19 +24,40 @@ from kascade.environments.sandbox import Job, Limits, Result, shared_sandbox
 WALL_PER_CPU, MIN_WALL_SECONDS = 3.0, 10.0
 
 
+MIB = 1024**2
+
+
+class ProgramOptions(Options):
+    """How programs are run: options of a data source; fields of a row's own `unit_tests` go first."""
+
+    time_limit_secs: PositiveInt = Field(Limits().cpu_seconds, description="CPU time of a test [NeMo-Gym]")
+    memory_limit_mb: PositiveInt = Field(Limits().memory_bytes // MIB, description="of a test, MiB")
+    float_tolerance: float = Field(0.0, ge=0, lt=1, description="of numbers, absolutely or in proportion")
+    compile_seconds: PositiveInt = Field(60, description="CPU time of a compilation")
+    compile_wall_seconds: PositiveFloat = Field(
+        120.0, description="of a compilation, however busy the machine"
+    )
+    compile_memory_mb: PositiveInt = Field(2048, description="of a compilation, MiB")
+
+    @property
+    def limits(self) -> Limits:
+        """Of one test."""
+        wall = max(WALL_PER_CPU * self.time_limit_secs, MIN_WALL_SECONDS)
+        seconds, memory = self.time_limit_secs, self.memory_limit_mb * MIB
+        return replace(Limits(), cpu_seconds=seconds, wall_seconds=wall, memory_bytes=memory)
+
+
 @dataclass(frozen=True, slots=True)
 class UnitTests:
     """Inputs and outputs of a program: standard input and output, or calls when `fn_name` is given.
 
     A call's input holds one JSON argument a line; its output is the JSON of what is returned.
-    float_tolerance: how far numbers in an output may be off, absolutely or in proportion; 0 is not at all.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     fn_name: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    float_tolerance: float = 0.0
+    options: ProgramOptions = field(default_factory=ProgramOptions)
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -58,27 +82,24 @@ class UnitTests:
         fn_name = value.get("fn_name")
         if fn_name is not None and not isinstance(fn_name, str):
             raise ValueError("unit_tests.fn_name: the name of a function, or nothing for stdin and stdout")
-        limits = _limits(value.get("time_limit_secs"), value.get("memory_limit_mb"))
-        tolerance = value.get("float_tolerance", 0.0)
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
-            raise ValueError(f"unit_tests.float_tolerance: {tolerance!r} is not a number in [0, 1)")
+        own = {name: value[name] for name in ProgramOptions.names() if value.get(name) is not None}
         inputs, outputs = (tuple(texts[name] or ()) for name in ("inputs", "outputs"))
-        return cls(inputs, outputs, fn_name, limits, float(tolerance))
+        return cls(inputs, outputs, fn_name, ProgramOptions.of(own, "unit_tests"))
 
     def jobs(self, source: str) -> list[Job]:
         """What to run: one job for all calls, or one a test, since each reads its own standard input."""
         if self.fn_name is None:
-            return [Job(source, stdin=text, limits=self.limits) for text in self.inputs]
-        return [Job(source, function=self.fn_name, calls=self.inputs, limits=self.limits)]
+            return [Job(source, stdin=text, limits=self.options.limits) for text in self.inputs]
+        return [Job(source, function=self.fn_name, calls=self.inputs, limits=self.options.limits)]
 
     def passed(self, results: Sequence[Result]) -> list[bool]:
         """Per test, whether the results of `jobs` hold the expected output; a missing result does not."""
         if self.fn_name is None:
             outputs = [result.stdout if result.finished else None for result in results]
-            same = partial(same_text, tolerance=self.float_tolerance)
+            same = partial(same_text, tolerance=self.options.float_tolerance)
         else:
             outputs = list(results[0].values)
-            same = partial(same_value, tolerance=self.float_tolerance)
+            same = partial(same_value, tolerance=self.options.float_tolerance)
         outputs += [None] * (len(self.outputs) - len(outputs))
         return [
             output is not None and same(output, expected)
@@ -161,23 +182,6 @@ def _same_number(ours: str, theirs: str, tolerance: float) -> bool:
 
 def _near(ours: float, theirs: float, tolerance: float) -> bool:
     return math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)
-
-
-def _limits(seconds: Any, megabytes: Any) -> Limits:
-    limits = Limits()
-    if seconds is not None:
-        _check_whole("time_limit_secs", seconds, "CPU seconds")
-        wall = max(WALL_PER_CPU * seconds, MIN_WALL_SECONDS)
-        limits = replace(limits, cpu_seconds=seconds, wall_seconds=wall)
-    if megabytes is not None:
-        _check_whole("memory_limit_mb", megabytes, "MiB")
-        limits = replace(limits, memory_bytes=megabytes * 1024**2)
-    return limits
-
-
-def _check_whole(name: str, value: Any, unit: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"unit_tests.{name}: {value!r} is not a whole number of {unit}")
 
 
 def _check_json(where: str, texts: Sequence[str]) -> None:

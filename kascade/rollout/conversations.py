@@ -13,6 +13,7 @@ from kascade.data.chat import ChatFormat
 from kascade.data.conversation import Conversation
 from kascade.environments import get_environment
 from kascade.environments.base import Grade, Session, Task, Turn
+from kascade.environments.crashes import responded, stopped
 from kascade.errors import Fault, UserError
 from kascade.recipe.schema import Conversation as Limits
 from kascade.rollout.sampling import stream_key
@@ -76,7 +77,7 @@ class _Open:
         """End it where it may not go on, though nobody ended it."""
         out_of_time = time.monotonic() >= self.deadline
         if self.num_turns >= limits.max_turns or self.room(limits) < 1 or out_of_time:
-            self.end(self.session.stop(), "length")
+            self.end(stopped(self.task.environment, self.session), "length")
 
 
 def open_sessions(tasks: Sequence[Task], count: int) -> list[tuple[Session, ...] | None]:
@@ -178,11 +179,11 @@ def _respond(chat: ChatFormat, waiting: Sequence[_Open], answers: Sequence[Sampl
         one.num_turns += 1
         one.versions.add(sample.weights_version)
         if sample.finish_reason == "length":
-            one.end(one.session.stop(), "length")
+            one.end(stopped(one.task.environment, one.session), "length")
         else:
             complete[one.task.environment].append((one, chat.decode(sample.token_ids)))
     for name, turns in complete.items():
-        said = get_environment(name).respond_all([(one.session, text) for one, text in turns])
+        said = responded(get_environment(name), [(one.session, text) for one, text in turns])
         for (one, _), reaction in zip(turns, said, strict=True):
             if isinstance(reaction, Turn):
                 one.tokens.add_context(chat, reaction.messages, thinking=one.task.thinking)

@@ -30,9 +30,7 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
         loaded = load_tasks(environment, source).tasks
         tasks = [task for task in loaded if not source.hold_out or split_of(task.id) == split]
         if not tasks:
-            what = f"has no rows that fall into the {split} split"
-            remedy = "give more rows (80 / 10 / 10 % are split by hash), or set hold_out: false"
-            raise UserError(Fault(source.path, what, remedy=remedy))
+            raise UserError(no_rows_in(source, split))
         return tasks[:count]
     if wanted is None:
         raise UserError(Fault(f"source {source.environment!r}", "has neither a path nor a count"))
@@ -41,6 +39,14 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
     except ValueError as error:
         remedy = "ask for fewer tasks (count), widen `levels`, or mend `options`"
         raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error
+
+
+def no_rows_in(source: DataSource, split: Split, *, needed_by: str | None = None) -> Fault:
+    """The fault of rows none of which falls into a split."""
+    why = f", which {needed_by} needs" if needed_by else ""
+    what = f"has no rows that fall into the {split} split{why}"
+    remedy = "give more rows (80 / 10 / 10 % are split by hash), or set hold_out: false"
+    return Fault(str(source.path), what, remedy=remedy)
 
 
 def configured(source: DataSource) -> Environment:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kascade.environments import get_environment
 from kascade.environments.base import Grade, Task
+from kascade.environments.crashes import graded as graded_by
 from kascade.stages.rollouts import Group
 
 
@@ -99,6 +100,7 @@ def grade_again(tasks: Sequence[Task], kept: Sequence[TaskAnswers]) -> list[Task
     grades: dict[int, list[Grade]] = {}
     for name in dict.fromkeys(by_id[one.task_id].environment for one in again):
         mine = [one for one in again if by_id[one.task_id].environment == name]
-        graded = get_environment(name).grade_all([(by_id[one.task_id], list(one.answers)) for one in mine])
+        groups = [(by_id[one.task_id], list(one.answers)) for one in mine]
+        graded = graded_by(get_environment(name), groups)
         grades |= {id(one): found for one, found in zip(mine, graded, strict=True)}
     return [one.graded(grades[id(one)]) if id(one) in grades else one for one in kept]

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from kascade.data.contamination import NGRAM, find_contamination
 from kascade.data.duplicates import SHINGLE, find_duplicates
 from kascade.data.lengths import Lengths, measure_lengths
-from kascade.data.rows import field_fault, read_rows
+from kascade.data.rows import BadRows, field_fault, read_rows
 from kascade.data.shapes import SHAPES
 from kascade.environments import get_environment
-from kascade.environments.base import Task, final_answer
+from kascade.environments.base import GRADING, Grade, Task, final_answer
+from kascade.environments.crashes import graded as graded_by
 from kascade.environments.gold import gold_answer
-from kascade.environments.loading import row_task
+from kascade.environments.judge import judge_is_named
+from kascade.environments.loading import nothing_loaded, row_task
 from kascade.environments.routing import environment_of, named_environment
 from kascade.errors import Fault, UserError
 from kascade.recipe.parts import DataSource
 from kascade.rollout.pools import configured
+from kascade.stages.recipe_data import Reading
 
 if TYPE_CHECKING:
     from kascade.data.chat import ChatFormat
@@ -40,14 +43,20 @@ class Placed:
 
 @dataclass(slots=True)
 class DataReport:
-    """Everything the doctor found. faults: rows that do not load, and graders that misjudge gold answers."""
+    """Everything the doctor found.
+
+    faults: rows that do not load, graders that misjudge gold answers, splits that lack rows. skipped: rows at
+    fault that the recipe leaves out. read_by: stages and benchmarks, of a recipe's rows.
+    """
 
     path: str
     num_rows: int
     environments: dict[str, int]
     faults: list[Fault]
-    unit: str
-    lengths: dict[str, Lengths]
+    unit: str = AS_CHARACTERS
+    lengths: dict[str, Lengths] = field(default_factory=dict)
+    skipped: list[Fault] = field(default_factory=list)
+    read_by: str | None = None
     duplicates: dict[str, Any] = field(default_factory=dict)
     contamination: dict[str, Any] = field(default_factory=dict)
     smoke: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -57,9 +66,11 @@ class DataReport:
     def as_json(self) -> dict[str, Any]:
         return {
             "path": self.path,
+            "read_by": self.read_by,
             "rows": self.num_rows,
             "environments": self.environments,
             "faults": UserError(self.faults).as_json(),
+            "skipped": UserError(self.skipped).as_json(),
             "lengths": {"unit": self.unit, **{name: found.as_json() for name, found in self.lengths.items()}},
             "duplicates": self.duplicates,
             "contamination": self.contamination,
@@ -77,55 +88,88 @@ def check_data(
     viewed: int = 1,
     similarity: float = 0.8,
     min_share: float = 0.5,
+    reading: Reading | None = None,
 ) -> DataReport:
     """Look at every row of a source. An environment `any` lets each row say which one it belongs to.
 
     exams: tasks that training data must not show. chat: counts lengths in its tokens; characters without.
     graded: rows of each environment whose gold and empty answers are graded. viewed: which good row is shown
-    as the loss sees it, from 1. Raises UserError when there is nothing to read.
+    as the loss sees it, from 1. reading: the recipe's use of the source, where it is a recipe's; what cannot
+    be read is then a fault of the report. Else raises UserError when there is nothing to read.
     """
-    placed, faults, num_rows = load_rows(source)
-    tasks = [one.task for one in placed]
-    smoke, misjudged = grade_gold(placed, graded)
+    try:
+        rows = load_rows(source, of_one=reading is not None)
+    except UserError as error:
+        if reading is None:
+            raise
+        return DataReport(str(source.path), 0, {}, list(error.faults), read_by=str(reading))
+    tasks = [one.task for one in rows.placed]
+    smoke, misjudged = grade_gold(rows.placed, graded)
+    learnt = reading.learnt(tasks) if reading else tasks
     report = DataReport(
         path=str(source.path),
-        num_rows=num_rows,
+        num_rows=rows.num_rows,
         environments=dict(Counter(task.environment for task in tasks).most_common()),
-        faults=[*faults, *misjudged],
+        faults=[*rows.faults, *(reading.split_faults(tasks) if reading else ()), *misjudged],
         unit="tokens" if chat else AS_CHARACTERS,
         lengths=task_lengths(tasks, chat),
-        duplicates=_duplicates(placed, similarity),
-        contamination=_contamination(tasks, exams, min_share),
+        duplicates=_duplicates(rows.placed, similarity),
+        contamination=_contamination(learnt, exams if learnt else {}, min_share),
         smoke=smoke,
+        skipped=rows.skipped,
+        read_by=str(reading) if reading else None,
     )
-    if placed:
-        shown = placed[min(viewed, len(placed)) - 1]
+    if rows.placed:
+        shown = rows.placed[min(viewed, len(rows.placed)) - 1]
         report.view, report.viewed = loss_view(shown.task, chat), shown.place
     return report
 
 
-def load_rows(source: DataSource) -> tuple[list[Placed], list[Fault], int]:
-    """Every row that loads, the faults of the others, and how many rows there are."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a source holds: rows that load, faults of the others, those of them that are skipped."""
+
+    placed: list[Placed]
+    faults: list[Fault]
+    skipped: list[Fault]
+    num_rows: int
+
+
+def load_rows(source: DataSource, *, of_one: bool = False) -> Rows:
+    """Read every row. of_one: rows that name another environment are passed over, as a run does it.
+
+    Raises UserError when the source cannot be read at all.
+    """
     placed: list[Placed] = []
-    faults: list[Fault] = []
+    bad = BadRows(source)
+    elsewhere: Counter[str] = Counter()
     num_rows = 0
     own = None if source.environment == "any" else configured(source)
     for place, row in read_rows(source):
         num_rows += 1
         if isinstance(row, Fault):
-            faults.append(row)
+            bad.faults.append(row)
             continue
         try:
             name = named_environment(row) or (own.name if own else environment_of(row))
+            if of_one and own and own.name != name:
+                elsewhere[name] += 1
+                continue
             environment = own if own and own.name == name else get_environment(name)
             placed.append(Placed(place, row_task(environment, row, source)))
         except ValueError as error:
             known = "responses_create_params" in row
             remedy = "see the row format of its environment" if known else SHAPES
-            faults.append(field_fault(place, error, remedy))
-    if not num_rows:
-        faults.append(Fault(str(source.path), "holds no rows", "one object a row"))
-    return placed, faults, num_rows
+            bad.faults.append(field_fault(place, error, remedy))
+        except UserError as error:  # an environment that cannot be loaded
+            bad.faults += [replace(fault, where=f"{place} {fault.where}") for fault in error.faults]
+    if not placed:
+        return Rows([], nothing_loaded(source, elsewhere, bad.faults), [], num_rows)
+    try:
+        bad.raise_if_too_many()
+    except UserError as error:
+        return Rows(placed, list(error.faults), [], num_rows)
+    return Rows(placed, [], bad.faults, num_rows)
 
 
 def task_text(task: Task) -> str:
@@ -174,7 +218,11 @@ def loss_view(task: Task, chat: ChatFormat | None) -> list[dict[str, Any]]:
 
 
 def grade_gold(placed: Sequence[Placed], most: int) -> tuple[dict[str, dict[str, int]], list[Fault]]:
-    """Gold answers must grade 1 and empty ones 0 (chat grades preferences: there gold must beat empty)."""
+    """Gold answers must grade 1 and empty ones 0 (chat grades preferences: there gold must beat empty).
+
+    Of an environment without gold answers, empty ones are graded. One that needs a judge is not tried where
+    none is named.
+    """
     counts: dict[str, dict[str, int]] = {}
     faults: list[Fault] = []
     by_environment: dict[str, list[Placed]] = {}
@@ -182,22 +230,34 @@ def grade_gold(placed: Sequence[Placed], most: int) -> tuple[dict[str, dict[str,
         by_environment.setdefault(one.task.environment, []).append(one)
     for name, rows in by_environment.items():
         answers = [(one, gold_answer(one.task)) for one in rows]
-        chosen = [(one, gold) for one, gold in answers if gold is not None and final_answer(gold)][:most]
+        golden = [(one, gold) for one, gold in answers if gold is not None and final_answer(gold)][:most]
         without = sum(gold is None for _, gold in answers)
-        count = counts[name] = {"graded": len(chosen), "wrong": 0, "without_gold": without}
-        grades = get_environment(name).grade_all([(one.task, [gold, ""]) for one, gold in chosen])
-        for (one, _), (gold, empty) in zip(chosen, grades, strict=True):
-            right = gold.reward >= RIGHT and empty.reward <= WRONG
-            if error := gold.error or empty.error:
-                what = f"the grader failed: {error}"
-            elif right or (one.task.domain == "chat" and gold.reward > empty.reward):
-                continue
-            else:
-                what = f"the gold answer grades {gold.reward:.3g}, an empty one {empty.reward:.3g}"
-            count["wrong"] += 1
-            remedy = "check the expected answer, and what the grader needs (judge, programs, sandbox)"
-            faults.append(Fault(f"{one.place} {name}", what, "1 for gold, 0 for empty", remedy))
+        count = counts[name] = {"graded": len(golden), "wrong": 0, "without_gold": without}
+        environment = get_environment(name).with_options(rows[0].task.fields.get(GRADING) or {})
+        if environment.needs_judge(rows=True) and not judge_is_named():
+            count |= {"graded": 0, "without_judge": len(rows)}
+            continue
+        tried: list[tuple[Placed, list[str]]] = [(one, [gold, ""]) for one, gold in golden]
+        tried = tried or [(one, [""]) for one in rows[:most]]
+        grades = graded_by(environment, [(one.task, given) for one, given in tried])
+        for (one, _), found in zip(tried, grades, strict=True):
+            if what := _misjudged(one.task, found):
+                count["wrong"] += 1
+                remedy = "check the expected answer, and what the grader needs (judge, programs, sandbox)"
+                faults.append(Fault(f"{one.place} {name}", what, "1 for gold, 0 for empty", remedy))
     return counts, faults
+
+
+def _misjudged(task: Task, grades: Sequence[Grade]) -> str | None:
+    """What is wrong with the grades of a gold answer, if there is one, and an empty one."""
+    *golden, empty = grades
+    if error := next((grade.error for grade in grades if grade.error), None):
+        return f"the grader failed: {error}"
+    beaten = task.domain == "chat" and all(gold.reward > empty.reward for gold in golden)
+    if beaten or (empty.reward <= WRONG and all(gold.reward >= RIGHT for gold in golden)):
+        return None
+    told = "".join(f"the gold answer grades {gold.reward:.3g}, " for gold in golden)
+    return f"{told}an empty one {empty.reward:.3g}"
 
 
 def _duplicates(placed: Sequence[Placed], similarity: float) -> dict[str, Any]:

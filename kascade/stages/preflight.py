@@ -10,6 +10,7 @@ from pathlib import Path
 from kascade.data.chat import ChatFormat
 from kascade.environments import get_environment
 from kascade.environments.base import Task
+from kascade.environments.crashes import graded
 from kascade.environments.isolation import isolation_of
 from kascade.errors import Fault, UserError
 from kascade.models.fit import fit_faults
@@ -112,7 +113,7 @@ def grader_faults(exams: Mapping[str, Sequence[Task]]) -> list[Fault]:
 def _grades_wrongly(benchmark: str, task: Task, reference: str) -> list[Fault]:
     where = f"benchmark {benchmark}, task {task.id}"
     remedy = "check the environment and what it needs (programs, sandbox)"
-    gold, empty = get_environment(task.environment).grade(task, [reference, ""])
+    ((gold, empty),) = graded(get_environment(task.environment), [(task, [reference, ""])])
     errors = dict.fromkeys(grade.error for grade in (gold, empty) if grade.error)
     if errors:
         return [Fault(where, f"the grader failed: {error}", remedy=remedy) for error in errors]

@@ -11,6 +11,7 @@ import numpy as np
 from kascade.clock import Clock
 from kascade.environments import get_environment
 from kascade.environments.base import Grade, Task
+from kascade.environments.crashes import graded as graded_by
 from kascade.errors import TrainingStopped
 from kascade.learning.advantages import Floats, Mask
 from kascade.learning.limits import check_limits
@@ -181,7 +182,7 @@ def grade_by_environment(answered: Sequence[Answered]) -> list[list[Grade]]:
     ungraded = [row for row, one in enumerate(answered) if one.grades is None]
     for name in dict.fromkeys(answered[row].task.environment for row in ungraded):
         rows = [row for row in ungraded if answered[row].task.environment == name]
-        graded = get_environment(name).grade_all([(answered[r].task, answered[r].answers) for r in rows])
+        graded = graded_by(get_environment(name), [(answered[r].task, answered[r].answers) for r in rows])
         for row, group in zip(rows, graded, strict=True):
             grades[row] = group
     return grades

@@ -207,3 +207,131 @@ def test_the_doctor_uses_a_recipes_options(tmp_path: Path) -> None:
     assert (code, report["faults"]) == (0, [])
     assert report["gold_and_empty_answers"]["competitive_coding_challenges"]["wrong"] == 0
     assert report["gold_and_empty_answers"]["competitive_coding_challenges"]["graded"] == 1
+
+
+def recipe_of(folder: Path, stages: list[dict[str, Any]], benchmarks: list[dict[str, Any]]) -> Path:
+    """A recipe with one RL stage for each of the data sources."""
+    path = folder / "recipe.yaml"
+    kinds = ("multi_domain_rl", "if_rl", "code_rl", "long_context_rl")
+    posed = [
+        {"kind": kind, "name": kind, "steps": 1, "data": [{"source": source}]}
+        for kind, source in zip(kinds, stages, strict=False)
+    ]
+    exams = [{"name": f"exam{n}", "source": source} for n, source in enumerate(benchmarks)]
+    model = {"source": "builtin://mini-nemotron-h"}
+    path.write_text(
+        json.dumps({"kascade": 1, "name": "mine", "model": model, "stages": posed, "benchmarks": exams})
+    )
+    return path
+
+
+def reports_of(recipe: Path) -> tuple[int, list[dict[str, Any]]]:
+    result = kascade("data", "check", recipe, "--json")
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_the_doctor_reads_all_that_a_recipe_reads(tmp_path: Path) -> None:
+    """Rows of stages and benchmarks, each once, with who reads them; no fault hides another."""
+    many = write(
+        tmp_path / "many.jsonl", *(mcqa(f"Number {n}?", agent_ref={"name": "mcqa"}) for n in range(40))
+    )
+    few = write(tmp_path / "few.jsonl", mcqa("Only one?"))
+    torn = write(tmp_path / "torn.jsonl", mcqa("Good?"), "{torn", *(mcqa(f"{n}?") for n in range(30)))
+    own = {"environment": "mcqa", "path": str(many)}
+    stages = [
+        own,
+        {"environment": "mcqa", "path": str(torn), "on_bad_row": "skip"},
+        {"environment": "structured_outputs", "path": str(many)},
+    ]
+    exams = [
+        own,
+        {"environment": "mcqa", "path": str(few)},
+        {"environment": "mcqa", "path": str(tmp_path / "nowhere.jsonl")},
+        {"environment": "mcqa", "path": str(torn)},
+        {"environment": "mcqa", "count": 8},
+    ]
+    code, reports = reports_of(recipe_of(tmp_path, stages, exams))
+    told = [(one["read_by"], [f"{f['where']}: {f['what']}" for f in one["faults"]]) for one in reports]
+    assert code == 2
+    assert told == [
+        ("learnt in multi_domain_rl; asked by exam0", []),
+        ("learnt in if_rl", []),
+        ("learnt in code_rl", [f"{many}: holds no rows of structured_outputs"]),
+        ("asked by exam1", [f"{few}: has no rows that fall into the test split, which exam1 needs"]),
+        ("asked by exam2", [f"{tmp_path / 'nowhere.jsonl'}: is not there"]),
+        ("asked by exam3", [told[5][1][0]]),
+    ]
+    assert [fault["where"] for fault in reports[1]["skipped"]] == [f"{torn}:2"]
+    assert told[5][1][0].startswith(f"{torn}:2")
+    # its own test split is no contamination, and benchmarks' rows are not held against benchmarks
+    assert reports[0]["contamination"]["benchmarks"]["exam0"]["seen"] == 0
+    assert reports[3]["contamination"]["benchmarks"] == {}
+
+
+def test_the_doctor_passes_a_recipe_whose_faulty_rows_may_be_skipped(tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.jsonl", "{torn", *(mcqa(f"{n}?") for n in range(30)))
+    source = {"environment": "mcqa", "path": str(rows), "on_bad_row": "skip"}
+    recipe = recipe_of(tmp_path, [source], [{"environment": "mcqa", "count": 8}])
+    result = kascade("data", "check", recipe)
+    assert result.exit_code == 0, result.output
+    assert "1 faulty row skipped, as the recipe allows" in result.stdout
+    assert "learnt in multi_domain_rl" in result.stdout
+    strict = recipe_of(tmp_path, [{**source, "max_bad_rows": 0}], [{"environment": "mcqa", "count": 8}])
+    refused = kascade("data", "check", strict)
+    assert refused.exit_code == 2
+    assert "max_bad_rows is 0" in refused.stdout
+
+
+def test_the_doctor_says_that_a_generator_cannot_make_a_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kascade.environments.base.PATIENCE", 20)
+    rows = write(tmp_path / "rows.jsonl", *(mcqa(f"{n}?") for n in range(30)))
+    source = {"environment": "mcqa", "path": str(rows)}
+    result = kascade("data", "check", recipe_of(tmp_path, [source], [{"environment": "mcqa"}]))
+    assert result.exit_code == 2
+    assert "30 rows" in result.stdout
+    assert "different test tasks, 200 were asked for" in result.stderr
+
+
+def test_the_doctor_tries_empty_answers_where_there_is_no_gold(tmp_path: Path) -> None:
+    row = {"prompt": "Sort.", "problem_id": "p", "competition_id": "c"}
+    rows = write(tmp_path / "rows.jsonl", row)
+    code, report = checked(rows, "--environment", "competitive_coding_challenges")
+    assert code == 2
+    assert "no tests of problem c/p: name their file in the option `tests`" in report["faults"][0]["what"]
+    tests = {"problem_id": "p", "competition_id": "c", "unit_tests": {"inputs": ["1\n"], "outputs": ["1\n"]}}
+    given = f"tests={write(tmp_path / 'tests.jsonl', tests)}"
+    code, report = checked(rows, "--environment", "competitive_coding_challenges", "--option", given)
+    assert (code, report["faults"]) == (0, [])
+
+
+def test_the_doctor_does_not_try_a_grader_without_its_judge(tmp_path: Path) -> None:
+    row = {"prompt": "Capital?", "expected_answer": "Paris", "reference": "Paris"}
+    rows = write(tmp_path / "rows.jsonl", row)
+    result = kascade("data", "check", rows, "--environment", "lc_judge")
+    assert result.exit_code == 0, result.output
+    assert "asks a judge, and none is named (--judge-url): it was not tried" in result.stdout
+    asked = ("--environment", "lc_judge", "--judge-url", "http://127.0.0.1:9/v1")
+    code, report = checked(rows, *asked)
+    assert code == 2
+    assert "the grader failed" in report["faults"][0]["what"]
+
+
+def test_the_doctor_says_why_a_row_belongs_nowhere(tmp_path: Path) -> None:
+    rows = write(
+        tmp_path / "rows.jsonl",
+        {"messages": [{"role": "user", "content": "Hi"}]},
+        {"messages": "Hi"},
+        {"prompt": "A colour?", "chosen": "Blue."},
+        {"q": "2 + 2?", "ans": "4"},
+    )
+    code, report = checked(rows)
+    assert code == 2
+    assert [fault["where"].partition(" ")[2] for fault in report["faults"]] == [
+        "messages",
+        "messages",
+        "rejected",
+        "agent_ref.name",
+    ]
+    assert "the fields (q, ans) are no known environment's" in report["faults"][3]["what"]

@@ -34,3 +34,9 @@ class Drawers:
         """Put a thing into the open drawer."""
         self.contents[self.opened or ""] += [thing] * count
         return f"{count} {thing}"
+
+    def turn(self, times: int) -> str:
+        """Turn the knob of the open drawer so many times."""
+        for _ in range(times):
+            self._times_asked += 1
+        return f"turned {times} times"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kascade.data.layouts import bfcl
 from kascade.environments import get_environment
 from kascade.environments.base import Task, generate_tasks
 from kascade.environments.call_matching import (
@@ -169,6 +170,69 @@ def test_bfcl_reads_its_own_rows() -> None:
     task = get_environment("bfcl").from_row(row)
     assert task.tools[0]["name"] == "area"
     assert rewards(task, said(("area", {"base": 10})), said(("area", {"base": 10.0}))) == [1.0, 1.0]
+
+
+def bfcl_row(category: str, **more: Any) -> Task:
+    row = bfcl(
+        {
+            "id": f"{category}_0-0-0",
+            "question": [[{"role": "user", "content": "Area of base 10?"}]],
+            "function": [{"name": f["name"], "parameters": f["parameters"]} for f in TOOLS],
+            **more,
+        }
+    )
+    return get_environment("bfcl").from_row(
+        {**row, "responses_create_params": {"input": row["prompt"], "tools": row["tools"]}}
+    )
+
+
+def test_bfcl_relevance_wants_any_call_and_irrelevance_none() -> None:
+    answers = (
+        said(("area", {"base": 3})),
+        said(("area", {"base": 3}), ("at", {"place": "x"})),
+        said(("volume", {"base": 3})),  # no function of the row
+        "I would call area(base=3).",
+        "<tool_call><function=area>",
+        f"<think>{said(('area', {'base': 3}))}</think>No.",
+        "",
+    )
+    assert rewards(bfcl_row("live_relevance"), *answers) == [1, 1, 0, 0, 0, 0, 0]
+    for category in ("irrelevance", "live_irrelevance"):
+        assert rewards(bfcl_row(category), *answers) == [0, 0, 0, 1, 1, 1, 0]
+    with pytest.raises(ValueError, match="ground_truth"):
+        bfcl_row("live_simple")
+    with pytest.raises(ValueError, match="any_call"):
+        task_of("bfcl", any_call="yes")
+    with pytest.raises(ValueError, match="any_call"):
+        task_of("bfcl", any_call=True, ground_truth=[{"area": {"base": [1]}}])
+    with pytest.raises(ValueError, match="bfcl_multi_turn"):
+        bfcl_row("multi_turn_base", involved_classes=["MathAPI"])
+
+
+def test_bfcl_takes_a_variables_name_and_what_xml_cannot_tell() -> None:
+    parameters = {
+        "properties": {"data": {"type": "array"}, "flag": {"type": "string"}, "key": {"type": "any"}},
+        "required": ["flag"],
+    }
+    row = {"responses_create_params": {"input": "?", "tools": [{"name": "f", "parameters": parameters}]}}
+    allowed = {"data": ["rows", ""], "flag": [True, ""], "key": ["42", ""]}
+    task = get_environment("bfcl").from_row({**row, "ground_truth": [{"f": allowed}]})
+    assert task.reference is not None and "flag" in task.reference  # required, though it may be left out
+    assert rewards(
+        task,
+        task.reference,
+        said(("f", {"data": "rows", "flag": True, "key": 42})),
+        said(("f", {"data": ["rows"], "flag": True})),
+        said(("f", {"flag": "yes"})),
+        said(("f", {"flag": True, "key": 43})),
+        said(("f", {"data": "rows"})),
+    ) == [1, 1, 0, 0, 0, 0]
+
+
+def test_bfcl_gold_calls_are_written_as_one_would() -> None:
+    conditions = [[{"field": ["age"], "value": ["25", ""]}]]
+    task = task_of("bfcl", ground_truth=[{"query": {"where": conditions, "limit": [], "order": [""]}}])
+    assert task.reference is not None and '[{"field": "age", "value": "25"}]' in task.reference
 
 
 def test_matching_finds_pairs_that_greed_would_miss() -> None:

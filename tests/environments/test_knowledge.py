@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kascade.environments import Task, get_environment
 from kascade.environments.base import Grade
+from kascade.environments.gold import gold_answer
 from kascade.environments.knowledge import MODES
 
 ROW = {
@@ -138,3 +139,9 @@ def test_long_answers_are_graded_in_bounded_time(piece: str) -> None:
     for mode in MODES:
         assert graded(task(mode), piece * 30_000).error is None
     assert time.process_time() - start < 10
+
+
+def test_a_limit_on_patterns_leaves_a_rows_options_alone() -> None:
+    environment = get_environment("mcqa").with_options({"regex_seconds": 0.5})
+    task = environment.from_row(ROW)
+    assert [grade.reward for grade in environment.grade(task, [gold_answer(task) or "", ""])] == [1, 0]

@@ -108,7 +108,7 @@ def test_the_question_is_the_users_turn_where_a_row_has_no_other() -> None:
         (grade,) = tool.grade(tool.from_row(row), [r"\boxed{rot}"])
         assert grade.reward == 1
         assert [fenced(body)[0] for body in server.requests] == ["Which?"] * 2 + ["Which one?"] * 2
-        assert tool.with_options({"judge": False}).from_row(row).fields["options"] == {"judge": False}
+        assert tool.with_options({"judge": False}).from_row(row).fields["grading"] == {"judge": False}
 
 
 INJECTIONS = (

@@ -126,6 +126,29 @@ def test_cpp_that_hangs_or_hoards_fails_its_tests() -> None:
     assert [(g.error, g.reward) for g in grades] == [(None, 0.0)] * 2
 
 
+@needs_compiler
+def test_a_compilation_has_limits_of_its_own() -> None:
+    """About two seconds of evaluation at compile time."""
+    loops = "for (int i = 0; i < n; i++) for (int j = 0; j < n; j++) s += i ^ j;"
+    slow = f"constexpr long long slow(int n) {{ long long s = 0; {loops} return s; }}\n"
+    slow += "constexpr auto v = slow(1000), w = slow(1001), x = slow(1002);\n"
+    source = f'#include <cstdio>\n{slow}int main() {{ puts(v + w + x ? "1" : "0"); }}'
+    tests = {"inputs": [""], "outputs": ["1\n"]}
+    row = {"responses_create_params": {"input": "Print 1."}, "unit_tests": tests}
+
+    def grade(**options: float) -> Grade:
+        environment = CPP.with_options(options) if options else CPP
+        return environment.grade(environment.from_row(row), [source])[0]
+
+    assert (grade().error, grade().reward) == (None, 1.0)
+    assert (grade(compile_seconds=1).error, grade(compile_seconds=1).reward) == (None, 0.0)
+    assert (grade(compile_memory_mb=8).error, grade(compile_memory_mb=8).reward) == (None, 0.0)
+    busy = grade(compile_wall_seconds=0.3)  # not the program's fault
+    assert busy.error is not None and "too busy" in busy.error
+    with pytest.raises(ValueError, match=r"options\.compile_seconds"):
+        CPP.with_options({"compile_seconds": 0})
+
+
 def test_a_missing_compiler_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpp_tests, "COMPILER", ("no-such-compiler",))
     task = CPP.pose(random.Random(0), 0.5)
@@ -148,7 +171,7 @@ def test_tests_beside_the_rows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"options\.tests"):
         CPP.with_options({"tests": str(tmp_path / "none")}).from_row(row)
     with pytest.raises(ValueError, match=r"options\.language"):
-        CPP.with_options({"language": "cobol"}).from_row(row)
+        CPP.with_options({"language": "cobol"})
 
 
 def test_outputs_within_a_tolerance() -> None:

@@ -33,7 +33,27 @@ VALID: dict[str, dict[str, Any]] = {
         "tool_payload_key": "data",
     },
     "math_with_judge": {"question": "1 + 1?", "expected_answer": "2", "convention": "boxed"},
+    "bfcl": {"ground_truth": [{"f": {"p": ["x", ""]}}], "any_call": False},
+    "single_step_tool_use_with_argument_comparison": {
+        "expected_action": {"type": "function_call", "name": "f", "arguments": "{}"}
+    },
+    "tool_dialogues": {
+        "user": {"script": []},
+        "ground_truth": [[{"name": "f", "arguments": {}}]],
+        "communicate": ["x"],
+        "involved_classes": None,
+    },
+    "workplace_assistant": {"ground_truth": [{"name": "f", "arguments": "{}"}], "category": "x"},
+    "ruler": {"expected_values": ["x"], "metric": "all", "task": "qa_1"},
+    "lc_niah": {"expected_answer": '["x"]', "problem_type": "x", "question": "?"},
+    "reasoning_gym": {"metadata": {"source_dataset": "chain_sum"}, "question": "?", "answer": "2"},
+    "swerl_llm_judge": {
+        "options": [{"A": "x"}, {"B": "y"}],
+        "expected_answer": "A",
+        "grading_mode": "strict",
+    },
 }
+CALL = '<tool_call>{"name": "f", "arguments": {"p": "x"}}</tool_call>'
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -48,7 +68,7 @@ def read_and_grade(name: str, row: dict[str, Any]) -> None:
     except ValueError as error:
         assert str(error)
         return
-    for grade in environment.grade(task, ["", "x", r"\boxed{A}", "{}", "2"]):
+    for grade in environment.grade(task, ["", "x", r"\boxed{A}", "{}", "2", CALL]):
         assert grade.error is not None or 0 <= grade.reward <= 1
 
 
@@ -62,6 +82,33 @@ def test_a_sound_row_is_read(name: str) -> None:
 def test_a_field_may_hold_anything(name: str, value: Any, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from([*VALID[name], "responses_create_params", "verifier_metadata"]))
     read_and_grade(name, {**VALID[name], field: value})
+
+
+ODD = (
+    None,
+    5,
+    "x",
+    [],
+    ["x"],
+    [5],
+    [[]],
+    [{}],
+    {},
+    {"a": 1},
+    [None],
+    {"tools": 5},
+    {"input": "?", "tools": 5},
+)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_field_of_another_type_is_refused_or_read(name: str) -> None:
+    for field in (*VALID[name], "responses_create_params", "verifier_metadata", "metadata"):
+        for value in ODD:
+            read_and_grade(name, {**VALID[name], field: value})
+            if isinstance(VALID[name].get(field), dict):
+                for inner in VALID[name][field]:
+                    read_and_grade(name, {**VALID[name], field: {**VALID[name][field], inner: value}})
 
 
 @settings(max_examples=400, deadline=None)

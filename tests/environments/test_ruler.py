@@ -95,6 +95,11 @@ def test_published_rows_are_graded_by_rulers_own_measures() -> None:
         {"length": 10, "shortest": 20},
         {"depth": 3},
         {"tokenizer": "/none"},
+        {"tokenizer": 5},
+        {"kinds": 5},
+        {"length": None},
+        {"shortest": "x"},
+        {"tokens_per_word": [1]},
     ],
 )
 def test_options_at_fault_are_named(options: dict[str, object], tmp_path: Path) -> None:

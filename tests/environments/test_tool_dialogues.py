@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +16,8 @@ from kascade.environments import Task, get_environment
 from kascade.environments.base import Grade, Turn, generate_tasks
 from kascade.environments.judge import use_judge
 from kascade.environments.judge_endpoint import EndpointJudge
-from kascade.environments.loading import load_tasks
 from kascade.environments.tool_calls import render_tool_call
-from kascade.errors import UserError
-from kascade.recipe.benchmark_presets import benchmark_presets
-from kascade.recipe.parts import DataSource, JudgeModel
+from kascade.recipe.parts import JudgeModel
 from kascade.recipe.schema import Conversation
 from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import SamplingParams
@@ -182,74 +178,6 @@ def test_a_user_who_cannot_be_reached_is_an_error_and_not_a_zero() -> None:
 def test_a_faulty_row_names_its_field(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=field):
         DIALOGUES.from_row(own_row(**changes))
-
-
-BASE = {  # as BFCL_v3_multi_turn_base.json and its possible answers are laid out
-    "id": "multi_turn_base_0",
-    "question": [
-        [{"role": "user", "content": "Put two pens into the top drawer."}],
-        [{"role": "user", "content": "What is in the lower one?"}],
-        [{"role": "user", "content": "Thanks."}],
-    ],
-    "initial_config": {"Drawers": {"contents": {"top": ["ruler"], "lower": ["tape"]}}},
-    "path": ["Drawers.open", "Drawers.put"],
-    "involved_classes": ["Drawers"],
-}
-POSSIBLE = {
-    "id": "multi_turn_base_0",
-    "ground_truth": [["open(drawer='top')", "put('pen', count=2)"], ["open(drawer='lower')", "look()"], []],
-}
-
-
-@pytest.fixture
-def drawers(tmp_path: Path) -> Task:
-    rows, answers = tmp_path / "BFCL_v3_multi_turn_base.json", tmp_path / "answers.json"
-    rows.write_text(json.dumps(BASE) + "\n")
-    answers.write_text(json.dumps(POSSIBLE) + "\n")
-    source = DataSource.model_validate(
-        {
-            **benchmark_presets()["bfcl_multi_turn"]["source"],
-            "path": str(rows),
-            "join": {"path": str(answers)},
-        }
-    )
-    environment = DIALOGUES.with_options({"classes": {"Drawers": "simulated_interface"}})
-    with pytest.raises(UserError, match="involved_classes"):
-        load_tasks(DIALOGUES, source)
-    (task,) = load_tasks(environment, source).tasks
-    return task
-
-
-def c(name: str, **arguments: Any) -> str:
-    return f"§</think>{render_tool_call(name, arguments)}"
-
-
-PUT = (c("open", drawer="top"), c("put", thing="pen", count=2), "§</think>Done.")
-LOOK = (c("open", drawer="lower"), c("look"), "§</think>Tape.")
-
-
-def test_bfcl_dialogues_are_checked_after_every_turn(drawers: Task) -> None:
-    names = [tool["name"] for tool in drawers.tools]
-    assert names == ["look", "open", "put"]
-    put = drawers.tools[2]["parameters"]
-    assert put["properties"] == {"thing": {"type": "string"}, "count": {"type": "integer"}}
-    assert put["required"] == ["thing"]
-    assert graded(drawers, *PUT, *LOOK, "§</think>Bye.").reward == 1
-    other_way = (c("open", drawer="top"), c("put", thing="pen"), c("put", thing="pen"), "§</think>Done.")
-    refused = graded(drawers, *other_way)  # the state is right, but a result of the gold calls was never seen
-    assert (refused.reward, refused.components["state"]) == (0, 0)
-    detour = (c("open", drawer="cellar"), c("drop_tables"), *PUT)
-    assert graded(drawers, *detour, *LOOK, "§</think>Bye.").reward == 1
-    for wrong in (
-        (*PUT[:1], "§</think>Done."),
-        ("§</think>Done.",),
-        (*PUT, "§</think>Tape, I guess."),
-        (*PUT, c("open", drawer="lower"), "§</think>Tape."),
-        (*PUT, *LOOK[:2], c("put", thing="pen"), "§</think>Tape."),
-    ):
-        assert graded(drawers, *wrong).reward == 0
-    result = play(drawers, c("look", nothing=1))[0]
-    assert isinstance(result, Turn) and result.messages[0]["content"].startswith("Error during execution")
 
 
 @settings(max_examples=40)

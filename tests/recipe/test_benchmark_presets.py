@@ -89,6 +89,14 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {  # a row of each public layout, 
         {"prompt": "No commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
         "None here.",
     ),
+    "ifbench": (
+        {
+            "prompt": "No commas.",
+            "instruction_id_list": ["count:numbers"],
+            "kwargs": [{"N": 1, "capital_letters": None}],
+        },
+        "Sure, 7.",
+    ),
     "livecodebench_v6": (
         {
             "question_content": "Double it.",
@@ -117,6 +125,33 @@ def test_rows_of_the_public_layouts_load_and_right_answers_pass(preset: str, tmp
     assert (good.error, bad.error) == (None, None)
     assert good.reward == 1
     assert preset == "ifeval" or bad.reward == 0
+
+
+def test_ifbench_counts_prompts_with_all_instructions_followed_loosely(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    ids = ["punctuation:no_comma", "detectable_format:title"]
+    path.write_text(json.dumps({"prompt": "Go.", "instruction_id_list": ids, "kwargs": [{}, {}]}) + "\n")
+    source = benchmark("ifbench", path).source
+    environment = get_environment("ifbench")
+    (task,) = load_tasks(environment, source).tasks
+    answers = ["h</think><<Title>> words", "h</think>only words", "h</think>Here, my title:\n<<Title>> words"]
+    assert [grade.reward for grade in environment.grade(task, answers)] == [1, 0, 1]
+
+
+def test_livecodebench_pro_takes_its_tests_from_a_file(tmp_path: Path) -> None:
+    rows, tests = tmp_path / "rows.jsonl", tmp_path / "tests.jsonl"
+    rows.write_text(json.dumps({"problem_id": "2048A", "problem_statement": "Double it."}) + "\n")
+    unit_tests = {"inputs": ["2\n"], "outputs": ["4\n"], "time_limit_secs": 1}
+    tests.write_text(json.dumps({"problem_id": "2048A", "unit_tests": unit_tests}) + "\n")
+    source = benchmark("livecodebench_pro", rows, source={"options": {"tests": str(tests)}}).source
+    environment = get_environment(source.environment).with_options(source.options)
+    (task,) = load_tasks(environment, source).tasks
+    assert task.messages[0]["content"].startswith("Double it.")
+    program = "#include <iostream>\nint main() { int n; std::cin >> n; std::cout << 2 * n; }"
+    right, wrong = environment.grade(task, [f"§</think>```cpp\n{program}\n```", "§</think>int main() {}"])
+    if right.error is not None:
+        pytest.skip(f"NOT RUN: {right.error}")
+    assert (right.reward, wrong.reward) == (1, 0)
 
 
 class Boom:
