@@ -148,7 +148,7 @@ def make_run(folder: Path, *stages: dict[str, Any], **guard: Any) -> RunLayout:
         }
         for name in ("say_a", "say_b")
     ]
-    recovery = {"steps": 12, "optimizer": RATE, "prompts_per_step": 16, "full_vocabulary": True}
+    recovery = {"steps": 24, "optimizer": RATE, "prompts_per_step": 16, "full_vocabulary": True}
     recipe = Recipe.model_validate(
         {
             "kascade": 1,
