@@ -10,16 +10,20 @@ BASE_GPU ?= nvidia/cuda:13.0.1-runtime-ubuntu24.04
 IMAGE_ARGUMENTS = --build-arg VERSION=$(IMAGE_VERSION) --build-arg REVISION=$(IMAGE_REVISION)
 build_image = DOCKER_BUILDKIT=1 $(DOCKER) build --network none $(IMAGE_ARGUMENTS)
 
-.PHONY: images image-cpu image-sandbox image-mlflow image-train wheels wheels-gpu wheels-mlflow sbom
+.PHONY: images image-cpu image-sandbox image-mlflow image-train wheel-kascade wheels wheels-gpu wheels-mlflow sbom
 
 images: image-cpu image-sandbox image-mlflow ## container images for a cluster, without GPUs (image-train: with)
 
-wheels: $(STAMP) ## what the CPU image is made of, by the lock file
+wheels: wheel-kascade ## what the CPU image is made of, by the lock file
 	@mkdir -p build/wheels
 	$(BIN)/python images/closure.py > build/wheels/requirements.txt
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(PIP_OPTIONS) --requirement build/wheels/requirements.txt .
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(PIP_OPTIONS) --requirement build/wheels/requirements.txt
 
-wheels-gpu: $(STAMP) ## what the GPU image is made of
+wheel-kascade: $(STAMP) # from a clean folder: setuptools packs what an earlier build left there
+	rm -rf build/lib build/bdist.* build/kascade
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/kascade .
+
+wheels-gpu: wheel-kascade ## what the GPU image is made of
 	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) ".[fp8,distributed]"
 	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) vllm
 

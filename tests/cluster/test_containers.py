@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,8 +50,11 @@ def cpu_image() -> str:
     wheels = ROOT / "build" / "wheels"
     if not any(wheels.glob("torch-*.whl")):
         pytest.skip("no wheels in build/wheels (`make wheels`): the CPU image was NOT built")
+    for left in ("lib", "kascade"):  # setuptools packs what it finds there
+        shutil.rmtree(ROOT / "build" / left, ignore_errors=True)
     code = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*code, "--wheel-dir", str(wheels), str(ROOT)], check=True, capture_output=True)
+    into = ["--wheel-dir", str(ROOT / "build" / "kascade"), str(ROOT)]
+    subprocess.run([*code, *into], check=True, capture_output=True)
     build("cpu", IMAGE)
     return IMAGE
 
