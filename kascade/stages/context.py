@@ -28,7 +28,7 @@ from kascade.storage.checkpoint import (
     publish,
     verify,
 )
-from kascade.storage.files import read_json, write_json
+from kascade.storage.files import read_json, share, write_json
 from kascade.storage.layout import RunLayout
 from kascade.storage.progress import Progress
 from kascade.storage.uris import join_uri
@@ -137,7 +137,7 @@ def publish_checkpoint(
     try:
         with run.clock.section("saving"):
             write(staged)
-            staged.chmod(0o755)  # mkdtemp's folders are private
+            share(staged)
             if run.checkpoints is None:
                 ref = publish(staged, target, manifest)
             else:
