@@ -56,7 +56,9 @@ def named(overlay: str, kind: str, name: str) -> dict[str, Any]:
 
 def pod_specs(overlay: str) -> list[dict[str, Any]]:
     return [
-        r["spec"]["template"]["spec"] for r in rendered(overlay) if r["kind"] in ("Deployment", "StatefulSet", "Job")
+        r["spec"]["template"]["spec"]
+        for r in rendered(overlay)
+        if r["kind"] in ("Deployment", "StatefulSet", "Job")
     ]
 
 
