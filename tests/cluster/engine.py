@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+import kascade
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE_IMAGE = "local/python:3.11-bookworm"
 PATIENCE_S = 1500  # of the longest verb, the first `up` of a machine, which builds the cluster
+# The network is named last.
+CONFINED = (
+    *("--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+    *("--network", "none"),
+)
 CLIENT = "/usr/bin/docker"  # the engine's own; another on the PATH may speak another dialect
 
 
@@ -54,3 +61,11 @@ def docker(*arguments: str, check: bool = True, **options: object) -> subprocess
         check=check,
         **options,  # type: ignore[call-overload,no-any-return]
     )
+
+
+def build(name: str, tag: str) -> None:
+    """Build the image `name` of `images/` on the base that is here, without network."""
+    arguments = ("BASE=" + BASE_IMAGE, f"VERSION={kascade.__version__}", "REVISION=test")
+    options = [part for argument in arguments for part in ("--build-arg", argument)]
+    file = f"images/{name}/Dockerfile"
+    docker("build", "--network", "none", *options, "-t", tag, "-f", file, ".", cwd=ROOT)

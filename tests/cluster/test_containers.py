@@ -11,31 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import BASE_IMAGE, ROOT, docker, docker_environment
+from engine import CONFINED, ROOT, build, docker, docker_environment
 
 import kascade
 from components.image import IMAGE
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
-CONFINED = (
-    "--rm",
-    "--network",
-    "none",
-    "--read-only",
-    "--cap-drop",
-    "ALL",
-    "--security-opt",
-    "no-new-privileges",
-)
 SANDBOX = f"kascade-sandbox:{kascade.__version__}"
-
-
-def build(name: str, tag: str) -> None:
-    arguments = ("BASE=" + BASE_IMAGE, f"VERSION={kascade.__version__}", "REVISION=test")
-    options = [part for argument in arguments for part in ("--build-arg", argument)]
-    docker(
-        "build", "--network", "none", *options, "-t", tag, "-f", f"images/{name}/Dockerfile", ".", cwd=ROOT
-    )
 
 
 @pytest.fixture(scope="module")
