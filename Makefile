@@ -37,8 +37,8 @@ test: $(STAMP) ## all tests that need neither a container engine nor a cluster (
 test-fast: $(STAMP) ## the tests that take seconds
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not slow and not containers and not cluster"
 
-test-containers: wheels ## tests that build and run the container images
-	$(BIN)/python -m pytest -m containers $(PYTEST_OPTIONS)
+test-containers: wheels wheels-mlflow ## tests that build and run the container images
+	$(BIN)/python -m pytest -m containers
 
 test-cluster: $(STAMP) ## tests on a Kubernetes cluster
 	$(BIN)/python -m pytest -m cluster

@@ -6,25 +6,43 @@ IMAGE ?= kascade
 IMAGE_VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' kascade/__init__.py)
 IMAGE_REVISION = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 BASE ?= python:3.11-slim-bookworm
-BASE_GPU ?= nvidia/cuda:13.0.1-runtime-ubuntu24.04
+BASE_GPU ?= python:3.11-bookworm
 IMAGE_ARGUMENTS = --build-arg VERSION=$(IMAGE_VERSION) --build-arg REVISION=$(IMAGE_REVISION)
 build_image = DOCKER_BUILDKIT=1 $(DOCKER) build --network none $(IMAGE_ARGUMENTS)
 
-.PHONY: images image-cpu image-sandbox image-mlflow image-train wheels wheels-gpu wheels-mlflow sbom
+.PHONY: images image-cpu image-sandbox image-mlflow image-train wheel-kascade wheels wheels-gpu wheels-mlflow lock-images sbom
 
 images: image-cpu image-sandbox image-mlflow ## container images for a cluster, without GPUs (image-train: with)
 
-wheels: $(STAMP) ## what the CPU image is made of, by the lock file
+wheels: wheel-kascade ## what the CPU image is made of, by the lock file
 	@mkdir -p build/wheels
 	$(BIN)/python images/closure.py > build/wheels/requirements.txt
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(PIP_OPTIONS) --requirement build/wheels/requirements.txt .
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(PIP_OPTIONS) --requirement build/wheels/requirements.txt
 
-wheels-gpu: $(STAMP) ## what the GPU image is made of
-	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) ".[fp8,distributed]"
-	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-gpu $(PIP_OPTIONS) vllm
+wheel-kascade: $(STAMP) # from a clean folder: setuptools packs what an earlier build left there
+	rm -rf build/lib build/bdist.* build/kascade
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/kascade .
 
-wheels-mlflow: $(STAMP) ## what the tracking server's image is made of
-	$(BIN)/python -m pip wheel --quiet --constraint requirements.lock --wheel-dir build/wheels-mlflow $(PIP_OPTIONS) "mlflow[auth]" psycopg2-binary boto3
+# Transformer Engine's torch part is source only; asking what it needs (pip does, in a place apart) wants CUDA's torch.
+SOURCE_ONLY = transformer-engine-torch
+wheels-gpu: wheel-kascade ## what the GPU image is made of, by its lock file (some 8 GB)
+	@mkdir -p build/wheels-gpu
+	grep -v "^$(SOURCE_ONLY)==" images/train/requirements.lock > build/wheels-gpu/requirements.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels-gpu $(PIP_OPTIONS) --requirement build/wheels-gpu/requirements.txt
+	$(BIN)/python -m pip download --quiet --no-deps --dest build/wheels-gpu $(PIP_OPTIONS) --constraint images/train/requirements.lock $(SOURCE_ONLY)
+
+wheels-mlflow: $(STAMP) ## what the tracking server's image is made of, by its lock file
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels-mlflow $(PIP_OPTIONS) --requirement images/mlflow/requirements.lock
+	cp images/mlflow/requirements.lock build/wheels-mlflow/requirements.txt
+
+RESOLVE = build/uv/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_31
+lock-images: ## resolve the lock files of the images train and mlflow anew, near to requirements.lock
+	@mkdir -p build
+	$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv
+	for image in train mlflow; do cp requirements.lock images/$$image/requirements.lock; done
+	$(RESOLVE) --config-file images/train/uv.toml --extra distributed pyproject.toml images/train/requirements.in \
+	  --output-file images/train/requirements.lock
+	$(RESOLVE) images/mlflow/requirements.in --output-file images/mlflow/requirements.lock
 
 image-mlflow: wheels-mlflow ## the image of the tracking server
 	$(build_image) --build-arg BASE=$(BASE) --tag $(IMAGE)-mlflow:$(IMAGE_VERSION) --file images/mlflow/Dockerfile .

@@ -9,6 +9,11 @@ from typing import Any, Self
 
 Component = Callable[..., Any]
 Task = Any  # a kfp PipelineTask
+# What the steps import when they are called, and what is slow to load.
+LIBRARY = (
+    *(f"kascade.stages.{name}" for name in ("steps", "preflight", "train", "evaluate", "recover", "settle")),
+    *("kascade.tracking.report", "kascade.tracking.card", "mlflow"),
+)
 Value = Any  # a kfp channel: the value it stands for is known when the pipeline runs
 
 
@@ -36,7 +41,7 @@ class Steps:
         """Those of `components/`."""
         names = [field.name for field in fields(cls) if field.name != "library"]
         components = {name: getattr(importlib.import_module(f"components.{name}"), name) for name in names}
-        return cls(**components, library=("kascade.stages.steps", "mlflow"))
+        return cls(**components, library=LIBRARY)
 
 
 @dataclass(frozen=True, slots=True)

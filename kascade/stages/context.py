@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 import kascade
 from kascade.clock import Clock
 from kascade.errors import CheckpointError, Fault, UserError
@@ -30,7 +28,7 @@ from kascade.storage.checkpoint import (
     publish,
     verify,
 )
-from kascade.storage.files import read_json, write_json
+from kascade.storage.files import read_json, share, write_json
 from kascade.storage.layout import RunLayout
 from kascade.storage.progress import Progress
 from kascade.storage.uris import join_uri
@@ -75,14 +73,19 @@ class Run:
 
 
 @contextmanager
-def open_run(run: str, step: str) -> Iterator[Run]:
-    """Open a run for the step called `step`; what it cost is added up when the step is left, however."""
+def open_run(run: str, step: str, *, light: bool = False) -> Iterator[Run]:
+    """Open a run for the step called `step`; what it cost is added up when the step is left, however.
+
+    light: the step holds no model, and does without torch, which costs a pod seconds to load.
+    """
     layout = RunLayout(Path(run))
     if not layout.resolved_recipe.exists():
         remedy = "start it with `kascade run RECIPE --out FOLDER`"
         raise UserError(Fault(str(layout.root), "is not the folder of a run", remedy=remedy))
     recipe = read_resolved(layout.resolved_recipe)
-    if recipe.threads is not None:
+    if recipe.threads is not None and not light:
+        import torch
+
         torch.set_num_threads(recipe.threads)
     set_up_judge(recipe.judge, layout.judge)
     opened = Run(layout, recipe, step, Progress(layout.progress(step), step))
@@ -134,7 +137,7 @@ def publish_checkpoint(
     try:
         with run.clock.section("saving"):
             write(staged)
-            staged.chmod(0o755)  # mkdtemp's folders are private
+            share(staged)
             if run.checkpoints is None:
                 ref = publish(staged, target, manifest)
             else:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import takewhile
 
 from kascade.environments.base import Domain
 from kascade.errors import KascadeError
-from kascade.guard.lineage import Ancestor, walk
+from kascade.guard.lineage import Ancestor
 from kascade.guard.teachers import best_teachers, teacher_candidates
-from kascade.guard.verdict import Verdict, read_verdict
 from kascade.recipe.identity import find_stage
 from kascade.recipe.schema import Mix, MOPDStage, Sampling, SFTStage
 from kascade.recipe.workers import Workers
+from kascade.stages.attempts import attempts_of, verdicts_of
 from kascade.stages.context import Run
 from kascade.stages.job import Job, Policy
 from kascade.stages.mopd import train_mopd
@@ -49,21 +48,6 @@ def recover_stage(run: Run, stage: str, round_: int, checkpoint: str, parent: st
         teachers=teachers,
         learn=learn,
     )
-
-
-def attempts_of(checkpoint: str) -> list[Ancestor]:
-    """A stage's attempts behind a checkpoint, the newest first and the trained one last."""
-    line = list(walk(checkpoint))
-    stage = line[0].manifest.stage
-    return list(takewhile(lambda one: one.manifest.stage == stage, line))
-
-
-def verdicts_of(run: Run, attempts: list[Ancestor]) -> list[Verdict]:
-    """The attempts' verdicts, oldest first. Raises KascadeError for one that was not judged."""
-    found = [(one, read_verdict(run.layout, one.manifest.id)) for one in reversed(attempts)]
-    if missing := [one.manifest.id for one, verdict in found if verdict is None]:
-        raise KascadeError(f"{', '.join(missing)}: has not been judged yet")
-    return [verdict for _, verdict in found if verdict is not None]
 
 
 def lost_domains(run: Run, attempts: list[Ancestor]) -> list[Domain]:

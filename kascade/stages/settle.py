@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from kascade.errors import GuardStop
 from kascade.guard.lineage import Outcome, OutcomeDecision, read_outcomes, write_outcome
 from kascade.guard.verdict import Verdict, recovered_share
+from kascade.stages.attempts import attempts_of, verdicts_of
 from kascade.stages.context import Run
-from kascade.stages.recover import attempts_of, verdicts_of
 
 UNRECOVERED: dict[str, OutcomeDecision] = {
     "continue": "continued",

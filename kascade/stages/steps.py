@@ -4,6 +4,9 @@
 idempotent: finished work is found by its key and returned, interrupted work is continued. Each writes
 `costs/STEP.json` and `progress/STEP.json`, STEP being `preflight`, `STAGE.train`, `STAGE.ATTEMPT.evaluate`,
 `STAGE.ATTEMPT.verdict`, `STAGE.recover-N`, `STAGE.settle`, `finish` or `report`.
+
+Each imports what it needs when it is called: on a cluster every step is a process of its own, and most
+hold no model.
 """
 
 from __future__ import annotations
@@ -16,11 +19,6 @@ from kascade.guard.lineage import open_reference
 from kascade.guard.verdict import read_verdict, write_verdict
 from kascade.recipe.checks import BASE
 from kascade.stages.context import Run, open_run
-from kascade.stages.evaluate import confirm_suspicious, screen_all
-from kascade.stages.preflight import check_and_import
-from kascade.stages.recover import recover_stage
-from kascade.stages.settle import settle_stage
-from kascade.stages.train import train_stage
 from kascade.storage.files import write_json
 from kascade.storage.layout import RunLayout
 
@@ -29,18 +27,24 @@ log = logging.getLogger(__name__)
 
 def preflight(run: str) -> str:
     """Check model, data and graders, and import the base model. Returns its reference; raises UserError."""
+    from kascade.stages.preflight import check_and_import
+
     with open_run(run, "preflight") as opened:
         return check_and_import(opened)
 
 
 def train(run: str, stage: str, parent: str) -> str:
     """Train a stage from the accepted checkpoint `parent`. Returns the trained checkpoint's reference."""
+    from kascade.stages.train import train_stage
+
     with open_run(run, f"{stage}.train") as opened:
         return train_stage(opened, stage, parent)
 
 
 def evaluate(run: str, stage: str, checkpoint: str, parent: str) -> None:
     """Score a checkpoint on all benchmarks; stage `base` is screened only, having nothing to fall from."""
+    from kascade.stages.evaluate import confirm_suspicious, screen_all
+
     with open_run(run, f"{stage}.{_attempt(checkpoint)}.evaluate") as opened:
         screen_all(opened, checkpoint)
         if stage != BASE:
@@ -49,7 +53,7 @@ def evaluate(run: str, stage: str, checkpoint: str, parent: str) -> None:
 
 def verdict(run: str, stage: str, checkpoint: str, parent: str) -> bool:
     """Judge an evaluated checkpoint against the best accepted ones. Returns whether it regressed."""
-    with open_run(run, f"{stage}.{_attempt(checkpoint)}.verdict") as opened:
+    with open_run(run, f"{stage}.{_attempt(checkpoint)}.verdict", light=True) as opened:
         found = judge(open_case(opened.layout.root, opened.recipe, checkpoint, parent))
         known = read_verdict(opened.layout, found.id)
         if known is None or known.model_copy(update={"created": found.created}) != found:
@@ -59,13 +63,17 @@ def verdict(run: str, stage: str, checkpoint: str, parent: str) -> bool:
 
 def recover(run: str, stage: str, round: int, checkpoint: str, parent: str) -> str:
     """Distil back what the stage lost. Returns the recovered candidate's reference, still to be judged."""
+    from kascade.stages.recover import recover_stage
+
     with open_run(run, f"{stage}.recover-{round}") as opened:
         return recover_stage(opened, stage, round, checkpoint, parent)
 
 
 def settle(run: str, stage: str, candidate: str, parent: str) -> str:
     """End a stage. Returns the accepted checkpoint; raises GuardStop when the recipe says to stop here."""
-    with open_run(run, f"{stage}.settle") as opened:
+    from kascade.stages.settle import settle_stage
+
+    with open_run(run, f"{stage}.settle", light=True) as opened:
         try:
             return settle_stage(opened, stage, candidate, parent)
         finally:
@@ -91,7 +99,7 @@ def report(run: str) -> str:
     if not layout.resolved_recipe.exists():
         log.warning("the run never began: see %s", layout.task_error("preflight"))
         return str(layout.task_error("preflight"))
-    with open_run(run, "report") as opened:
+    with open_run(run, "report", light=True) as opened:
         try:
             _track(opened)
             if opened.recipe.tracking.promote_as:

@@ -12,6 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_UMASK = os.umask(0o022)  # it can only be read by setting it
+os.umask(_UMASK)
+
+
+def share(path: Path) -> None:
+    """Give a file, or a folder and all that is in it, the rights that new ones have here.
+
+    Temporary files and what safetensors writes are private, and a run is read by others: by a notebook, by
+    an inference server, on the same volume under another user.
+    """
+    for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        one.chmod((0o777 if one.is_dir() else 0o666) & ~_UMASK)
+
 
 def write_text(path: Path, text: str) -> None:
     """Write atomically: a reader sees the old file or the new one, never half of it."""
@@ -22,6 +35,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        share(Path(temporary))
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from kascade.errors import StorageError
-from kascade.storage.files import file_digest
+from kascade.storage.files import file_digest, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,7 @@ def create_file(path: Path, data: bytes) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        share(Path(temporary))
         os.link(temporary, path)  # fails when the name is taken, also over NFS
     except FileExistsError:
         return False
@@ -151,6 +152,7 @@ def copy_checked(source: Path, target: Path, sha256: str) -> None:
         shutil.copyfile(source, temporary)
         if file_digest(Path(temporary)) != sha256:
             raise StorageError(f"{source}: its contents are not those that were asked for")
+        share(Path(temporary))
         Path(temporary).replace(target)
     except OSError as error:
         if isinstance(error, FileNotFoundError):

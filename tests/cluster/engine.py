@@ -9,19 +9,26 @@ from pathlib import Path
 
 import pytest
 
+import kascade
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE_IMAGE = "local/python:3.11-bookworm"
 PATIENCE_S = 1500  # of the longest verb, the first `up` of a machine, which builds the cluster
+# The network is named last.
+CONFINED = (
+    *("--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+    *("--network", "none"),
+)
 CLIENT = "/usr/bin/docker"  # the engine's own; another on the PATH may speak another dialect
 
 
 def tool() -> Path:
     """The cluster tool. Skips, and says what was not run, without it."""
-    named = os.environ.get("KASCADE_CLUSTER_TOOL")
-    path = Path(named) if named else ROOT.parent / "shared" / "tools" / "cluster" / "cluster"
+    path = os.environ.get("KASCADE_CLUSTER_TOOL", "")
     if not os.access(path, os.X_OK):
-        pytest.skip(f"no container engine to test with ({path}, KASCADE_CLUSTER_TOOL): this was NOT run")
-    return path
+        named = f"{path!r} cannot be run" if path else "is not set"
+        pytest.skip(f"no container engine to test with (KASCADE_CLUSTER_TOOL {named}): this was NOT run")
+    return Path(path)
 
 
 @cache
@@ -54,3 +61,11 @@ def docker(*arguments: str, check: bool = True, **options: object) -> subprocess
         check=check,
         **options,  # type: ignore[call-overload,no-any-return]
     )
+
+
+def build(name: str, tag: str) -> None:
+    """Build the image `name` of `images/` on the base that is here, without network."""
+    arguments = ("BASE=" + BASE_IMAGE, f"VERSION={kascade.__version__}", "REVISION=test")
+    options = [part for argument in arguments for part in ("--build-arg", argument)]
+    file = f"images/{name}/Dockerfile"
+    docker("build", "--network", "none", *options, "-t", tag, "-f", file, ".", cwd=ROOT)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kascade.storage.files import read_json, write_json, write_text
+from kascade.storage.files import file_digest, read_json, share, write_json, write_text
 from kascade.storage.progress import Progress
+from kascade.storage.store import copy_checked, create_file
 
 
 def test_values_come_back(tmp_path: Path) -> None:
@@ -44,3 +45,21 @@ def test_progress_is_written_rarely_but_the_end_always(tmp_path: Path) -> None:
     assert not path.exists()
     progress.update(3, 3)
     assert read_json(path)["done"] == 3
+
+
+def test_what_is_written_may_be_read_as_any_other_new_file(tmp_path: Path) -> None:
+    """A run lies on a volume that people and servers read under users of their own."""
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    (folder / "weights").touch(mode=0o600)
+    share(folder)
+    write_text(tmp_path / "text", "")
+    create_file(tmp_path / "created", b"")
+    copy_checked(plain, tmp_path / "copied", file_digest(plain))
+    files = [tmp_path / name for name in ("text", "created", "copied")]
+    assert {path.stat().st_mode for path in (*files, folder / "weights")} == {plain.stat().st_mode}
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    assert folder.stat().st_mode == fresh.stat().st_mode

@@ -1,0 +1,39 @@
+"""The images' lock files hold what the library needs, in the versions that the tests ran with."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pins(lock: str) -> dict[str, str]:
+    lines = (ROOT / lock).read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line]
+    return {canonicalize_name(name.split("[")[0]): version for name, version in pairs}
+
+
+def test_the_gpu_image_has_what_the_library_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["distributed"]]
+    locked, tested = pins("images/train/requirements.lock"), pins("requirements.lock")
+    for text in needed:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        assert locked[name] in requirement.specifier, text
+        assert locked[name] == tested[name] or name == "numpy", text  # vLLM holds numpy back
+    assert {"vllm", "transformer-engine-torch"} <= locked.keys()
+
+
+@pytest.mark.parametrize("image", ["train", "mlflow"])
+def test_an_image_has_what_its_list_asks_for(image: str) -> None:
+    locked = pins(f"images/{image}/requirements.lock")
+    asked = (ROOT / f"images/{image}/requirements.in").read_text(encoding="utf-8").splitlines()
+    for requirement in (Requirement(text) for line in asked if (text := line.split("#")[0].strip())):
+        assert locked[canonicalize_name(requirement.name)] in requirement.specifier
+    assert locked["mlflow"] == pins("requirements.lock")["mlflow"]
