@@ -36,12 +36,11 @@ def ray_session(workers: Workers) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    wanted = workers.trainers + workers.samplers
     if os.environ.get("RAY_ADDRESS", HERE) == HERE:
         with tempfile.TemporaryDirectory(prefix="kascade-ray-", ignore_cleanup_errors=True) as scratch:
             ray.init(
                 address=HERE,  # a file that a crashed run left behind is not joined
-                num_cpus=max(os.cpu_count() or 1, int(wanted * workers.cpus) + 1),
+                num_cpus=max(os.cpu_count() or 1, int(workers.num_actors * workers.cpus) + 1),
                 object_store_memory=STORE_BYTES,
                 include_dashboard=False,
                 logging_level=logging.WARNING,
@@ -54,6 +53,32 @@ def ray_session(workers: Workers) -> Iterator[Any]:
         return
     ray.init(logging_level=logging.WARNING)
     try:
+        _wait_for_room(ray, workers)
         yield ray
     finally:
         ray.shutdown()
+
+
+def _wait_for_room(ray: Any, workers: Workers) -> None:
+    """Until the cluster could start all actors. Raises UserError after `room_timeout_s`.
+
+    Ray itself would let them wait for ever, without a word.
+    """
+    from ray.util import placement_group, remove_placement_group
+
+    each = {name: amount for name, amount in (("CPU", workers.cpus), ("GPU", workers.gpus)) if amount}
+    group = placement_group([each] * workers.num_actors)
+    try:
+        if group.wait(workers.room_timeout_s):
+            return
+    finally:
+        remove_placement_group(group)
+    there = ray.cluster_resources()
+    each_text = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
+    what = (
+        f"{workers.num_actors} actors of {each_text} found no room within {workers.room_timeout_s} s: the "
+        f"cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, from which the stage's "
+        "own process takes its part, too"
+    )
+    remedy = "ask for fewer or smaller actors, or give the stage more `nodes`, `cpu` or `accelerators`"
+    raise UserError(Fault("workers", what, remedy=remedy))

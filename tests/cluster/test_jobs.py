@@ -227,7 +227,8 @@ def test_an_rl_stage_with_workers_learns_in_a_rayjob(
 ) -> None:
     """The entrypoint is run word by word, as a submitter does; what the task was given is handed on."""
     stage = {"kind": "if_rl", "name": "rl", "steps": 1, "data": [{"source": SOURCE}]}
-    recipe_in(tmp_path, stage | {"workers": {"samplers": 2, "driver_gpus": 0.5}}, nodes=2, queue="research")
+    workers = {"samplers": 2, "driver_gpus": 0.5}
+    recipe_in(tmp_path, stage | {"workers": workers}, nodes=2, accelerators=1, queue="research")
     monkeypatch.setattr("kascade.cluster.worker.train_here", lambda work: f"{work.stage} of {work.parent}")
     seen: list[dict[str, Any]] = []
 
