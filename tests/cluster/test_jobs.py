@@ -271,8 +271,33 @@ def test_the_jobs_own_error_is_the_steps(
 
     works(api, monkeypatch, crash)
     api._gets = 0
-    with pytest.raises(JobFailed, match="RuntimeError: device lost"):
+    with pytest.raises(JobFailed, match=r"failed(.|\n)*RuntimeError: device lost"):
         launch_step(Work(str(tmp_path), "sft", "train", "p", "p"), {})
+
+
+def test_what_the_first_process_says_does_not_hide_the_node_that_failed_first(
+    api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe_in(tmp_path, nodes=2)
+    work = Work(str(tmp_path), "sft", "train", "p", "p")
+    ended = {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-01-01T00:00:05Z"}
+    labels = {
+        "jobset.sigs.k8s.io/jobset-name": job_name(work),
+        "batch.kubernetes.io/job-completion-index": "1",
+    }
+    container = {"name": "node", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+    status = {"containerStatuses": [{**container, "state": {"terminated": ended}}]}
+    api.pods, api.logs = [{"metadata": {"name": "n1", "labels": labels}, "status": status}], {"n1": "900 GB"}
+
+    def lose_a_peer(work: Work) -> str:
+        raise RuntimeError("connection closed by peer")
+
+    works(api, monkeypatch, lose_a_peer)
+    with pytest.raises(JobFailed) as caught:
+        launch_step(work, {})
+    told = str(caught.value)
+    assert told.index("node 1, pod n1 ended with code 137 (OOMKilled)") < told.index("closed by peer")
+    assert "900 GB" in told
 
 
 @pytest.mark.parametrize(("placement", "cluster"), [({}, True), ({"nodes": 2}, False)])
