@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from kascade.recipe.workers import Workers
 
 STORE_BYTES = 256 * 2**20  # of a Ray of our own: weights and rollouts of one step pass through it
 HERE = "local"
+TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # how a user says who may use Ray
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
     "RAY_worker_niceness": "0",  # the workers do the work: at Ray's 15 a busy machine starves them
@@ -27,7 +29,8 @@ def ray_session(workers: Workers) -> Iterator[Any]:
     A connection that is there already is used and left. Raises UserError when Ray is not installed, or its
     cluster has not the room for all actors.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
@@ -37,6 +40,7 @@ def ray_session(workers: Workers) -> Iterator[Any]:
         yield ray
         return
     if os.environ.get("RAY_ADDRESS", HERE) == HERE:
+        _bring_a_token()
         with tempfile.TemporaryDirectory(prefix="kascade-ray-", ignore_cleanup_errors=True) as scratch:
             ray.init(
                 address=HERE,  # a file that a crashed run left behind is not joined
@@ -57,6 +61,13 @@ def ray_session(workers: Workers) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _bring_a_token() -> None:
+    """Only who has the token may use a Ray of our own. Left to itself, Ray writes one into the user's home,
+    where it changes how every later Ray on this machine starts. (It remembers a process's first token.)"""
+    if not any(name in os.environ for name in TOKENS):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _wait_for_room(ray: Any, workers: Workers) -> None:

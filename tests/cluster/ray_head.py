@@ -1,13 +1,14 @@
 """A Ray cluster of one node with its job server, and what KubeRay does with a RayJob on it.
 
 Facts: kuberay (August 2026), ray-operator/controllers/ray/common/job.go (the submitter's command) and
-rayjob_controller.go (how a job's status becomes the resource's).
+rayjob_controller.go (how a job's status becomes the resource's), common/pod.go (the token of `authOptions`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -17,19 +18,35 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s3_servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60
+PATIENCE_S = 150
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
+@dataclass(frozen=True)
+class Head:
+    """A head's job server. environment: of every container of the cluster, the submitter's included."""
+
+    address: str
+    environment: dict[str, str]
+
+    def get(self, path: str) -> Any:
+        """JSON from the server. Raises URLError, HTTPError."""
+        token = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+        asked = urllib.request.Request(f"{self.address}{path}", headers=token)
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return json.load(answer)
+
+
 @contextmanager
-def ray_head(cpus: int) -> Iterator[str]:
-    """The address of the job server of a head that has `cpus`; all of it ends with the block."""
+def ray_head(cpus: int) -> Iterator[Head]:
+    """A head that has `cpus` and asks for a token; all of it ends with the block."""
     port = free_port()
     options = {
         "port": 0,
@@ -47,24 +64,23 @@ def ray_head(cpus: int) -> Iterator[str]:
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",  # as in the image: `python` is the library's
         "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
-    command = [str(binaries / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
+    command = ["ray", "start", "--head", "--block", "--disable-usage-stats"]
     command += [f"--{name}={value}" for name, value in options.items()]
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
-        head = subprocess.Popen(
-            [*command, f"--temp-dir={scratch}"],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        command.append(f"--temp-dir={scratch}")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started = subprocess.Popen([str(binaries / command[0]), *command[1:]], env=environment, **quiet)
         try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_until_it_answers(f"{address}/api/version", head)
-            yield address
+            head = Head(f"http://127.0.0.1:{port}", environment)
+            _wait_until_it_answers(head, started)
+            yield head
         finally:
-            _end(head)
+            _end(started)
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:
@@ -79,12 +95,13 @@ def _end(head: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(everyone, PATIENCE_S)
 
 
-def _wait_until_it_answers(url: str, head: subprocess.Popen[bytes]) -> None:
+def _wait_until_it_answers(head: Head, started: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
+        with suppress(OSError):
+            head.get("/api/version")
             return
-        assert head.poll() is None, f"ray start ended with {head.returncode}"
+        assert started.poll() is None, f"ray start ended with {started.returncode}"
         assert time.monotonic() < deadline, "Ray's job server does not answer"
         time.sleep(0.2)
 
@@ -95,8 +112,8 @@ class KubeRay:
     seen: states of the resource, in order.
     """
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, head: Head) -> None:
+        self.head = head
         self.seen: list[tuple[str, str]] = []
         self._submitter: threading.Thread | None = None
 
@@ -105,7 +122,10 @@ class KubeRay:
         del times
         name = resource["metadata"]["name"]
         if self._submitter is None:
-            script = submitter_script(self.address, name, resource["spec"])
+            assert resource["spec"]["rayClusterSpec"]["authOptions"] == {
+                "mode": "token"
+            }  # as the head has it
+            script = submitter_script(self.head.address, name, resource["spec"])
             self._submitter = threading.Thread(target=self._submit, args=(script,), daemon=True)
             self._submitter.start()
             resource["status"] = {"jobDeploymentStatus": "Initializing"}
@@ -121,15 +141,12 @@ class KubeRay:
             self.seen.append(now)
 
     def _submit(self, script: str) -> None:
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        command = ["/bin/bash", "-ce", "--", script]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(command, env=environment, check=False, **quiet)
+        subprocess.run(["/bin/bash", "-ce", "--", script], env=self.head.environment, check=False, **quiet)
 
     def _job(self, name: str) -> dict[str, Any] | None:
         with suppress(urllib.error.HTTPError):
-            with urllib.request.urlopen(f"{self.address}/api/jobs/{name}", timeout=10) as answer:
-                found: dict[str, Any] = json.load(answer)
+            found: dict[str, Any] = self.head.get(f"/api/jobs/{name}")
             return found
         return None
 
