@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "storage"))
 from s3_servers import Server, moto
 
 STEPS = 30
-DEADLINE_S = 300
+DEADLINE_S = 420
 RECIPE = f"""
 kascade: 1
 name: bucket
