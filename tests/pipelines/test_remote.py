@@ -228,23 +228,23 @@ def test_lines_for_the_local_cron_run_the_same_command() -> None:
 @pytest.mark.slow
 def test_a_line_does_its_work_under_cron_and_does_nothing_twice(tmp_path: Path) -> None:
     """As cron runs it: a shell, next to no environment, another folder; `%` would be a line's end to it."""
-    Path(RECIPE).write_text(
-        TEXT.replace("environment: mcqa}}]\nguard", "environment: mcqa}, tasks: 8}]\nguard")
+    few = (
+        "--set",
+        "benchmarks.knowledge.tasks=8",
+        "--set",
+        "benchmarks.knowledge.sampling.max_new_tokens=12",
     )
-    command = cron_line("--timezone", "Europe/Berlin", "--set", "knowledge.sampling.max_new_tokens=12")
+    command = cron_line("--timezone", "Europe/Berlin", *few)
     assert "%" not in command.replace("\\%", "")
     bare = {"HOME": str(tmp_path), "LOGNAME": "someone", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
-    run = tmp_path / "runs" / "tiny"
+    run, log = tmp_path / "runs" / "tiny", tmp_path / "runs" / "tiny.cron.log"
     made: list[dict[str, int]] = []
     for _ in range(2):
-        line = command.replace("\\%", "%")
-        done = subprocess.run(["/bin/sh", "-c", line], cwd="/", env=bare, capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), (
-            run.parent / "tiny.cron.log"
-        ).read_text()
+        shell = ["/bin/sh", "-c", command.replace("\\%", "%")]
+        done = subprocess.run(shell, cwd="/", env=bare, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), log.read_text()
         kept = [path for name in ("checkpoints", "scores", "verdicts") for path in (run / name).rglob("*")]
         made.append({str(path): path.stat().st_mtime_ns for path in kept if path.is_file()})
     assert made[0] and made[1] == made[0]
-    log = (run.parent / "tiny.cron.log").read_text()
-    assert log.count("report: ") == 2
+    assert log.read_text().count("report: ") == 2
     assert (run / "report.html").exists()
