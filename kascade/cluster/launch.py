@@ -51,7 +51,8 @@ class Launcher:
         heartbeat: Callable[[], object],
         patience: Patience,
     ) -> None:
-        """Run `manifest` to its end. Raises JobFailed when it did not succeed, with the first failure's log.
+        """Run `manifest` to its end. Raises JobFailed when it did not succeed, with the first failure's log;
+        UserError when the cluster knows no such jobs.
 
         heartbeat: anything that changes as long as the work gets on.
         """
@@ -76,6 +77,8 @@ class Launcher:
             log.info("created %s %s/%s", kind.kind, self.namespace, name)
             return
         except ApiException as error:
+            if error.status == 404 and "page not found" in str(error.body):
+                raise kind.not_known() from error
             if error.status != 409:
                 raise JobFailed(f"{kind.kind} {name} was refused: {error.reason}: {error.body}") from error
         found = self._get(kind, name)

@@ -234,6 +234,16 @@ def test_what_the_api_refuses_is_told(api: StubApi) -> None:
         run(api)
 
 
+def test_a_cluster_without_the_operator_is_told_apart_from_one_without_the_namespace(api: StubApi) -> None:
+    api.answer = lambda verb, *rest: (404, "404 page not found\n")  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"knows no RayJob(.|\n)*install KubeRay"):
+        run(api, RAYJOB)
+    missing = {"kind": "Status", "message": 'namespaces "team" not found'}
+    api.answer = lambda verb, *rest: (404, missing)  # type: ignore[method-assign]
+    with pytest.raises(JobFailed, match=r'namespaces ."team." not found'):
+        run(api, RAYJOB)
+
+
 DRIVER = """
 import sys; sys.path[:0] = sys.argv[2:]
 from kubernetes.client import ApiClient, Configuration
