@@ -57,7 +57,7 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
     patience = Patience(placement.silence_s, placement.deadline_s)
     work.layout.task_error(work.step).unlink(missing_ok=True)  # of an earlier try
     try:
-        Launcher(api, _namespace()).run(kind, manifest, _heartbeat(work), patience)
+        Launcher(api, pod_namespace()).run(kind, manifest, _heartbeat(work), patience)
     except JobFailed as error:
         raise _own_error(work, error) from None
     return read_result(work, manifest["metadata"]["name"])
@@ -144,7 +144,8 @@ def owner_references(environment: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _namespace() -> str:
+def pod_namespace() -> str:
+    """Where this pod runs, and its jobs with it."""
     if "POD_NAMESPACE" in os.environ:
         return os.environ["POD_NAMESPACE"]
     return NAMESPACE_FILE.read_text(encoding="utf-8").strip()

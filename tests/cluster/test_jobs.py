@@ -22,10 +22,11 @@ from kascade.cluster.jobs import TRAINJOB
 from kascade.cluster.manifests import PATCH_FIELDS, PatchField, TrainJobApi, ray_job, train_job
 from kascade.cluster.place import job_name, label_value, launch_step, owner_references
 from kascade.cluster.pod import PodSettings, pod_settings
+from kascade.cluster.ready import job_faults
 from kascade.cluster.worker import Work, main
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import Recipe, read_resolved
 from kascade.recipe.workers import Workers
 from kascade.storage.files import write_json
 from kascade.storage.layout import RunLayout
@@ -249,6 +250,38 @@ def test_an_rl_stage_with_workers_learns_in_a_rayjob(
     assert job["spec"]["entrypointNumGpus"] == 0.5
     (nodes,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert nodes["template"]["spec"]["containers"][0]["resources"] == given["resources"]
+
+
+@pytest.mark.parametrize(
+    ("known", "allowed", "told"),
+    [
+        (True, {"create", "get", "patch", "delete"}, None),
+        (True, {"get"}, "may not create, patch, delete trainjobs in team"),
+        (False, set(), "knows no TrainJob"),
+    ],
+)
+def test_preflight_asks_whether_jobs_can_be_launched(
+    api: StubApi, tmp_path: Path, known: bool, allowed: set[str], told: str | None
+) -> None:
+    asked: list[Any] = []
+
+    def answer(verb: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        if path == "/apis/trainer.kubeflow.org/v1alpha1":
+            return (200, {}) if known else (404, "404 page not found")
+        assert path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        asked.append(body["spec"]["resourceAttributes"])
+        return 201, {"spec": body["spec"], "status": {"allowed": asked[-1]["verb"] in allowed}}
+
+    api.answer = answer  # type: ignore[method-assign]
+    inline = read_resolved(recipe_in(tmp_path / "one").resolved_recipe)
+    assert job_faults(inline) == [] and not asked
+    faults = job_faults(read_resolved(recipe_in(tmp_path / "two", nodes=2).resolved_recipe))
+    assert all(one["group"] == TRAINJOB.group and one["namespace"] == "team" for one in asked)
+    if told is None:
+        assert faults == [] and len(asked) == 4
+    else:
+        (fault,) = faults
+        assert told in fault.what
 
 
 def test_the_jobs_own_error_is_the_steps(
