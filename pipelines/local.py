@@ -63,19 +63,26 @@ class RunResult:
         return self.error["exit_code"] if self.error else 0
 
 
-def run_local(recipe: Recipe, run: Path, *, quiet: bool = False, steps: Steps | None = None) -> RunResult:
+def run_local(
+    recipe: Recipe,
+    run: Path,
+    *,
+    quiet: bool = False,
+    steps: Steps | None = None,
+    console: Console | None = None,
+) -> RunResult:
     """Run a recipe's cascade in the folder `run`, or continue it there; finished tasks are not run again.
 
-    quiet: show the outcome only. steps: other components than those of `components/`. Raises UserError
-    when the folder is in use or cannot be; on Ctrl-C, ends every process of the run, then raises
-    KeyboardInterrupt (SIGTERM: SystemExit).
+    quiet: show the outcome only. steps: other components than those of `components/`. console: where it is
+    shown, by default standard error. Raises UserError when the folder is in use or cannot be; on Ctrl-C,
+    ends every process of the run, then raises KeyboardInterrupt (SIGTERM: SystemExit).
     """
     from pipelines.compile import compile_recipe
 
     layout = RunLayout(run.absolute())
     _refuse_unusable_names(recipe, layout.root)
     steps = steps or Steps.shipped()
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     with folder_lock(layout.runner / "lock") as lock, termination_as_exit():
         write_text(layout.resolved_recipe, recipe.model_dump_json(indent=1) + "\n")
         compile_recipe(recipe, layout.pipeline, steps=steps)

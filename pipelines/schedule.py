@@ -170,5 +170,6 @@ def crontab(cron: Cron, folder: Path, arguments: Sequence[str], run: Path) -> st
         [sys.executable, "-m", "kascade.cli", "run", *arguments, "--out", str(run), "--quiet"]
     )
     log = shlex.quote(f"{run}.cron.log")
-    line = f"cd {shlex.quote(str(folder))} && {command} >> {log} 2>&1".replace("%", "\\%")
+    place = f"cd {shlex.quote(str(folder))} && mkdir -p {shlex.quote(str(run.parent))}"  # the log comes first
+    line = f"{place} && {command} >> {log} 2>&1".replace("%", "\\%")
     return f"CRON_TZ={cron.zone}\n{cron.expression} {line}\n"

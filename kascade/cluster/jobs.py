@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kascade.errors import Fault, UserError
+
 Spec = dict[str, Any]
 Phase = Literal["queued", "running", "succeeded", "failed"]
 
@@ -23,19 +25,26 @@ class JobState:
 class JobKind:
     """A custom resource that runs pods to an end.
 
-    state: reads the whole resource. pods: label selectors of its pods, given the resource.
+    operator: who runs such jobs, by its name. state: reads the whole resource. pods: label selectors of its
+    pods, given the resource.
     """
 
     kind: str
     group: str
     version: str
     plural: str
+    operator: str
     state: Callable[[Mapping[str, Any]], JobState]
     pods: Callable[[Mapping[str, Any]], list[str]]
 
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}"
+
+    def not_known(self) -> UserError:
+        """The error of a cluster whose API has no such kind."""
+        remedy = f"install {self.operator}, or give these stages one node, or `runs_as: inline`"
+        return UserError(Fault("cluster", f"this cluster knows no {self.kind}", remedy=remedy))
 
 
 def trainjob_state(job: Mapping[str, Any]) -> JobState:
@@ -76,6 +85,12 @@ def _rayjob_pods(job: Mapping[str, Any]) -> list[str]:
 
 
 TRAINJOB = JobKind(
-    "TrainJob", "trainer.kubeflow.org", "v1alpha1", "trainjobs", trainjob_state, _trainjob_pods
+    "TrainJob",
+    "trainer.kubeflow.org",
+    "v1alpha1",
+    "trainjobs",
+    "Kubeflow Trainer",
+    trainjob_state,
+    _trainjob_pods,
 )
-RAYJOB = JobKind("RayJob", "ray.io", "v1", "rayjobs", rayjob_state, _rayjob_pods)
+RAYJOB = JobKind("RayJob", "ray.io", "v1", "rayjobs", "KubeRay", rayjob_state, _rayjob_pods)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kascade.cluster.failures import JobFailed, first_failure
+from kascade.cluster.failures import JobFailed, first_failure, waiting_pods
 from kascade.cluster.jobs import JobKind, JobState
 from kascade.termination import termination_as_exit
 
@@ -24,6 +24,7 @@ class Patience:
     """How long to wait, in seconds. deadline_s: from when the job was first seen running; None: for ever.
 
     silence_s: how long a running job may show no progress. outage_s: how long the API may not answer.
+    pods_s: after so much silence the log tells what pods wait for.
     """
 
     silence_s: float
@@ -31,6 +32,7 @@ class Patience:
     poll_s: float = 10.0
     gone_s: float = 120.0
     outage_s: float = 600.0
+    pods_s: float = 60.0
 
 
 class Launcher:
@@ -49,7 +51,8 @@ class Launcher:
         heartbeat: Callable[[], object],
         patience: Patience,
     ) -> None:
-        """Run `manifest` to its end. Raises JobFailed when it did not succeed, with the first failure's log.
+        """Run `manifest` to its end. Raises JobFailed when it did not succeed, with the first failure's log;
+        UserError when the cluster knows no such jobs.
 
         heartbeat: anything that changes as long as the work gets on.
         """
@@ -74,6 +77,8 @@ class Launcher:
             log.info("created %s %s/%s", kind.kind, self.namespace, name)
             return
         except ApiException as error:
+            if error.status == 404 and "page not found" in str(error.body):
+                raise kind.not_known() from error
             if error.status != 409:
                 raise JobFailed(f"{kind.kind} {name} was refused: {error.reason}: {error.body}") from error
         found = self._get(kind, name)
@@ -96,7 +101,7 @@ class Launcher:
         """Wait for the job's end. Queued time counts for nothing."""
         begun: float | None = None
         beat, changed = heartbeat(), time.monotonic()
-        last = JobState("running", "unseen")
+        last, told = JobState("running", "unseen"), ""
         while True:
             job = self._get(kind, name, patience)
             if job is None:
@@ -111,19 +116,28 @@ class Launcher:
                 beat, changed = current, now
             if state.phase == "running":
                 begun = begun if begun is not None else now
-                self._check_time(kind, name, now - changed, now - begun, patience)
+                told = self._tell_waiting(kind, job, now - changed, patience, told)
+                self._check_time(f"{kind.kind} {name}", now - changed, now - begun, patience, told)
             last = state
             time.sleep(patience.poll_s)
 
-    def _check_time(
-        self, kind: JobKind, name: str, silent_s: float, run_s: float, patience: Patience
-    ) -> None:
+    def _tell_waiting(
+        self, kind: JobKind, job: Mapping[str, Any], silent_s: float, patience: Patience, told: str
+    ) -> str:
+        """What pods of a silent job wait for; logged when it is not what was `told` before."""
+        if silent_s < patience.pods_s:
+            return ""
+        waiting = waiting_pods(self._core, self.namespace, kind, job)
+        if waiting not in ("", told):
+            log.warning("%s %s: %s", kind.kind, job["metadata"]["name"], waiting)
+        return waiting
+
+    def _check_time(self, job: str, silent_s: float, run_s: float, patience: Patience, waiting: str) -> None:
         if silent_s > patience.silence_s:
-            raise JobFailed(
-                f"{kind.kind} {name} runs, but has shown no progress for {silent_s:.0f} s (silence_s)"
-            )
+            silence = f"{job} has shown no progress for {silent_s:.0f} s (silence_s)"
+            raise JobFailed("\n".join(filter(None, (silence, waiting))))
         if patience.deadline_s is not None and run_s > patience.deadline_s:
-            raise JobFailed(f"{kind.kind} {name} has run for {run_s:.0f} s, longer than deadline_s allows")
+            raise JobFailed(f"{job} has run for {run_s:.0f} s, longer than deadline_s allows")
 
     def _explain(self, kind: JobKind, job: Mapping[str, Any], state: JobState) -> str:
         name = job["metadata"]["name"]

@@ -137,6 +137,7 @@ def ray_job(
         "ttlSecondsAfterFinished": placement.ttl_s,
         "rayClusterSpec": {
             "rayVersion": cluster.ray_version,
+            "authOptions": {"mode": "token"},  # made by the operator; one before 1.5.1 passes over it
             "headGroupSpec": {
                 "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0", "num-gpus": "0"},
                 "template": {

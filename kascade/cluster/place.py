@@ -57,9 +57,9 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
     patience = Patience(placement.silence_s, placement.deadline_s)
     work.layout.task_error(work.step).unlink(missing_ok=True)  # of an earlier try
     try:
-        Launcher(api, _namespace()).run(kind, manifest, _heartbeat(work), patience)
+        Launcher(api, pod_namespace()).run(kind, manifest, _heartbeat(work), patience)
     except JobFailed as error:
-        raise _own_error(work) or error from None
+        raise _own_error(work, error) from None
     return read_result(work, manifest["metadata"]["name"])
 
 
@@ -93,7 +93,7 @@ def run_processes(work: Work, processes: int) -> str:
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
         failed = JobFailed(f"torchrun ended with code {done.returncode}; log: {work.layout.log(work.step)}")
-        raise _own_error(work) or failed
+        raise _own_error(work, failed)
     return read_result(work, name)
 
 
@@ -144,7 +144,8 @@ def owner_references(environment: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _namespace() -> str:
+def pod_namespace() -> str:
+    """Where this pod runs, and its jobs with it."""
     if "POD_NAMESPACE" in os.environ:
         return os.environ["POD_NAMESPACE"]
     return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
@@ -160,12 +161,16 @@ def _heartbeat(work: Work) -> Callable[[], object]:
     return beat
 
 
-def _own_error(work: Work) -> KascadeError | None:
-    """What the job wrote down about its own end: faults for people rather than a pod's log."""
+def _own_error(work: Work, failed: JobFailed) -> KascadeError:
+    """What the job's first process wrote down about its end: faults for people, instead of a pod's log.
+
+    Any other error is told beside how the job failed: the first process may only have lost the one at fault.
+    """
     path = work.layout.task_error(work.step)
     if not path.exists():
-        return None
+        return failed
     error = read_json(path)
     if error["faults"]:
         return UserError([Fault(**fault) for fault in error["faults"]])
-    return JobFailed(f"{error['type']}: {error['message']}\nlog: {work.layout.log(work.step)}")
+    own = f"its first process ended with {error['type']}: {error['message']}"
+    return JobFailed(f"{failed}\n{own}\nlog: {work.layout.log(work.step)}")

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from kascade.errors import TrainingStopped
 from kascade.models.checksum import weights_checksum
 from kascade.recipe.workers import Workers
-from kascade.rollout.types import HoldsWeights, Prompt, RolloutEngine, Sample, SamplingParams
+from kascade.rollout.types import Prompt, RolloutEngine, Sample, SamplingParams
 
 MakeEngine = Callable[[PreTrainedModel], RolloutEngine]
 CHUNKS_PER_ACTOR = 2  # of a batch: fewer leave actors idle at its end, more make smaller batches
@@ -51,12 +51,12 @@ class RolloutActor:
 
         Raises TrainingStopped when what arrived has another one than `expected`.
         """
+        self._version = None  # until the new ones have proved right
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 parameter.copy_(weights[name])
         self._engine.load_weights(version)
-        engine = self._engine
-        found = engine.weights_checksum if isinstance(engine, HoldsWeights) else weights_checksum(self._model)
+        found = self._engine.weights_checksum
         if found != expected:
             raise TrainingStopped(
                 f"weights version {version}: a sampler holds {found:016x}, the trainer {expected:016x}"

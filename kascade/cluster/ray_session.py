@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from kascade.recipe.workers import Workers
 
 STORE_BYTES = 256 * 2**20  # of a Ray of our own: weights and rollouts of one step pass through it
 HERE = "local"
+TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # how a user says who may use Ray
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
     "RAY_worker_niceness": "0",  # the workers do the work: at Ray's 15 a busy machine starves them
@@ -27,7 +29,8 @@ def ray_session(workers: Workers) -> Iterator[Any]:
     A connection that is there already is used and left. Raises UserError when Ray is not installed, or its
     cluster has not the room for all actors.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
@@ -36,12 +39,12 @@ def ray_session(workers: Workers) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    wanted = workers.trainers + workers.samplers
     if os.environ.get("RAY_ADDRESS", HERE) == HERE:
+        _bring_a_token()
         with tempfile.TemporaryDirectory(prefix="kascade-ray-", ignore_cleanup_errors=True) as scratch:
             ray.init(
                 address=HERE,  # a file that a crashed run left behind is not joined
-                num_cpus=max(os.cpu_count() or 1, int(wanted * workers.cpus) + 1),
+                num_cpus=max(os.cpu_count() or 1, int(workers.num_actors * workers.cpus) + 1),
                 object_store_memory=STORE_BYTES,
                 include_dashboard=False,
                 logging_level=logging.WARNING,
@@ -54,6 +57,39 @@ def ray_session(workers: Workers) -> Iterator[Any]:
         return
     ray.init(logging_level=logging.WARNING)
     try:
+        _wait_for_room(ray, workers)
         yield ray
     finally:
         ray.shutdown()
+
+
+def _bring_a_token() -> None:
+    """Only who has the token may use a Ray of our own. Left to itself, Ray writes one into the user's home,
+    where it changes how every later Ray on this machine starts. (It remembers a process's first token.)"""
+    if not any(name in os.environ for name in TOKENS):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _wait_for_room(ray: Any, workers: Workers) -> None:
+    """Until the cluster could start all actors. Raises UserError after `room_timeout_s`.
+
+    Ray itself would let them wait for ever, without a word.
+    """
+    from ray.util import placement_group, remove_placement_group
+
+    each = {name: amount for name, amount in (("CPU", workers.cpus), ("GPU", workers.gpus)) if amount}
+    group = placement_group([each] * workers.num_actors)
+    try:
+        if group.wait(workers.room_timeout_s):
+            return
+    finally:
+        remove_placement_group(group)
+    there = ray.cluster_resources()
+    each_text = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
+    what = (
+        f"{workers.num_actors} actors of {each_text} found no room within {workers.room_timeout_s} s: the "
+        f"cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, from which the stage's "
+        "own process takes its part, too"
+    )
+    remedy = "ask for fewer or smaller actors, or give the stage more `nodes`, `cpu` or `accelerators`"
+    raise UserError(Fault("workers", what, remedy=remedy))

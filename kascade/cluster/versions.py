@@ -25,8 +25,7 @@ def trainjob_api(client: Any) -> TrainJobApi:
     except ApiException as error:
         if error.status != 404:
             raise
-        remedy = "install Kubeflow Trainer, or give these stages one node, or `runs_as: inline`"
-        raise UserError(Fault("cluster", "this cluster knows no TrainJob", remedy=remedy)) from error
+        raise TRAINJOB.not_known() from error
     fields = _spec_fields(json.loads(answer.data))
     for field in PATCH_FIELDS:
         if field in fields:

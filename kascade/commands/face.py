@@ -51,8 +51,8 @@ def submit(
     run_name: str | None = None,
     **dials: Any,
 ) -> Run:
-    """Start a recipe. On this machine (no host) it runs to its end in the folder `out`; on a cluster it is
-    created and goes on by itself.
+    """Start a recipe. On this machine (no host) it runs to its end in the folder `out`, with a line for every
+    step; on a cluster it is created and goes on by itself.
 
     overrides: as in a recipe file, or texts ("if_rl.steps=20"). dials: model, data, seed, scale, budget,
     threads. Raises UserError with every fault; KascadeError when a run here fails.
@@ -78,6 +78,8 @@ def submit(
 
 
 def _run_here(loaded: Any, folder: Path) -> Run:
+    from rich.console import Console
+
     from kascade.commands.preflight import preflight_faults
     from kascade.commands.run_folder import open_run_folder
     from kascade.errors import UserError
@@ -86,7 +88,8 @@ def _run_here(loaded: Any, folder: Path) -> Run:
     if faults := preflight_faults(loaded, folder):
         raise UserError(faults)
     open_run_folder(folder, loaded.recipe, loaded.text)
-    result = run_local(loaded.recipe, folder, quiet=True)
+    lines = Console(force_jupyter=False, force_terminal=False, soft_wrap=True)  # plain, also in a notebook
+    result = run_local(loaded.recipe, folder, console=lines)
     if result.error is not None:
         raise KascadeError(f"{result.failed_step}: {result.error['message']}")
     return Run(folder.name, (folder / "report.html").as_uri(), folder)

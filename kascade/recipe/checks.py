@@ -6,8 +6,10 @@ a recipe with other faults and all faults are told at once.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -176,6 +178,37 @@ def _placements_fit(recipe: Mapping[str, Any], stages: Sequence[_Entry]) -> Iter
             what = f"{stage.name!r} has no `workers` to spread over nodes"
             remedy = "give the stage trainers and samplers under `workers` (RL), or one node"
             yield Problem(("cluster", *own, "nodes"), what, remedy=remedy)
+        elif fitting == "rayjob" and _several_nodes(placement):
+            with suppress(TypeError, ValueError):  # values of a wrong type are told elsewhere
+                yield from _actors_have_room(stage, placement)
+
+
+def _actors_have_room(stage: _Entry, placement: Any) -> Iterator[Problem]:
+    """All actors of a RayJob, and the process that drives them, on its nodes at once."""
+    workers = stage.value["workers"]
+    trainers, samplers = workers.get("trainers", 1), workers.get("samplers", 0)
+    actors = samplers + (trainers if trainers > 1 else 0)
+    needs = [(workers.get("cpus", 1), workers.get("gpus", 0))] * actors
+    driver = workers.get("driver_cpus", 1), workers.get("driver_gpus", 0)
+    node = _cores(str(placement.get("cpu", "2"))), placement.get("accelerators", 0)
+    free = [node] * placement.get("nodes", 1)
+    for cpus, gpus in [driver, *needs]:
+        place = next((n for n, (c, g) in enumerate(free) if c >= cpus and g >= gpus), None)
+        if place is None:
+            what = (
+                f"{actors} actors of {needs[0][0]:g} CPUs and {needs[0][1]:g} accelerators, and a driver of "
+                f"{driver[0]:g} and {driver[1]:g}, do not fit on {len(free)} x ({node[0]:g} and {node[1]})"
+            )
+            remedy = "give it more `nodes`, `cpu` or `accelerators`, or ask for fewer or smaller actors"
+            yield Problem((*stage.path, "workers"), what, remedy=remedy)
+            return
+        free[place] = free[place][0] - cpus, free[place][1] - gpus
+
+
+def _cores(quantity: str) -> float:
+    """CPUs of a Kubernetes quantity; a Ray node counts whole ones, rounded up."""
+    number = float(quantity.removesuffix("m"))
+    return float(math.ceil(number / 1000 if quantity.endswith("m") else number))
 
 
 def _several_nodes(placement: Any) -> bool:

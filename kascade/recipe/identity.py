@@ -16,8 +16,12 @@ from typing import Any
 import kascade
 from kascade.recipe.checks import BASE
 from kascade.recipe.schema import MOPDStage, Recipe, Stage
+from kascade.recipe.workers import PLACEMENT
 
-_NOT_WEIGHTS = {"title", "goals", "side_branch", "parent", "limits", "save_every", "keep_states"}
+_NOT_WEIGHTS = {
+    **dict.fromkeys(("title", "goals", "side_branch", "parent", "limits", "save_every", "keep_states"), True),
+    "workers": PLACEMENT,  # a stage that ran out of memory goes on with more of it
+}
 KEY_LENGTH = 12
 
 
@@ -66,7 +70,7 @@ def _with_digests(value: Any) -> Any:
     return value
 
 
-def _dumped(part: Any, exclude: set[str] | None = None) -> Any:
+def _dumped(part: Any, exclude: set[str] | dict[str, Any] | None = None) -> Any:
     return _with_digests(part.model_dump(mode="json", exclude=exclude))
 
 

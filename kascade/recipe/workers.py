@@ -11,6 +11,15 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.recipe.parts import Correction, Part
 
+PLACEMENT = {
+    "max_losses",
+    "cpus",
+    "gpus",
+    "driver_cpus",
+    "driver_gpus",
+    "room_timeout_s",
+}  # weights know nothing of it
+
 
 class Workers(Part):
     """Ray actors of a stage. trainers 1 and samplers 0: one process does both, without Ray."""
@@ -30,10 +39,19 @@ class Workers(Part):
         1.0, description="in a RayJob: of the process that grades, scores with teachers, and publishes"
     )
     driver_gpus: float = Field(0.0, ge=0, description="of that process")
+    room_timeout_s: PositiveInt = Field(
+        300,
+        description="wait so long for a cluster that has no room for all actors, because it grows or is busy",
+    )
 
     @property
     def distributed(self) -> bool:
         return self.trainers > 1 or self.samplers > 0
+
+    @property
+    def num_actors(self) -> int:
+        """A trainer that is alone is the stage's own process."""
+        return self.samplers + (self.trainers if self.trainers > 1 else 0)
 
     @model_validator(mode="after")
     def _somebody_samples_meanwhile(self) -> Workers:

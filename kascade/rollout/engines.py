@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kascade.data.chat import ChatFormat
+from kascade.models.checksum import weights_checksum
 from kascade.models.load import save_model
 from kascade.recipe.schema import Rollout
 from kascade.rollout.native import NativeEngine
@@ -29,6 +30,7 @@ def make_engine(
     return VLLMEngine(
         None,
         lambda folder: save_model(model, tokenizer, folder),
+        checksum=partial(weights_checksum, model),
         settings=VLLMSettings(**part.vllm.model_dump()),
         end_ids=chat.end_ids,
         think_end_ids=tokenizer.encode(THINK_END, add_special_tokens=False),

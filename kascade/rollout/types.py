@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from kascade.recipe.schema import Conversation
 
@@ -77,15 +77,13 @@ class Sample:
         return [True] * len(self.token_ids) if self.drawn is None else list(self.drawn)
 
 
-@runtime_checkable
-class HoldsWeights(Protocol):
-    """An engine that can say which weights it took over last: their `models.checksum.weights_checksum`."""
+class RolloutEngine(Protocol):
+    """Samples answers. Engines: the native one (torch, CPU and CUDA); others behind the same face.
+
+    weights_checksum: `models.checksum.weights_checksum` of the weights that it took over last.
+    """
 
     weights_checksum: int
-
-
-class RolloutEngine(Protocol):
-    """Samples answers. Engines: the native one (torch, CPU and CUDA); others behind the same face."""
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
         """For each prompt, its answers in order, a greedy one first."""

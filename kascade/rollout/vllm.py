@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from kascade.errors import Fault, UserError
+from kascade.errors import Fault, TrainingStopped, UserError
 from kascade.rollout.sampling import stream_key
 from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
 
@@ -54,12 +54,13 @@ class VLLMEngine:
         folder: Path | None,
         save: Callable[[Path], None],
         *,
+        checksum: Callable[[], int],
         settings: VLLMSettings,
         end_ids: Sequence[int],
         think_end_ids: Sequence[int] = (),
     ) -> None:
         """folder: where weights travel through, None: one of its own, removed with it. save: writes model and
-        tokenizer to a folder, as they are now in training.
+        tokenizer to a folder, as they are now in training. checksum: `weights_checksum` of that model.
 
         Raises UserError when vllm is not installed.
         """
@@ -68,14 +69,22 @@ class VLLMEngine:
             self._own = tempfile.TemporaryDirectory(prefix="kascade-vllm-")
             folder = Path(self._own.name)
         self._folder = folder
-        self._save, self._settings = save, settings
+        self._save, self._checksum, self._settings = save, checksum, settings
+        self.weights_checksum = 0
         self._end_ids, self._think_end_ids = list(end_ids), list(think_end_ids)
         self._llm: Any = None
         self._version = 0
 
     def load_weights(self, version: int) -> None:
-        """Hand the current weights to vLLM; what it computed with older ones (cached prefixes) is dropped."""
+        """Hand the current weights to vLLM; what it computed with older ones (cached prefixes) is dropped.
+
+        `weights_checksum` is then that of what was handed over: vLLM keeps weights in a form of its own, with
+        other bits. Raises TrainingStopped when the weights changed while they were written.
+        """
+        handed_over = self._checksum()
         self._save(self._folder)
+        if self._checksum() != handed_over:
+            raise TrainingStopped(f"weights version {version} changed while they were handed to vLLM")
         if self._llm is None:
             self._llm = self._vllm.LLM(
                 model=str(self._folder),
@@ -90,7 +99,7 @@ class VLLMEngine:
         else:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(self._folder)})
             self._llm.reset_prefix_cache()
-        self._version = version
+        self._version, self.weights_checksum = version, handed_over
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
         """For each prompt, its answers in order, a greedy one first.

@@ -25,7 +25,7 @@ from kascade.models.load import load_model, load_tokenizer
 from kascade.recipe.schema import ModelPart, Rollout, SFTStage, StagePart
 from kascade.rollout.engines import make_drafting_engine, make_engine, make_routed_engine
 from kascade.rollout.speculative import SpeculativeEngine
-from kascade.rollout.types import HoldsWeights, RolloutEngine
+from kascade.rollout.types import RolloutEngine
 from kascade.storage.progress import Progress
 
 StepMetrics = dict[str, float | str]
@@ -97,8 +97,6 @@ class Policy:
 
     def check_weights(self) -> None:
         """Raise TrainingStopped when the sampler's weights are not the trainer's, bit for bit."""
-        if not isinstance(self.engine, HoldsWeights):
-            return  # an engine that cannot say
         held, own = self.engine.weights_checksum, weights_checksum(self.model)
         if held != own:
             raise TrainingStopped(

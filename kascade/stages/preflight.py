@@ -35,6 +35,8 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 
 def check_and_import(run: Run) -> str:
     """Reference of the base checkpoint. Raises UserError with all faults found at once."""
+    from kascade.cluster.ready import job_faults
+
     with run.clock.section("loading"):
         folder = resolve_source(run.recipe.model.source)
         faults = model_faults(run, folder)
@@ -43,7 +45,7 @@ def check_and_import(run: Run) -> str:
     with run.clock.section("grading"):
         isolation, sandbox_faults = isolation_of(environments_of(run.recipe))
         faults += exam_faults + pool_faults + grader_faults(exams) + demonstration_faults(run, pools)
-        faults += sandbox_faults
+        faults += sandbox_faults + job_faults(run.recipe)
     if faults:
         raise UserError(list(dict.fromkeys(faults)))
     for kind, how in isolation.items():

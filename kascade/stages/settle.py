@@ -9,6 +9,7 @@ from kascade.guard.lineage import Outcome, OutcomeDecision, read_outcomes, write
 from kascade.guard.verdict import Verdict, recovered_share
 from kascade.stages.attempts import attempts_of, verdicts_of
 from kascade.stages.context import Run
+from kascade.storage.checkpoint import mark_accepted
 
 UNRECOVERED: dict[str, OutcomeDecision] = {
     "continue": "continued",
@@ -38,6 +39,8 @@ def settle_stage(run: Run, stage: str, candidate: str, parent: str) -> str:
         reasons=reasons(verdicts, decision),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
+    if run.checkpoints is not None and outcome.accepted is not None:
+        mark_accepted(outcome.accepted, run.recipe.name)
     known = [one for one in read_outcomes(run.layout) if (one.stage, one.key) == (outcome.stage, outcome.key)]
     if [one.model_copy(update={"created": outcome.created}) for one in known] != [outcome]:
         write_outcome(run.layout, outcome)

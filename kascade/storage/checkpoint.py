@@ -21,6 +21,7 @@ from kascade.storage.store import Store
 from kascade.storage.uris import is_remote, join_uri, open_store
 
 __all__ = [
+    "ACCEPTED",
     "LOCATION",
     "MANIFEST",
     "CheckpointRef",
@@ -29,6 +30,7 @@ __all__ = [
     "file_digest",
     "is_there",
     "local_path",
+    "mark_accepted",
     "open_checkpoint",
     "parse_manifest",
     "point_to",
@@ -36,6 +38,7 @@ __all__ = [
     "verify",
 ]
 MANIFEST = "manifest.json"
+ACCEPTED = "accepted"  # beside the manifest of a checkpoint in a shared place, once a run went on from it
 LOCATION = "location"  # in a run's folder, beside the manifest of a checkpoint that lies in a bucket
 
 
@@ -210,6 +213,11 @@ def point_to(ref: CheckpointRef, folder: Path) -> None:
     _, manifest = open_checkpoint(ref.uri)
     write_text(folder / LOCATION, ref.uri + "\n")
     write_text(folder / MANIFEST, manifest_text(manifest))
+
+
+def mark_accepted(reference: str, run: str) -> None:
+    """Say in a shared place that a run goes on from this checkpoint: runs that did not accept it see that."""
+    open_store(CheckpointRef.parse(reference).uri).create(ACCEPTED, f"{run}\n".encode())
 
 
 def is_there(reference: str) -> bool:

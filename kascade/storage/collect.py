@@ -1,19 +1,19 @@
 """Garbage: which checkpoints and leftovers of a store nobody needs, by evidence and never by absence of it.
 
-A checkpoint goes only when a run says that it was not accepted, no checkpoint that stays was trained from it
-or taught by it, nobody asks to keep it, and it is old enough. Leftovers (files of a publication that was
-killed or lost against another writer, unfinished uploads) go when they are old enough and lie where only
-this library writes.
+A checkpoint goes only when a run says that it was not accepted, no other run has marked it as accepted, no
+checkpoint that stays was trained from it or taught by it, nobody asks to keep it, and it is old enough.
+Leftovers (files of a publication that was killed or lost against another writer, unfinished uploads) go when
+they are old enough and lie where only this library writes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from kascade.storage.checkpoint import LOCATION, MANIFEST, Manifest, data_folder, parse_manifest
+from kascade.storage.checkpoint import ACCEPTED, LOCATION, MANIFEST, Manifest, data_folder, parse_manifest
 from kascade.storage.store import Entry, Store, Unfinished
 
 CHECKPOINT = r"(?:[a-z][a-z0-9_-]{0,39}/(?:train|recover-[0-9])-[0-9a-f]+)"
@@ -54,6 +54,9 @@ def find_garbage(
         for entry in entries
         if re.fullmatch(rf"{CHECKPOINT}/{re.escape(MANIFEST)}", entry.name)
     }
+    names = {entry.name for entry in entries}
+    marked = {manifest.digest for name, manifest in manifests.items() if f"{name}/{ACCEPTED}" in names}
+    evidence = replace(evidence, kept={*evidence.kept, *marked})
     doomed = _doomed(manifests, evidence, cutoff)
     garbage = Garbage({name: f"not accepted; {manifests[name].created}" for name in doomed})
     for entry in entries:

@@ -135,6 +135,7 @@ RAYJOB_SPEC = closed(
     rayClusterSpec=closed(
         "headGroupSpec",
         rayVersion=TEXT,
+        authOptions=closed(mode={"enum": ["disabled", "token"]}, secretName=TEXT, enableK8sTokenAuth=FLAG),
         headGroupSpec=closed("template", rayStartParams=STRINGS, template=TEMPLATE),
         workerGroupSpecs=many(RAY_WORKERS),
     ),

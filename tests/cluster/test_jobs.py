@@ -22,10 +22,11 @@ from kascade.cluster.jobs import TRAINJOB
 from kascade.cluster.manifests import PATCH_FIELDS, PatchField, TrainJobApi, ray_job, train_job
 from kascade.cluster.place import job_name, label_value, launch_step, owner_references
 from kascade.cluster.pod import PodSettings, pod_settings
+from kascade.cluster.ready import job_faults
 from kascade.cluster.worker import Work, main
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import Recipe, read_resolved
 from kascade.recipe.workers import Workers
 from kascade.storage.files import write_json
 from kascade.storage.layout import RunLayout
@@ -227,7 +228,8 @@ def test_an_rl_stage_with_workers_learns_in_a_rayjob(
 ) -> None:
     """The entrypoint is run word by word, as a submitter does; what the task was given is handed on."""
     stage = {"kind": "if_rl", "name": "rl", "steps": 1, "data": [{"source": SOURCE}]}
-    recipe_in(tmp_path, stage | {"workers": {"samplers": 2, "driver_gpus": 0.5}}, nodes=2, queue="research")
+    workers = {"samplers": 2, "driver_gpus": 0.5}
+    recipe_in(tmp_path, stage | {"workers": workers}, nodes=2, accelerators=1, queue="research")
     monkeypatch.setattr("kascade.cluster.worker.train_here", lambda work: f"{work.stage} of {work.parent}")
     seen: list[dict[str, Any]] = []
 
@@ -250,6 +252,38 @@ def test_an_rl_stage_with_workers_learns_in_a_rayjob(
     assert nodes["template"]["spec"]["containers"][0]["resources"] == given["resources"]
 
 
+@pytest.mark.parametrize(
+    ("known", "allowed", "told"),
+    [
+        (True, {"create", "get", "patch", "delete"}, None),
+        (True, {"get"}, "may not create, patch, delete trainjobs in team"),
+        (False, set(), "knows no TrainJob"),
+    ],
+)
+def test_preflight_asks_whether_jobs_can_be_launched(
+    api: StubApi, tmp_path: Path, known: bool, allowed: set[str], told: str | None
+) -> None:
+    asked: list[Any] = []
+
+    def answer(verb: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        if path == "/apis/trainer.kubeflow.org/v1alpha1":
+            return (200, {}) if known else (404, "404 page not found")
+        assert path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        asked.append(body["spec"]["resourceAttributes"])
+        return 201, {"spec": body["spec"], "status": {"allowed": asked[-1]["verb"] in allowed}}
+
+    api.answer = answer  # type: ignore[method-assign]
+    inline = read_resolved(recipe_in(tmp_path / "one").resolved_recipe)
+    assert job_faults(inline) == [] and not asked
+    faults = job_faults(read_resolved(recipe_in(tmp_path / "two", nodes=2).resolved_recipe))
+    assert all(one["group"] == TRAINJOB.group and one["namespace"] == "team" for one in asked)
+    if told is None:
+        assert faults == [] and len(asked) == 4
+    else:
+        (fault,) = faults
+        assert told in fault.what
+
+
 def test_the_jobs_own_error_is_the_steps(
     api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,8 +304,33 @@ def test_the_jobs_own_error_is_the_steps(
 
     works(api, monkeypatch, crash)
     api._gets = 0
-    with pytest.raises(JobFailed, match="RuntimeError: device lost"):
+    with pytest.raises(JobFailed, match=r"failed(.|\n)*RuntimeError: device lost"):
         launch_step(Work(str(tmp_path), "sft", "train", "p", "p"), {})
+
+
+def test_what_the_first_process_says_does_not_hide_the_node_that_failed_first(
+    api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe_in(tmp_path, nodes=2)
+    work = Work(str(tmp_path), "sft", "train", "p", "p")
+    ended = {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-01-01T00:00:05Z"}
+    labels = {
+        "jobset.sigs.k8s.io/jobset-name": job_name(work),
+        "batch.kubernetes.io/job-completion-index": "1",
+    }
+    container = {"name": "node", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+    status = {"containerStatuses": [{**container, "state": {"terminated": ended}}]}
+    api.pods, api.logs = [{"metadata": {"name": "n1", "labels": labels}, "status": status}], {"n1": "900 GB"}
+
+    def lose_a_peer(work: Work) -> str:
+        raise RuntimeError("connection closed by peer")
+
+    works(api, monkeypatch, lose_a_peer)
+    with pytest.raises(JobFailed) as caught:
+        launch_step(work, {})
+    told = str(caught.value)
+    assert told.index("node 1, pod n1 ended with code 137 (OOMKilled)") < told.index("closed by peer")
+    assert "900 GB" in told
 
 
 @pytest.mark.parametrize(("placement", "cluster"), [({}, True), ({"nodes": 2}, False)])

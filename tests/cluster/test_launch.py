@@ -175,6 +175,39 @@ def test_silence_ends_a_job_and_a_heartbeat_keeps_it(api: StubApi) -> None:
     run(api, patience=silent, beat=time.monotonic)
 
 
+def waiting_pod(name: str, **status: Any) -> dict[str, Any]:
+    labels = {"jobset.sigs.k8s.io/jobset-name": "kc-sft-train-0"}
+    return {"metadata": {"name": name, "labels": labels}, "status": status}
+
+
+def test_a_job_that_does_not_begin_says_what_its_pods_wait_for(
+    api: StubApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    unplaced = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    placed = {"type": "PodScheduled", "status": "True"}
+    container = {"name": "node", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    states = [
+        {"waiting": {"reason": "ImagePullBackOff", "message": "kascade:9 is not there"}},
+        {"waiting": {"reason": "ContainerCreating"}},
+    ]
+    api.pods = [
+        waiting_pod("node-0", conditions=[unplaced]),
+        *(
+            waiting_pod(f"node-{n}", conditions=[placed], containerStatuses=[{**container, "state": state}])
+            for n, state in enumerate(states, 1)
+        ),
+    ]
+    patience = Patience(silence_s=0.2, deadline_s=None, poll_s=0.02, pods_s=0.05)
+    with pytest.raises(JobFailed) as caught:
+        run(api, patience=patience)
+    assert "no progress" in str(caught.value)
+    assert f"pod node-0 waits: Unschedulable: {message}" in str(caught.value)
+    assert "pod node-1 waits: ImagePullBackOff: kascade:9 is not there" in str(caught.value)
+    assert "node-2" not in str(caught.value)
+    assert len([one for one in caplog.records if "Unschedulable" in one.getMessage()]) == 1
+
+
 def test_queued_time_counts_for_nothing(api: StubApi) -> None:
     def on_get(resource: dict[str, Any], times: int) -> None:
         resource["status"] = condition("Complete") if times > 40 else condition("Suspended")
@@ -199,6 +232,16 @@ def test_what_the_api_refuses_is_told(api: StubApi) -> None:
     api.answer = lambda verb, *rest: (422, {"message": "spec.x: unknown"})  # type: ignore[method-assign]
     with pytest.raises(JobFailed, match="unknown"):
         run(api)
+
+
+def test_a_cluster_without_the_operator_is_told_apart_from_one_without_the_namespace(api: StubApi) -> None:
+    api.answer = lambda verb, *rest: (404, "404 page not found\n")  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"knows no RayJob(.|\n)*install KubeRay"):
+        run(api, RAYJOB)
+    missing = {"kind": "Status", "message": 'namespaces "team" not found'}
+    api.answer = lambda verb, *rest: (404, missing)  # type: ignore[method-assign]
+    with pytest.raises(JobFailed, match=r'namespaces ."team." not found'):
+        run(api, RAYJOB)
 
 
 DRIVER = """

@@ -210,12 +210,41 @@ def test_schedules_are_listed_and_removed_and_those_of_others_are_not(kubeflow: 
     kascade_verb("schedule", "remove", "tiny", code=2)
 
 
-def test_lines_for_the_local_cron_run_the_same_command(tmp_path: Path) -> None:
-    arguments = ("--timezone", "Europe/Berlin", "--local", "--set", "guard.min_drop=0.05", "--seed", "3")
-    text = kascade_verb("schedule", "apply", RECIPE, "--cron", "30 4 * * 1", *arguments).stdout
-    zone, line = text.splitlines()
+def cron_line(*more: str) -> str:
+    """The command of a printed line, its times taken off."""
+    times = "30 4 * * 1"
+    printed = kascade_verb("schedule", "apply", RECIPE, "--cron", times, "--local", *more).stdout
+    zone, line = printed.splitlines()
     assert zone == "CRON_TZ=Europe/Berlin"
-    assert line.startswith("30 4 * * 1 cd ")
-    assert f"run {RECIPE} --seed 3 --set guard.min_drop=0.05 --out" in line
-    command = line.removeprefix("30 4 * * 1 ").partition(" --out")[0].replace("cli run", "cli check")
-    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    assert line.startswith(f"{times} cd ")
+    return line.removeprefix(f"{times} ")
+
+
+def test_lines_for_the_local_cron_run_the_same_command() -> None:
+    command = cron_line("--timezone", "Europe/Berlin", "--set", "guard.min_drop=0.05", "--seed", "3")
+    assert f"run {RECIPE} --seed 3 --set guard.min_drop=0.05 --out" in command
+
+
+@pytest.mark.slow
+def test_a_line_does_its_work_under_cron_and_does_nothing_twice(tmp_path: Path) -> None:
+    """As cron runs it: a shell, next to no environment, another folder; `%` would be a line's end to it."""
+    few = (
+        "--set",
+        "benchmarks.knowledge.tasks=8",
+        "--set",
+        "benchmarks.knowledge.sampling.max_new_tokens=12",
+    )
+    command = cron_line("--timezone", "Europe/Berlin", *few)
+    assert "%" not in command.replace("\\%", "")
+    bare = {"HOME": str(tmp_path), "LOGNAME": "someone", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    run, log = tmp_path / "runs" / "tiny", tmp_path / "runs" / "tiny.cron.log"
+    made: list[dict[str, int]] = []
+    for _ in range(2):
+        shell = ["/bin/sh", "-c", command.replace("\\%", "%")]
+        done = subprocess.run(shell, cwd="/", env=bare, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), log.read_text()
+        kept = [path for name in ("checkpoints", "scores", "verdicts") for path in (run / name).rglob("*")]
+        made.append({str(path): path.stat().st_mtime_ns for path in kept if path.is_file()})
+    assert made[0] and made[1] == made[0]
+    assert log.read_text().count("report: ") == 2
+    assert (run / "report.html").exists()

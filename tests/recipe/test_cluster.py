@@ -101,6 +101,35 @@ def test_a_stage_with_workers_spreads_over_nodes() -> None:
     assert recipe.cluster.shape_of("if_rl", "if_rl") == "rayjob"
 
 
+@pytest.mark.parametrize(
+    ("workers", "placement", "told"),
+    [
+        ({"samplers": 2}, {"nodes": 2}, None),
+        ({"samplers": 2, "trainers": 2}, {"nodes": 2}, "4 actors of 1 CPUs and 0 accelerators"),
+        ({"samplers": 2, "trainers": 2}, {"nodes": 2, "cpu": "2500m"}, None),  # five, as Ray counts them
+        ({"samplers": 2, "cpus": 2}, {"nodes": 3, "cpu": "3"}, None),
+        ({"samplers": 3, "cpus": 2}, {"nodes": 3}, r"a driver of 1 and 0, do not fit on 3 x \(2 and 0"),
+        ({"samplers": 2, "gpus": 4}, {"nodes": 2, "cpu": "9", "accelerators": 4}, None),
+        (
+            {"samplers": 2, "gpus": 4, "driver_gpus": 1},
+            {"nodes": 2, "cpu": "9", "accelerators": 4},
+            r"2 x \(9 and 4\)",
+        ),
+        ({"samplers": 9}, {"runs_as": "rayjob"}, "do not fit"),
+        ({"samplers": 9}, {}, None),  # in one pod: Ray starts as many as it is asked for
+    ],
+)
+def test_a_rayjobs_actors_have_to_fit_on_its_nodes(
+    workers: dict[str, Any], placement: dict[str, Any], told: str | None
+) -> None:
+    changes = {"if_rl": {"workers": workers}, "cluster": {"stages": {"if_rl": placement}}}
+    if told is None:
+        load_recipe("quickstart", changes)
+        return
+    with pytest.raises(UserError, match=told):
+        load_recipe("quickstart", changes)
+
+
 def test_all_faults_come_at_once() -> None:
     told = faults_of(default={"gpus": 1, "cpu": "many"}, stages={"nowhere": {}})
     assert "gpus" in told and '"many"' in told and "nowhere" in told

@@ -33,6 +33,7 @@ def key(recipe: Recipe, stage: str = "if_rl", attempt: str = "train") -> str:
         "if_rl.optimizer.learning_rate=1e-4",
         "if_rl.sampling.top_p=0.9",
         "if_rl.grpo.overlong=filter",
+        "if_rl.workers.trainers=2",
     ],
 )
 def test_a_number_of_the_stage_changes_its_key(tmp_path: Path, recipe: Recipe, setting: str) -> None:
@@ -52,6 +53,8 @@ def test_a_number_of_the_stage_changes_its_key(tmp_path: Path, recipe: Recipe, s
         "benchmarks.chat.tasks=9",
         "sft.steps=9",
         "tracking.experiment=other",
+        "if_rl.workers.cpus=4",
+        "if_rl.workers.room_timeout_s=9",
     ],
 )
 def test_what_does_not_touch_the_weights_keeps_the_key(tmp_path: Path, recipe: Recipe, setting: str) -> None:

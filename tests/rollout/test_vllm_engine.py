@@ -6,18 +6,32 @@ makes of it can be checked; it does not show that vLLM itself behaves so.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from kascade.errors import UserError
+from kascade.cluster.ray_rollouts import RolloutActor, weights_of
+from kascade.data.chat import ChatFormat
+from kascade.errors import TrainingStopped, UserError
+from kascade.models.checksum import weights_checksum
+from kascade.recipe.schema import Rollout
+from kascade.rollout.engines import make_engine
 from kascade.rollout.types import Prompt, SamplingParams
 from kascade.rollout.vllm import VLLMEngine, VLLMSettings
+from kascade.stages.job import Policy
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "stages"))
+
+from toy_cascade import make_model, make_tokenizer
 
 SETTINGS = VLLMSettings(1, 0.5, None, "auto")
 END, THINK_END = 1, [8, 9]
@@ -116,7 +130,9 @@ def engine_in(folder: Path) -> VLLMEngine:
         target.mkdir(exist_ok=True)
         (target / "saved").write_text(str(len(list(target.iterdir()))))
 
-    engine = VLLMEngine(folder, save, settings=SETTINGS, end_ids=[END], think_end_ids=THINK_END)
+    engine = VLLMEngine(
+        folder, save, checksum=lambda: 5, settings=SETTINGS, end_ids=[END], think_end_ids=THINK_END
+    )
     engine.load_weights(0)
     return engine
 
@@ -162,6 +178,46 @@ def test_new_weights_go_through_the_folder_and_are_stamped(tmp_path: Path, made:
     assert {s.weights_version for group in engine.sample(PROMPTS, SamplingParams(3)) for s in group} == {7}
 
 
+def test_what_is_handed_over_has_one_checksum(tmp_path: Path, made: list[FakeLLM]) -> None:
+    sums = [7, 7, 8, 9]  # before and after each writing
+    engine = VLLMEngine(
+        tmp_path, lambda _: None, checksum=lambda: sums.pop(0), settings=SETTINGS, end_ids=[END]
+    )
+    assert engine.weights_checksum == 0
+    engine.load_weights(1)
+    assert engine.weights_checksum == 7
+    with pytest.raises(TrainingStopped, match="version 2 changed while"):
+        engine.load_weights(2)
+    assert engine.weights_checksum == 7
+    assert not made[0].calls  # vLLM was not told to read them
+
+
+def test_a_sampler_with_vllm_proves_its_weights_as_a_native_one_does(made: list[FakeLLM]) -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    part = Rollout(engine="vllm")
+    make = partial(make_engine, tokenizer=tokenizer, chat=ChatFormat(tokenizer), part=part)
+    actor = RolloutActor(copy.deepcopy(model), make, threads=1)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    weights, expected = weights_of(model), weights_checksum(model)
+    assert actor.load_weights(weights, 4, expected) == expected
+    written = Path(made[0].model) / "model.safetensors"
+    name, parameter = next(iter(model.named_parameters()))
+    assert torch.equal(load_file(written)[name], parameter)
+    weights[name].view(-1)[0] += 1e-6
+    with pytest.raises(TrainingStopped, match="a sampler holds"):
+        actor.load_weights(weights, 5, expected)
+    with pytest.raises(TrainingStopped, match="holds weights None, 4 are asked for"):
+        actor.sample(4, PROMPTS, SamplingParams(3))
+
+    policy = Policy.around(model, tokenizer, ChatFormat(tokenizer), part)
+    policy.check_weights()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-6
+    with pytest.raises(TrainingStopped, match="changed without a sync"):
+        policy.check_weights()
+
+
 def test_a_thinking_budget_closes_the_block_in_a_second_request(tmp_path: Path, made: list[FakeLLM]) -> None:
     engine = engine_in(tmp_path / "w")
     prompts = [replace(PROMPTS[0], thinking=True), PROMPTS[1]]
@@ -186,5 +242,5 @@ def test_what_vllm_cannot_do_is_refused(
         engine.sample([Prompt((), 1, 0)], SamplingParams(3))
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"vllm is not here") as caught:
-        VLLMEngine(tmp_path, lambda _: None, settings=SETTINGS, end_ids=[END])
+        VLLMEngine(tmp_path, lambda _: None, checksum=lambda: 5, settings=SETTINGS, end_ids=[END])
     assert "engine: native" in str(caught.value.faults[0].remedy)

@@ -20,6 +20,7 @@ class Counting:
     def __init__(self, policy: Policy) -> None:
         self.engine, self.calls = policy.engine, 0
         self.load_weights: Callable[[int], None] = policy.engine.load_weights
+        self.weights_checksum = policy.engine.weights_checksum
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
         self.calls += 1

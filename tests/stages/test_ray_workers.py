@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -213,6 +215,27 @@ def test_what_needs_one_process_is_refused(session: None) -> None:
     replay = part(samplers=1).model_copy(update={"moe": MoE(routing_replay=True)})
     with pytest.raises(UserError, match="routing_replay"), stage_workers(make_policy(), replay):
         pass
+
+
+ALONE = """
+import os
+from kascade.cluster.ray_session import ray_session
+from kascade.recipe.workers import Workers
+with ray_session(Workers(samplers=1)) as ray:
+    worker = ray.remote(lambda: os.environ["RAY_AUTH_MODE"])
+    print(ray.get(worker.remote()))
+"""
+
+
+def test_a_ray_of_our_own_asks_for_a_token_and_leaves_nothing_at_home(tmp_path: Path) -> None:
+    """A token in the home would make every later Ray of this user ask for it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout.split() == ["token"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sampler_with_other_weights_refuses(session: None) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from kascade.cli import app
 from kascade.guard.lineage import read_outcomes
-from kascade.storage.checkpoint import LOCATION, MANIFEST, is_there, verify
+from kascade.storage.checkpoint import ACCEPTED, LOCATION, MANIFEST, is_there, verify
 from kascade.tracking.reading import RunReader
 
 
@@ -45,5 +45,7 @@ def test_steps_publish_elsewhere_and_gc_removes_what_was_rolled_back(
     removed = CliRunner().invoke(app, ["gc", str(layout.root), "--older-than", "0", "--delete"])
     assert removed.exit_code == 0, removed.output
     assert not is_there(rolled_back)
+    marked = [path.parent.parent.name for path in store.rglob(ACCEPTED)]
+    assert marked == ["sft"]  # which is what stays, whichever run is asked about next
     assert is_there(base)
     verify(first)

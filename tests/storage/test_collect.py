@@ -9,7 +9,7 @@ import pytest
 from s3_servers import Server
 from test_checkpoint import staged
 
-from kascade.storage.checkpoint import CheckpointRef, Manifest, is_there, publish
+from kascade.storage.checkpoint import CheckpointRef, Manifest, is_there, mark_accepted, publish
 from kascade.storage.collect import Evidence, find_garbage, remove
 from kascade.storage.uris import open_store
 
@@ -72,6 +72,20 @@ def test_only_what_was_rejected_and_has_no_heirs_goes(family: Family) -> None:
         assert is_there(str(ref))
     for ref in (rolled_back, lost_cause):
         assert not is_there(str(ref))
+    assert not find_garbage(store, evidence, min_age=DAY, now=LATER).num_bytes
+
+
+def test_what_another_run_has_accepted_stays_though_this_one_did_not(family: Family) -> None:
+    base = family.add("base/train-a", None)
+    theirs, nobodys = family.add("sft/train-a", base), family.add("sft/train-b", base)
+    mark_accepted(str(theirs), "another run")
+    mark_accepted(str(theirs), "a third one")
+    evidence = Evidence(rejected={theirs.digest, nobodys.digest}, kept=set())
+    store = open_store(family.root)
+    garbage = find_garbage(store, evidence, min_age=DAY, now=LATER)
+    assert set(garbage.checkpoints) == {"sft/train-b"}
+    remove(store, garbage)
+    assert is_there(str(theirs)) and not is_there(str(nobodys))
     assert not find_garbage(store, evidence, min_age=DAY, now=LATER).num_bytes
 
 
