@@ -173,14 +173,14 @@ def _new_root(order: dict[str, Any], shown: dict[str, int]) -> None:
     root = order["root"]
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
+    size = order["limits"]["folder_bytes"]
+    for path in ("/tmp", "/dev/shm"):  # first, since what may be read can lie in /tmp
+        Path(root + path).mkdir(parents=True)
+        _mount("tmpfs", root + path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={size}")
     for path in order["readable"]:
         _show(path, root + path, shown, read_only=True)
     for name in DEVICES:
         _show(f"/dev/{name}", f"{root}/dev/{name}", shown, read_only=False)
-    limits = order["limits"]
-    for path, size in (("/tmp", limits["folder_bytes"]), ("/dev/shm", limits["folder_bytes"])):
-        Path(root + path).mkdir(parents=True)
-        _mount("tmpfs", root + path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={size}")
     if order["folder"] is not None:
         _show(order["folder"], root + order["inside"], shown, read_only=False)
     Path(f"{root}/proc").mkdir()

@@ -169,6 +169,22 @@ def test_nothing_outside_can_be_written(sandbox: CommandSandbox, tmp_path: Path,
     assert not Path("/usr/x").exists()
 
 
+def test_what_may_be_read_can_lie_in_tmp(tmp_path: Path) -> None:
+    """As it does where the project was installed there: /tmp is the command's own all the same."""
+    made = CommandSandbox(namespaces=True)
+    try:
+        assert made.isolation.namespaces
+    except UserError as error:
+        pytest.skip(f"NOT RUN: {error}")
+    made = CommandSandbox(namespaces=True)
+    made.__dict__["readable"] = [*made.readable, str(tmp_path)]  # before its first use
+    (tmp_path / "library").write_text("given")
+    tmp_path.chmod(0o777)
+    found = sh(made, f"cat {tmp_path}/library; echo x > /tmp/mine; cat /tmp/mine; rm -f {tmp_path}/library")
+    assert found.output.startswith("givenx\n")
+    assert (tmp_path / "library").exists()
+
+
 @pytest.mark.parametrize("victim", ["-1", "1", "PARENT", "$PPID"])
 def test_nobody_to_kill(sandbox: CommandSandbox, victim: str) -> None:
     victim = victim.replace("PARENT", str(os.getpid()))
