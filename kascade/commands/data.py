@@ -126,10 +126,11 @@ def _report(
     exams, faults = recipe_exams(against) if against else ({}, [])
     exams |= _exam_rows(exam_paths)
     set_up_judge(judge or (read.judge if read else None), None)
-    checks: list[tuple[DataSource, Reading | None]] = (
-        [(one.source, one) for one in readings(read)] if read else []
-    )
-    checks = checks if read else [(DataSource.model_validate(rows), None)]
+    checks: list[tuple[DataSource, Reading | None]]
+    if read:
+        checks = [(one.source, one) for one in readings(read)]
+    else:
+        checks = [(DataSource.model_validate(rows), None)]
     if not checks and not faults:
         what = "reads no rows: every task of it is generated"
         raise UserError(Fault(rows["path"], what, remedy="give rows to check"))

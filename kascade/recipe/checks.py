@@ -187,7 +187,7 @@ def _actors_have_room(stage: _Entry, placement: Any) -> Iterator[Problem]:
     """All actors of a RayJob, and the process that drives them, on its nodes at once."""
     workers = stage.value["workers"]
     trainers, samplers = workers.get("trainers", 1), workers.get("samplers", 0)
-    actors = samplers + (trainers if trainers > 1 else 0)
+    actors = count_actors(trainers, samplers)
     needs = [(workers.get("cpus", 1), workers.get("gpus", 0))] * actors
     driver = workers.get("driver_cpus", 1), workers.get("driver_gpus", 0)
     node = _cores(str(placement.get("cpu", "2"))), placement.get("accelerators", 0)
@@ -203,6 +203,11 @@ def _actors_have_room(stage: _Entry, placement: Any) -> Iterator[Problem]:
             yield Problem((*stage.path, "workers"), what, remedy=remedy)
             return
         free[place] = free[place][0] - cpus, free[place][1] - gpus
+
+
+def count_actors(trainers: int, samplers: int) -> int:
+    """Processes beside the stage's own, which is the trainer where there is one only."""
+    return samplers + (trainers if trainers > 1 else 0)
 
 
 def _cores(quantity: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from kascade.recipe.checks import CrossCheckError, Problem
+from kascade.recipe.checks import CrossCheckError, Problem, count_actors
 from kascade.recipe.parts import Correction, Part
 
 PLACEMENT = {
@@ -50,8 +50,8 @@ class Workers(Part):
 
     @property
     def num_actors(self) -> int:
-        """A trainer that is alone is the stage's own process."""
-        return self.samplers + (self.trainers if self.trainers > 1 else 0)
+        """Processes beside the stage's own."""
+        return count_actors(self.trainers, self.samplers)
 
     @model_validator(mode="after")
     def _somebody_samples_meanwhile(self) -> Workers:

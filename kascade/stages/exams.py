@@ -212,7 +212,7 @@ def regrade(run: Run) -> list[tuple[Score, Score]]:
     results = []
     for benchmark in run.recipe.benchmarks:
         tasks = exam_tasks(run, benchmark)
-        for path in sorted((run.layout.root / "scores").glob(f"*/{benchmark.name}.*-*.json")):
+        for path in sorted(run.layout.all_scores.glob(f"*/{benchmark.name}.*-*.json")):
             before = Score.model_validate_json(path.read_text(encoding="utf-8"))
             phase, draw = before.phase, before.round
             kept = run.layout.answers(before.checkpoint, benchmark.name, phase, draw)

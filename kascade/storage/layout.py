@@ -68,8 +68,12 @@ class RunLayout:
     def training(self, checkpoint_id: str) -> Path:
         return self.root / "training" / checkpoint_id
 
+    @property
+    def all_scores(self) -> Path:
+        return self.root / "scores"
+
     def scores(self, digest: str) -> Path:
-        return self.root / "scores" / digest[:16]
+        return self.all_scores / digest[:16]
 
     def score(self, digest: str, benchmark: str, phase: str, draw: int) -> Path:
         return self.scores(digest) / f"{benchmark}.{phase}-{draw}.json"

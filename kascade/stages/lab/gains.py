@@ -27,7 +27,6 @@ from kascade.storage.layout import RunLayout
 from kascade.storage.progress import Progress
 
 COLUMNS = ("stage", "benchmark", "sampled", "difference, 95% interval", "greedy", "beyond chance")
-SCORES = "scores"  # the folder where a layout keeps them
 
 
 class Gain(BaseModel):
@@ -82,7 +81,7 @@ def measure_gains(
         raise UserError(faults)
     more = [one.model_copy(update={"tasks": tasks, "samples": samples}) for one in recipe.benchmarks]
     recipe = recipe.model_copy(update={"benchmarks": more})
-    prepare_folder(out, SCORES, "gains")
+    prepare_folder(out, RunLayout(out).all_scores, "gains")
     own = Run(RunLayout(out), recipe, "gains", Progress(out / "progress.json", "gains"))
     found = []
     for stage in (part for part in recipe.stages if part.name in (stages or judged)):

@@ -60,7 +60,7 @@ def run_recovery_race(
     opened = Run(layout, recipe, NAME, Progress(out / "progress.json", NAME))
     found = find_case(opened, stage)
     race = Race(opened, found, settings, out, arm_parts(opened, found, settings), announce)
-    prepare_folder(out, RESULTS, "recovery")
+    prepare_folder(out, out / RESULTS, "recovery")
     result = race.run_all()
     write_pages(out, result)
     return result
