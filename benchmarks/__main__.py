@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measure import Measurement
-from benchmarks.readme import with_table
+from benchmarks.page import with_table
 from benchmarks.registry import BENCHMARKS, load
 from kascade.storage.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results.json"
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 # On shared cores, threads that wait must not spin. Torch, which a benchmark imports, reads these once.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 
@@ -42,10 +42,8 @@ def main(arguments: Sequence[str], benchmarks: Mapping[str, str] = BENCHMARKS) -
         write_results(out, measured, keep_others=bool(options.names))
         print(f"written: {out}")
     if out == RESULTS:
-        README.write_text(
-            with_table(README.read_text(encoding="utf-8"), read_json(RESULTS)), encoding="utf-8"
-        )
-        print(f"written: the table in {README}")
+        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), read_json(RESULTS)), encoding="utf-8")
+        print(f"written: the table in {PAGE}")
 
 
 def table(measured: Sequence[Measurement]) -> str:

@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.measure import Measurement, compare
 from benchmarks.rollout import VOCABULARY, random_prompts
-from kascade.models.mini import mini_config
+from kascade.miniature.config import mini_config
 from kascade.models.mtp import add_mtp_head
 from kascade.rollout.speculative import SpeculativeEngine
 from kascade.rollout.types import Prompt, SamplingParams

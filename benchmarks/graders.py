@@ -12,9 +12,10 @@ from typing import Any
 
 from benchmarks.measure import Measurement, compare, median_cpu_time
 from kascade.environments import BUILTIN, get_environment
-from kascade.environments.base import Task, generate_tasks
+from kascade.environments.base import generate_tasks
 from kascade.environments.instructions import INSTRUCTIONS
 from kascade.environments.instructions.text import ABBREVIATIONS
+from kascade.task import Task
 
 INSTRUCTION_CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("keywords:existence", {"keywords": ["river", "castle"]}),

@@ -14,11 +14,12 @@ from difflib import SequenceMatcher
 from benchmarks.graders import measure
 from benchmarks.measure import Measurement, compare, median_cpu_time
 from kascade.environments import get_environment
-from kascade.environments.base import Environment, Task
-from kascade.environments.copying import longest_common
-from kascade.environments.equality import EQUAL
-from kascade.environments.judge import Conversation, use_judge
-from kascade.environments.python_session import PythonSession
+from kascade.environments.base import Environment
+from kascade.environments.judging.equality import EQUAL
+from kascade.environments.judging.judge import Conversation, use_judge
+from kascade.environments.long_context.copying import longest_common
+from kascade.environments.math.python_session import PythonSession
+from kascade.task import Task
 
 GENERATED = (
     "bfcl",

@@ -22,8 +22,8 @@ BENCHMARKS: Mapping[str, str] = {
     "grpo": "benchmarks.training:grpo_step",
     "grpo-uneven": "benchmarks.training:uneven_update",
     "sft": "benchmarks.training:supervised",
-    "mopd-qwen3": "benchmarks.training:mopd_qwen3",
-    "mopd-nemotron-h": "benchmarks.training:mopd_nemotron_h",
+    "mopd-qwen3": "benchmarks.distillation:mopd_qwen3",
+    "mopd-nemotron-h": "benchmarks.distillation:mopd_nemotron_h",
     "memory-logprobs": "benchmarks.memory:logprobs",
     "memory-grpo": "benchmarks.memory:grpo",
     "memory-sft": "benchmarks.memory:sft",
@@ -33,6 +33,7 @@ BENCHMARKS: Mapping[str, str] = {
     "graders": "benchmarks.graders:run",
     "graders_further": "benchmarks.graders_further:run",
     "guard": "benchmarks.guard:run",
+    "remote": "benchmarks.remote:run",
 }
 
 

@@ -19,7 +19,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.measure import Measurement, compare
-from kascade.models.mini import mini_config
+from kascade.miniature.config import mini_config
 from kascade.rollout.ending import Ending
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.rows import Bools, Ints
@@ -83,9 +83,9 @@ def nemotron_h_spread(quick: bool) -> list[Measurement]:
     return on_cpu("mini-nemotron-h", spread=True, quick=quick)
 
 
-def spread_lengths(count: int) -> list[int]:
+def spread_lengths(count: int, ends: tuple[int, int] = SPREAD) -> list[int]:
     """Lengths in equal steps of their logarithm over the whole spread, in random order."""
-    low, high = SPREAD
+    low, high = ends
     lengths = [round(low * (high / low) ** (i / (count - 1))) for i in range(count)]
     random.Random(0).shuffle(lengths)
     return lengths

@@ -14,8 +14,9 @@ import sys
 
 from benchmarks.measure import Measurement, compare, median_cpu_time
 from kascade.environments import get_environment
-from kascade.environments.sandbox import Job, Sandbox
-from kascade.environments.sandbox_commands import Command, shared_commands
+from kascade.sandbox.commands import Command, shared_commands
+from kascade.sandbox.programs import Sandbox
+from kascade.sandbox.protocol import Execution
 
 PROGRAM = "def double(x):\n    return 2 * x\n"
 CALLS = ("1", "2", "3", "4", "5")
@@ -23,7 +24,7 @@ CALLS = ("1", "2", "3", "4", "5")
 
 def run(quick: bool) -> list[Measurement]:
     programs, rounds = (20, 1) if quick else (100, 5)
-    jobs = [Job(PROGRAM, function="double", calls=CALLS)] * programs
+    jobs = [Execution(PROGRAM, function="double", calls=CALLS)] * programs
     with Sandbox() as sandbox:
         own, other = compare(lambda: sandbox.run_many(jobs), lambda: run_plain(programs), rounds)
     name = "sandbox, one function called five times"

@@ -1,7 +1,7 @@
 """Training steps against TRL at its best settings here: micro batches of 16, no gradient checkpointing.
 
 0.85M-parameter Qwen3, random weights, fp32. TRL runs its own loop; after each of its steps ours runs one, so
-that both see the same machine. MOPD is compared with our own GRPO on the same rollouts.
+that both see the same machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -18,13 +17,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 
 from benchmarks.measure import Measurement, compare, cpu_time
-from benchmarks.rollout import make_model
+from benchmarks.rollout import make_model, spread_lengths
 from kascade.learning.advantages import group_advantages
-from kascade.learning.losses import per_sample_weights, per_token_weights
-from kascade.learning.objectives import FullDistillation, PolicyGradient, Supervised
-from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example, Objective, Trainer
-from kascade.models.logprobs import scored_hidden
+from kascade.learning.example import Example
+from kascade.learning.losses import per_token_weights
+from kascade.learning.objectives import PolicyGradient, Supervised
+from kascade.learning.trainer import Trainer
 from kascade.recipe.schema import Optimizer
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.types import Prompt, SamplingParams
@@ -44,14 +42,6 @@ def rounds_of(quick: bool) -> int:
 
 def ids(rng: random.Random, count: int) -> list[int]:
     return [rng.randrange(2, VOCABULARY) for _ in range(count)]
-
-
-def spread(count: int, ends: tuple[int, int], seed: int = 0) -> list[int]:
-    """Lengths in equal steps of their logarithm, in random order."""
-    low, high = ends
-    lengths = [round(low * (high / low) ** (i / (count - 1))) for i in range(count)]
-    random.Random(seed).shuffle(lengths)
-    return lengths
 
 
 def trainer_of(model: PreTrainedModel, micro_batch_tokens: int = MICRO_BATCH_TOKENS) -> Trainer:
@@ -190,7 +180,7 @@ def uneven_update(quick: bool, groups: int = GROUPS) -> list[Measurement]:
     TRL's loss on the same rollouts, in micro batches of 16 as its loader makes them: in random order.
     """
     rng = random.Random(0)
-    lengths = spread(groups * GROUP, LONG_ANSWERS)
+    lengths = spread_lengths(groups * GROUP, LONG_ANSWERS)
     rows: list[tuple[list[int], list[int], float]] = []
     for group in range(groups):
         prompt = ids(rng, LONG_PROMPT)
@@ -244,14 +234,14 @@ def supervised(quick: bool) -> list[Measurement]:
     """128 sequences of 16 to 160 tokens, all learnt from; TRL pads each micro batch to its longest."""
     rounds = rounds_of(quick)
     own, other = beside_trl(sft_of_trl(rounds + 1), make_own_sft())
-    tokens = sum(spread(SFT_ROWS, SFT_LENGTHS))
+    tokens = sum(spread_lengths(SFT_ROWS, SFT_LENGTHS))
     name = "SFT step, 128 x 16 to 160 tokens"
     return [Measurement(name, tokens / own, UNIT, tokens / other, "TRL, padded")]
 
 
 def sft_sequences() -> list[list[int]]:
     rng = random.Random(0)
-    return [ids(rng, length) for length in spread(SFT_ROWS, SFT_LENGTHS)]
+    return [ids(rng, length) for length in spread_lengths(SFT_ROWS, SFT_LENGTHS)]
 
 
 def make_own_sft() -> Callable[[], object]:
@@ -279,51 +269,3 @@ def sft_of_trl(steps: int) -> Any:
 
 
 # -- MOPD beside our own GRPO ---------------------------------------------------------------------------
-
-
-def mopd_qwen3(quick: bool) -> list[Measurement]:
-    return distillation("mini-qwen3", rounds_of(quick))
-
-
-def mopd_nemotron_h(quick: bool) -> list[Measurement]:
-    return distillation("mini-nemotron-h", rounds_of(quick))
-
-
-def distillation(name: str, rounds: int) -> list[Measurement]:
-    """Teacher's forward and the update with the whole vocabulary's KL, against a GRPO update."""
-    rng = random.Random(0)
-    lengths = spread(PROMPTS * SAMPLES, (16, 128))
-    rows: Rows = []
-    for _ in range(PROMPTS):
-        prompt = ids(rng, 40)
-        rows += [(prompt, ids(rng, lengths[len(rows) + k])) for k in range(SAMPLES)]
-    examples = [
-        example(prompt, answer, weight, rng.gauss(0, 1))
-        for (prompt, answer), weight in zip(rows, per_sample_weights(lengths), strict=True)
-    ]
-    teacher = make_model(name).requires_grad_(False)
-    objective: Objective = FullDistillation(1.0, 0.5, 2.0, [teacher.get_output_embeddings()])
-    student, policy = trainer_of(make_model(name)), trainer_of(make_model(name))
-    own, other = compare(
-        partial(distil, student, teacher, examples, objective),
-        lambda: policy.update(0, examples, PolicyGradient(1.0)),
-        rounds,
-    )
-    tokens = sum(lengths)
-    return [Measurement(f"MOPD step, {name}", tokens / own, UNIT, tokens / other, "our own GRPO update")]
-
-
-def distil(
-    trainer: Trainer, teacher: PreTrainedModel, examples: Sequence[Example], objective: Objective
-) -> None:
-    states = score_examples(teacher, examples, scored_hidden, micro_batch_tokens=MICRO_BATCH_TOKENS, pad_id=0)
-    taught = [
-        replace(
-            one,
-            columns={
-                **one.columns, "teacher_hidden": hidden, "teacher": torch.zeros(len(hidden), dtype=torch.long)
-            },
-        )
-        for one, hidden in zip(examples, states, strict=True)
-    ]  # fmt: skip
-    trainer.update(0, taught, objective)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from kfp import dsl
 
-import kascade
+from kascade.version import __version__
 
-IMAGE = f"kascade:{kascade.__version__}"
+# Where nothing else is said: the image as `make images` calls it, or what the one who compiles names.
+IMAGE = os.environ.get("KASCADE_IMAGE") or f"kascade:{__version__}"
 
 
 def step_component(

@@ -15,12 +15,15 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+EXTRAS = ("attest",)  # what steps without an accelerator use beside the library's own needs
+
 
 def closure(project: Path) -> set[str]:
     """Names of all distributions that the project in this folder needs, and of those that they need."""
     declared = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: set[tuple[str, str]] = set()
-    waiting = [Requirement(text) for text in declared["dependencies"]]
+    texts = [*declared["dependencies"], *(t for e in EXTRAS for t in declared["optional-dependencies"][e])]
+    waiting = [Requirement(text) for text in texts]
     while waiting:
         one = waiting.pop()
         name = canonicalize_name(one.name)

@@ -1,9 +1,31 @@
-"""One hierarchy of errors; every message says what, where, what is allowed and what to do."""
+"""One hierarchy of errors; every message says what, where, what is allowed and what to do.
+
+No message repeats a secret that somebody wrote into an address: `redact` takes it out of all of them.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+
+# `user:password@` after a scheme. The first form is for passwords with a slash: what stands where a port
+# would is then no number. hf://NAME@REVISION is the one address whose name may be followed by an @.
+_USER = re.compile(r"://[^\s/:]+:(?!\d+(?:[/?#]|$))\S*@|(?<!\bhf)://[^/\n]*@")
+_QUERY = re.compile(
+    r"(?i)([?&;][\w.-]*(?:passw(?:or)?d|pwd|token|secret|signature|api[_-]?key|access[_-]?key|credential)[\w.-]*"
+    r"|[?&;](?:key|sig|auth))=[^&#\s'\"]+"
+)
+
+
+def redact(text: str) -> str:
+    """`text` without the user names, passwords and keys of the addresses in it."""
+    return _QUERY.sub(r"\1=***", _USER.sub("://***@", text)) if "://" in text else text
+
+
+def holds_secret(text: str) -> bool:
+    """Whether an address in `text` holds a user name, a password or a key."""
+    return any(redact(word) != word for word in text.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +41,11 @@ class Fault:
     allowed: str | None = None
     remedy: str | None = None
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if isinstance(text := getattr(self, field.name), str):
+                object.__setattr__(self, field.name, redact(text))
+
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}"]
         if self.allowed:
@@ -32,6 +59,9 @@ class KascadeError(Exception):
     """Root of all errors raised on purpose. `exit_code` is what the CLI returns for it."""
 
     exit_code = 1
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in parts))
 
 
 class UserError(KascadeError):

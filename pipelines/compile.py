@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from kfp import compiler
 
 from kascade.recipe.identity import short_hash
+from kascade.recipe.run_form import pack, packed_text
 from kascade.recipe.schema import Recipe
-from kascade.stages.form import pack
 from pipelines.canonical import canonicalise
 from pipelines.cascade import Steps, build_cascade
+from pipelines.literal import FROM_PEOPLE, refuse_filled_in
+from pipelines.run_form import offer_scales
 
 
 def compile_recipe(
@@ -28,14 +31,21 @@ def compile_recipe(
 ) -> Path:
     """Write the compiled pipeline of a recipe to `path` (YAML) and return it. Equal recipes, equal bytes.
 
+    Raises UserError for text that a cluster would change on its way to a step.
+
     steps: other components than those of `components/`. scales: those that the run form may name.
     kubernetes: as manifests of a Pipeline and a PipelineVersion, in `namespace`, for `kubectl apply`.
     """
+    refuse_filled_in(recipe.cluster.model_dump(mode="json"), "cluster", FROM_PEOPLE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         cascade = build_cascade(recipe, steps or Steps.shipped(), scales)
         canonicalise(cascade.pipeline_spec, cascade.platform_spec)
+        if scales:
+            offer_scales(cascade.pipeline_spec, scales)
+        for message in (cascade.pipeline_spec, cascade.platform_spec):
+            refuse_filled_in(json_format.MessageToDict(message), "pipeline")
         manifests = _manifest_options(recipe, scales, namespace) if kubernetes else None
         compiler.Compiler().compile(
             cascade,
@@ -54,7 +64,7 @@ def _manifest_options(recipe: Recipe, scales: Mapping[str, Any] | None, namespac
     return KubernetesManifestOptions(
         pipeline_name=name,
         pipeline_display_name=recipe.name,
-        pipeline_version_name=f"{name}-{short_hash(pack(recipe, scales))}",
+        pipeline_version_name=f"{name}-{short_hash(packed_text(pack(recipe, scales)))}",
         pipeline_version_display_name=recipe.name,
         namespace=namespace,
         include_pipeline_manifest=True,

@@ -14,7 +14,12 @@ from kascade.errors import Fault, UserError
 
 DAY_MINUTES = 24 * 60
 NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # of the months, in leap years
+MOST_DIGITS = 4
 RANGES = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 7)}
+
+
+MACHINES = frozenset({"localtime", "Factory"})  # zones that are another one on every machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +43,27 @@ class Cron:
                     allowed = f"{bounds[0]} to {bounds[1]}, lists, ranges and steps, or *"
                     faults.append(Fault("--cron", f"{text!r} is not a {name}", allowed))
         try:
+            if self.zone in MACHINES:
+                raise ValueError
             ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             faults.append(Fault("--timezone", f"{self.zone!r} is unknown", "Europe/Berlin, UTC, ..."))
+        faults += [] if faults else self._readers_faults()
         if faults:
             raise UserError(faults)
+
+    def _readers_faults(self) -> list[Fault]:
+        """What this expression says to no reader, or to each reader differently."""
+        _, _, day, month, weekday = self.expression.split()
+        days, months = _values(day, 1, 31), _values(month, 1, 12)
+        if weekday == "*" and not any(days[0] <= LENGTHS[one - 1] for one in months):
+            what = f"{self.expression!r} names a day that never comes"
+            return [Fault("--cron", what, "a day that one of its months has", "name another day or month")]
+        if "*" not in (day, weekday) and "*" in (day[:1], weekday[:1]):
+            what = f"{self.expression!r} limits days of the month and of the week, one of them by a step"
+            remedy = "schedulers read that differently: write the days as numbers"
+            return [Fault("--cron", what, "*, or numbers, lists and ranges", remedy)]
+        return []
 
     def in_utc(self, now: datetime) -> str:
         """Six fields in UTC that mean the same as long as the clocks do not change.
@@ -63,9 +84,13 @@ class Cron:
             what = f"{self.expression!r} in {self.zone} is not one expression in UTC"
             remedy = f"choose hours that are the same day in UTC ({self.zone} is {shift / 60:+g} h), or UTC"
             raise UserError(Fault("--cron", what, remedy=remedy))
-        if weekday != "*" and days != {0}:
-            (moved,) = days
-            weekday = _joined({(one + moved) % 7 for one in _values(weekday, 0, 7)}, range(7))
+        moved = min(days) if weekday != "*" else 0
+        # Written out, since readers give `*` beside another limited field a meaning of its own.
+        if weekday != "*":
+            weekday = _joined({(one + moved) % 7 for one in _values(weekday, 0, 7)}, range(0))
+        if day != "*":
+            day = _joined(set(_values(day, 1, 31)), range(0))
+        month = _joined(set(_values(month, 1, 12)), range(1, 13))
         hour_text = _joined(new_hours, range(24))
         return f"0 {_joined(new_minutes, range(60))} {hour_text} {day} {month} {weekday}"
 
@@ -93,17 +118,29 @@ def _values(text: str, low: int, high: int) -> list[int]:
             first, last = low, high
         else:
             begin, dash, end = span.partition("-")
-            first = _number(begin)
-            last = _number(end) if dash else (high if slash else first)
-        stride = int(step) if slash else 1
+            first = _number(begin, high)
+            last = _number(end, high) if dash else (high if slash else first)
+            if dash and end.lower() == NAMES[0] and first > last:  # from friday to sunday
+                last = high
+        stride = _digits(step) if slash else 1
         if not (low <= first <= last <= high) or stride < 1:
             raise ValueError(part)
         found |= set(range(first, last + 1, stride))
     return sorted(found)
 
 
-def _number(text: str) -> int:
-    return NAMES.index(text.lower()) if text.lower() in NAMES else int(text)
+def _number(text: str, high: int) -> int:
+    """A number, or for weekdays the name of one. Raises ValueError."""
+    if high == RANGES["weekday"][1] and text.lower() in NAMES:
+        return NAMES.index(text.lower())
+    return _digits(text)
+
+
+def _digits(text: str) -> int:
+    """Digits 0 to 9 and nothing else: Python reads more as a number than schedulers do. Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
+        raise ValueError(text)
+    return int(text)
 
 
 def _joined(values: set[int], whole: range) -> str:

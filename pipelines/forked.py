@@ -21,11 +21,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from kfp.dsl import executor_main
 from kfp.local import subprocess_task_handler
 
+from kascade.termination import TERMINATED
+
 PR_SET_PDEATHSIG = 1
+_terminated: list[int] = []  # SIGTERM, once it came
 _print = builtins.print  # kfp.local indents the output of tasks by replacing it
 _run_as_subprocess = subprocess_task_handler.run_local_subprocess
 
@@ -61,13 +65,27 @@ def _fork(source: str, arguments: list[str], env_vars: dict[str, str]) -> int:
     process = fork.Process(target=_task, args=(os.getpid(), source, arguments, env_vars))
     process.start()
     process.join()
+    if _terminated:
+        raise SystemExit(TERMINATED)
     assert process.exitcode is not None
     return process.exitcode
+
+
+def wait_for_task_when_terminated() -> None:
+    """Let SIGTERM, which goes to the whole process group, end the task first: it may have a state to save."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        _terminated.append(number)
+        if not multiprocessing.active_children():
+            raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def _task(runner: int, source: str, arguments: list[str], env_vars: dict[str, str]) -> None:
     """The body of the fork: undo what the runner did to the process, then do what SCRIPT does."""
     _die_with(runner)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     builtins.print = _print
     logging.getLogger().handlers.clear()
     random.seed()

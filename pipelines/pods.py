@@ -1,7 +1,7 @@
 """A step's pod: the recipe's `cluster` part, put on a task as far as Kubeflow Pipelines can hold it.
 
-Resources, image, retries and caching go into the pipeline; node selection, tolerations, secrets, volumes and
-time limits into its Kubernetes part. None of it matters to `kfp.local`, save retries and caching.
+Resources, image and retries go into the pipeline; node selection, tolerations, secrets, volumes and time
+limits into its Kubernetes part. None of it matters to `kfp.local`, save retries.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import Any
 
 from kfp import kubernetes
 
+from components.image import IMAGE
 from kascade.recipe.cluster import Cluster, NodeTerm, Placement, SecretVariable, Volume
 from kascade.recipe.schema import Recipe
 
 Component = Callable[..., Any]
 Task = Any  # a kfp PipelineTask
 SHARED_MEMORY = "/dev/shm"
+UNLIMITED_S = 365 * 24 * 3600  # stands for "no time limit" where Argo wants a number
+LONGEST_S = 2**31 - 1  # the longest that a pod may have to its deadline [Kubernetes]
 # Of the step's own pod, so that a job that it launches can be owned by it and ends with it.
 POD_FIELDS = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_NAMESPACE": "metadata.namespace"}
 
@@ -54,16 +57,25 @@ def place(task: Task, cluster: Cluster, placement: Placement, *, launches: bool 
     if launches:
         for variable, path in POD_FIELDS.items():
             kubernetes.use_field_path_as_env(task, variable, path)
-    retries = placement.retries
-    if retries.count:
-        task.set_retry(
-            retries.count,
-            backoff_duration=f"{retries.backoff_s}s",
-            backoff_factor=retries.factor,
-            backoff_max_duration=f"{retries.max_backoff_s}s",
-        )
-    task.set_caching_options(placement.caching)
+        task.set_env_variable("KASCADE_IMAGE", placement.image or cluster.image or IMAGE)
+    _retries(task, placement)
+    task.set_caching_options(False)
     return task
+
+
+def _retries(task: Task, placement: Placement) -> None:
+    """Argo counts the window from the first try, and ends a running try with it: it holds all tries."""
+    retries = placement.retries
+    if not retries.count:
+        return
+    waits = sum(retries.backoff_s * retries.factor**number for number in range(retries.count))
+    window = min((placement.timeout_s or UNLIMITED_S) * (retries.count + 1) + waits, LONGEST_S)
+    task.set_retry(
+        retries.count,
+        backoff_duration=f"{retries.backoff_s}s",
+        backoff_factor=retries.factor,
+        backoff_max_duration=f"{window}s",
+    )
 
 
 def _resources(task: Task, placement: Placement) -> None:
@@ -121,7 +133,7 @@ def labels(recipe: Recipe) -> dict[str, str | None]:
     result: dict[str, str | None] = {}
     for number, stage in enumerate(recipe.stages, 1):
         placement = recipe.cluster.placement(stage.name)
-        launched = recipe.cluster.shape_of(stage.name, stage.kind) != "inline"
+        launched = recipe.cluster.shape_of(stage) != "inline"
         if placement == recipe.cluster.default and not launched:
             result[stage.name] = None
             continue

@@ -15,6 +15,9 @@ from pathlib import Path
 import psutil
 
 from kascade.errors import Fault, UserError
+from kascade.storage.files import naming
+
+KILLED_S = 3.0  # for the kernel to end what was killed
 
 
 @contextlib.contextmanager
@@ -23,8 +26,14 @@ def folder_lock(path: Path, patience_s: float = 3.0) -> Iterator[int]:
 
     The lock ends with its holders, however they end. Raises UserError when another run has it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        remedy = "make room there and check its rights, or name another folder"
+        raise UserError(Fault(str(path.parent.parent), what, remedy=remedy)) from error
+    with opened as file:
         deadline = time.monotonic() + patience_s  # a run just killed may still be dying
         while not _lock(file.fileno()):
             if time.monotonic() > deadline:
@@ -33,9 +42,9 @@ def folder_lock(path: Path, patience_s: float = 3.0) -> Iterator[int]:
                 remedy = "wait for it, stop it, or name another folder with --out"
                 raise UserError(Fault(str(path.parent.parent), what, remedy=remedy))
             time.sleep(0.1)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with naming(path):
+            file.truncate(0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield file.fileno()
 
 
@@ -49,12 +58,18 @@ def _lock(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def process_group(
-    command: Sequence[str], *, environment: Mapping[str, str], log: Path, inherit: Sequence[int] = ()
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: Path,
+    inherit: Sequence[int] = (),
+    grace_s: float = 3.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command as the leader of its own process group, which is gone when the block is left.
 
     The command's last argument will be the descriptor of a pipe for `die_with_starter`: this process
     holds the other end, so the group ends with it even when it is killed. Output is appended to `log`.
+    grace_s: how long it may take to end when it is asked to.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -72,7 +87,7 @@ def process_group(
         try:
             yield process
         finally:
-            stop_group(process)
+            stop_group(process, grace_s)
     finally:
         os.close(reading)
         os.close(writing)
@@ -81,7 +96,7 @@ def process_group(
 def stop_group(process: subprocess.Popen[bytes], grace_s: float = 3.0) -> None:
     """End a process group: SIGTERM, then SIGKILL; children that left the group are ended too."""
     family = _family(process)
-    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, grace_s)):
+    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILLED_S)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         for member in family:

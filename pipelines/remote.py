@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from kascade.errors import ClusterError, Fault, UserError
+from kascade.storage.address import WEB, address_problem
 
 IN_POD = "KUBERNETES_SERVICE_HOST"
 PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class KubeflowApi:
     """host None: the API of the cluster that this pod runs in. namespace None: a single-user Kubeflow."""
 
     host: str | None
@@ -40,12 +41,15 @@ class Endpoint:
         namespace: str | None = None,
         token_file: Path | None = None,
         environment: Mapping[str, str] = os.environ,
-    ) -> Endpoint:
+    ) -> KubeflowApi:
         """What was given, else what the environment says. Raises UserError with every fault."""
         faults: list[Fault] = []
         host = host or environment.get("KASCADE_KFP_HOST") or environment.get("KF_PIPELINES_ENDPOINT")
-        if host and not host.startswith(("http://", "https://")):
-            faults.append(Fault("--host", f"{host!r} is not an address", "http://HOST:PORT or https://HOST"))
+        if host and (problem := address_problem(host, WEB)):
+            remedy = "to sign in, use --token-file or KASCADE_KFP_TOKEN_FILE"
+            faults.append(
+                Fault("--host", f"the address {problem}", "http://HOST:PORT or https://HOST", remedy)
+            )
         if not host and IN_POD not in environment:
             remedy = (
                 "give --host, or set KASCADE_KFP_HOST (`kubectl port-forward svc/ml-pipeline-ui 8080:80`)"
@@ -72,7 +76,21 @@ class Endpoint:
         address = f"{self.host.rstrip('/')}/apis/v2beta1/healthz"
         answer = urllib3.request("GET", address, headers=headers, timeout=30.0, retries=False)
         if answer.status in (401, 403):
-            raise ClusterError(_refused(self.host, answer.status))
+            raise ClusterError(_refused(self.host, answer.status, self.token))
+
+    def pod_log(self, run_id: str, pod: str) -> str | None:
+        """The log of a run's pod, as far as Kubeflow still has it; None where it cannot be had."""
+        import urllib3
+
+        if self.host is None:
+            return None
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        address = f"{self.host.rstrip('/')}/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
+        try:
+            answer = urllib3.request("GET", address, headers=headers, timeout=30.0, retries=False)
+        except urllib3.exceptions.HTTPError:
+            return None
+        return answer.data.decode("utf-8", errors="replace") if answer.status == 200 else None
 
     def link(self, client: Any, path: str) -> str:
         """An address of Kubeflow's pages for a person."""
@@ -91,20 +109,23 @@ class Endpoint:
                 warnings.simplefilter("ignore")
                 yield kfp.Client(host=self.host, existing_token=self.token)
         except kfp_server_api.ApiException as error:
-            raise ClusterError(_refusal(self.host, error)) from None  # its text may hold headers
+            raise ClusterError(_refusal(self.host, error, self.token)) from None  # its text may hold headers
         except (urllib3.exceptions.HTTPError, OSError) as error:
             what = type(getattr(error, "reason", error)).__name__
             raise ClusterError(f"{self.host or 'the cluster'} cannot be reached ({what})") from None
 
 
-def _refusal(host: str | None, error: Any) -> str:
+def _refusal(host: str | None, error: Any, token: str | None) -> str:
     where = host or "the cluster"
     if error.status in (401, 403):
-        return _refused(where, error.status)
+        return _refused(where, error.status, token)
     return f"{where} answers {error.status} {error.reason}: {_message(error.body)}"
 
 
-def _refused(where: str, status: int) -> str:
+def _refused(where: str, status: int, token: str | None) -> str:
+    if not token:
+        remedy = "name a file with one (--token-file, or KASCADE_KFP_TOKEN_FILE)"
+        return f"{where} asks for a token, and none was given ({status}). To do: {remedy}"
     return (
         f"{where} refuses the token ({status}). To do: renew it (--token-file), and check that it may create "
         "runs in the namespace (--namespace)"

@@ -1,23 +1,39 @@
-"""A run on a cluster as a person follows it: what has changed, line by line, until it ends."""
+"""A run on a cluster as a person follows it: a line for each step that ends, until the run does.
+
+Kubeflow's API lists Argo's nodes: for one step its driver, a DAG, its executor, and with Kubeflow's default
+a `Retry` node above each, whose tries have the same name and a number. Only nodes that bear a step's own name
+count. No words of a failed step come with them. Those are in its pod's log, between two marks.
+"""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kascade.errors import ClusterError
-from pipelines.remote import Endpoint
+from kascade.run.process import error_in_log
+from pipelines.remote import KubeflowApi
+from pipelines.watch import label
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-QUIET = ("PENDING", "SKIPPED", "RUNTIME_STATE_UNSPECIFIED", None)
-PATIENCE = 10  # looks in a row that may fail before the watch gives up; the run goes on in any case
+TOLD = ("SUCCEEDED", "FAILED", "CANCELED")
+PATIENCE = 10  # looks in a row that may fail before the watch gives up; the run continues in any case
+WHOLE = {
+    **{"consider": "anything new?", "examine": "champion again", "unchanged": "nothing changed"},
+    **{"preflight": "preflight", "finish": "finish", "retain": "end check", "report": "report"},
+}
+STEP = re.compile(
+    r"(?P<stage>.+?)-(?P<step>begin|skip|settle|(?:train|recover-\d+)(?:-(?:evaluate|verdict))?)(?P<driver>-driver)?"
+)
+INSIDE = re.compile(r"executor|.*\(\d+\)")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskChange:
-    """A task that has come to a new state; seconds since it began, error: its own words."""
+    """A step that has ended. name: in a person's words; seconds: since it began; error: its own words."""
 
     name: str
     state: str
@@ -26,7 +42,7 @@ class TaskChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunEnd:
     """How a run ended."""
 
     run_id: str
@@ -41,34 +57,74 @@ class Ended:
 
 @dataclass(slots=True)
 class RemoteWatcher:
-    """Looks at one run; `changes` tells each task's new state once."""
+    """Looks at one run. read_log: the log of a pod by its name; None where it cannot be had."""
 
     run_id: str
+    read_log: Callable[[str], str | None] = lambda pod: None
     _seen: dict[str, str] = field(default_factory=dict)
 
     def changes(self, run: Any) -> Iterator[TaskChange]:
+        """Every step that has ended since the last look. One that is retried ends again."""
         tasks = (run.run_details.task_details if run.run_details else None) or []
         for task in sorted(tasks, key=lambda one: (one.start_time or one.create_time, one.task_id)):
-            driver = (task.display_name or "").endswith(("-driver", "root"))  # Kubeflow's own pods
-            if driver or task.state in QUIET or self._seen.get(task.task_id) == task.state:
+            name = words(task.display_name or "", failed=task.state == "FAILED")
+            if name is None or self._seen.get(task.display_name) == task.state:
                 continue
-            self._seen[task.task_id] = task.state
+            self._seen[task.display_name] = task.state
+            if task.state not in TOLD:
+                continue
             seconds = None
             if task.end_time and task.start_time and task.end_time >= task.start_time:
                 seconds = (task.end_time - task.start_time).total_seconds()
-            error = task.error.message if task.error else None
-            yield TaskChange(task.display_name, task.state, seconds, error)
+            error = self._error(task, tasks) if task.state == "FAILED" else None
+            yield TaskChange(name, task.state, seconds, error)
+
+    def _error(self, task: Any, tasks: list[Any]) -> str | None:
+        """What the failed step wrote about its end, from the last of its pods that has a log."""
+        if task.error and task.error.message:
+            return str(task.error.message)
+        for pod in reversed(list(_pods(task, {one.task_id: one for one in tasks}))):
+            log = self.read_log(pod)
+            if log and (found := error_in_log(log)):
+                return found
+        return None
+
+
+def _pods(task: Any, by_id: Mapping[str, Any]) -> Iterator[str]:
+    """The pods of a step, in order: its own nodes and those inside them, and none of what comes after it."""
+    yield task.pod_name or task.task_id
+    for child in task.child_tasks or []:
+        inner = by_id.get(child.task_id)
+        if inner is not None and INSIDE.fullmatch(inner.display_name or ""):
+            yield from _pods(inner, by_id)
+        elif child.pod_name and inner is None:
+            yield child.pod_name
+
+
+def words(name: str, *, failed: bool = False) -> str | None:
+    """What a person calls the step behind a node's name; None for a node that is no step.
+
+    failed: a driver that failed counts as its step, which then never began.
+    """
+    if name in WHOLE:
+        return WHOLE[name]
+    found = STEP.fullmatch(name)
+    if found is None or (found["driver"] and not failed):
+        return None
+    step = re.sub(r"^(train|recover-\d+)-", r"\1.", found["step"])
+    said, stage = label(f"{found['stage']}.{step}"), WHOLE.get(found["stage"], found["stage"])
+    return f"{stage}: {said}" + (" (could not be started)" if found["driver"] else "")
 
 
 def watch(
     run_id: str,
-    endpoint: Endpoint,
+    endpoint: KubeflowApi,
     *,
     every_s: float = 10.0,
     tell: Callable[[TaskChange], None] = lambda change: None,
-) -> Ended:
+) -> RunEnd:
     """Follow a run to its end. An answer that fails is asked for again. Raises ClusterError."""
-    watcher, failed = RemoteWatcher(run_id), 0
+    watcher, failed = RemoteWatcher(run_id, lambda pod: endpoint.pod_log(run_id, pod)), 0
     while True:
         try:
             with endpoint.connect() as client:
@@ -84,5 +140,5 @@ def watch(
         for change in watcher.changes(run):
             tell(change)
         if run.state in ENDED:
-            return Ended(run_id, run.state, run.error.message if run.error else None, link)
+            return RunEnd(run_id, run.state, run.error.message if run.error else None, link)
         time.sleep(every_s)

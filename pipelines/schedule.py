@@ -20,7 +20,7 @@ from typing import Any
 from kascade.recipe.identity import short_hash
 from kascade.recipe.load import LoadedRecipe
 from pipelines.cron import Cron
-from pipelines.remote import Endpoint, all_pages
+from pipelines.remote import KubeflowApi, all_pages
 from pipelines.submit import Uploaded, build_package, check_parameters, experiment_id, upload
 
 MARK = re.compile(r"kascade schedule ([0-9a-f]{12}): (.+)")
@@ -64,7 +64,7 @@ class Known:
 def apply(
     schedule: Schedule,
     loaded: LoadedRecipe,
-    endpoint: Endpoint,
+    endpoint: KubeflowApi,
     *,
     parameters: Mapping[str, str] | None = None,
     experiment: str | None = None,
@@ -131,13 +131,13 @@ def _create(client: Any, body: Mapping[str, Any], digest: str, cron: Cron) -> st
     return str(made.recurring_run_id)
 
 
-def list_schedules(endpoint: Endpoint) -> list[Known]:
+def list_schedules(endpoint: KubeflowApi) -> list[Known]:
     """The schedules that `apply` made; others are not ours to show or remove."""
     with endpoint.connect() as client:
         return list(_known(client, endpoint))
 
 
-def remove(name: str, endpoint: Endpoint) -> list[str]:
+def remove(name: str, endpoint: KubeflowApi) -> list[str]:
     """Remove the schedule of that name. Returns the ids of the recurring runs that went; [] for none."""
     with endpoint.connect() as client:
         found = [one for one in _known(client, endpoint) if one.name == name]
@@ -145,7 +145,7 @@ def remove(name: str, endpoint: Endpoint) -> list[str]:
     return [one.recurring_run_id for one in found]
 
 
-def _known(client: Any, endpoint: Endpoint) -> Iterator[Known]:
+def _known(client: Any, endpoint: KubeflowApi) -> Iterator[Known]:
     pages = all_pages(client.list_recurring_runs, "recurring_runs", namespace=endpoint.namespace)
     for one in pages:
         mark = MARK.fullmatch(one.description or "")

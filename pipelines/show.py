@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from rich.console import Console
@@ -13,8 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.watch import Row, Watcher, label, owner
+from kascade.recipe.checks import BASE
+from pipelines.outlook import done_share, time_left
+from pipelines.watch import StageLine, Watcher, label, owner
 
+BAR = 24  # characters
 SYMBOLS = {
     "waiting": ("·", "dim"),
     "running": ("▸", "cyan"),
@@ -25,7 +28,7 @@ SYMBOLS = {
 
 
 class View(Protocol):
-    """Shows a run while it goes on."""
+    """Shows a run while it continues."""
 
     def __enter__(self) -> View: ...
     def __exit__(self, *error: object) -> None: ...
@@ -35,7 +38,7 @@ class View(Protocol):
 def choose_view(console: Console, watcher: Watcher, *, quiet: bool) -> View:
     if quiet:
         return Silent()
-    return LiveTable(console, watcher) if console.is_terminal else Lines(console, watcher)
+    return LiveTable(console, watcher) if console.is_terminal else LineView(console, watcher)
 
 
 class Silent:
@@ -52,14 +55,14 @@ class Silent:
 
 
 @dataclass(slots=True)
-class Lines:
+class LineView:
     """A line for every finished step: for logs and pipes."""
 
     console: Console
     watcher: Watcher
     _told: set[str] = field(default_factory=set)
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> LineView:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,16 +70,21 @@ class Lines:
 
     def update(self) -> None:
         titles = self.watcher.titles()
-        for state in self.watcher.states():
+        for state in self.watcher.shown():
             step = state["step"]
             if state["seconds"] is None or step in self._told:
                 continue
             self._told.add(step)
-            parts = [titles.get(owner(step), owner(step)), label(step), f"{state['seconds']:.1f} s"]
+            stage, seconds = titles.get(owner(step), owner(step)), f"{state['seconds']:.1f} s"
+            # A step that is no stage's is its own title; the base model's only step is its benchmarks.
+            alone = owner(step) in (BASE, step)
+            parts = [stage, seconds] if alone else [stage, label(step), seconds]
             if state["state"] == "failed":
                 parts.append("failed")
             elif step.endswith(".settle"):
-                parts.append(self.watcher.outcomes().get(owner(step), ""))
+                own = [one for one in self.watcher.shown() if owner(one["step"]) == owner(step)]
+                idle = "not begun" if self.watcher.not_begun(owner(step), own) else ""
+                parts.append(self.watcher.outcomes().get(owner(step), idle))
             self.console.print("  ".join(filter(None, parts)), markup=False, highlight=False)
 
 
@@ -96,14 +104,37 @@ class LiveTable:
         self.live.stop()
 
     def update(self) -> None:
-        elapsed = time.time() - self.watcher.since
-        self.live.update(render(self.watcher.rows(), self.watcher.recipe.name, elapsed), refresh=True)
+        rows = self.watcher.rows()
+        self.live.update(render(rows, self.watcher.recipe.name, outlook(self.watcher, rows)), refresh=True)
 
 
-def render(rows: Sequence[Row], name: str, elapsed_s: float) -> Table:
-    """The table of a run; the running stage has a bar, its reward (or loss) and the time left."""
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How a whole run stands. share: part of its work that is done. left_s: None while nothing says."""
+
+    elapsed_s: float
+    share: float = 0.0
+    left_s: float | None = None
+
+
+def outlook(watcher: Watcher, rows: Sequence[StageLine]) -> Outlook:
+    """How far the run is, and how long it may still take."""
+    elapsed, names = time.time() - watcher.since, list(watcher.titles())
+    share = done_share(rows, watcher.recipe, names)
+    earlier = [row if row.mark == "earlier" else replace(row, mark="waiting") for row in rows]
+    left = time_left(share, done_share(earlier, watcher.recipe, names), elapsed)
+    return Outlook(elapsed, share, left)
+
+
+def render(rows: Sequence[StageLine], name: str, whole: Outlook) -> Table:
+    """The table of a run, with how far it is; the running stage has a bar, its reward and its time left."""
     table = Table.grid(padding=(0, 1))
-    table.add_row("", Text(name, style="bold"), "", "", "", Text(clock(elapsed_s), style="bold"))
+    left = f"about {clock(whole.left_s)} left" if whole.left_s is not None else ""
+    whole_bar = ProgressBar(total=1.0, completed=whole.share, width=BAR)
+    said = f"{whole.share:.0%} done"
+    table.add_row(
+        "", Text(name, style="bold"), said, whole_bar, left, Text(clock(whole.elapsed_s), style="bold")
+    )
     for row in rows:
         symbol, style = SYMBOLS[row.mark]
         now = time.time() - row.started if row.started else 0.0
@@ -114,7 +145,7 @@ def render(rows: Sequence[Row], name: str, elapsed_s: float) -> Table:
     return table
 
 
-def _progress(row: Row) -> tuple[ProgressBar | str, str]:
+def _progress(row: StageLine) -> tuple[ProgressBar | str, str]:
     """The bar of the current step, and what is beside it."""
     progress = row.progress
     if progress is None:
@@ -123,7 +154,7 @@ def _progress(row: Row) -> tuple[ProgressBar | str, str]:
     parts += [f"{name} {value:.3g}" for name, value in progress["metrics"].items()]
     if progress["eta_s"]:
         parts.append(f"{clock(progress['eta_s'])} left")
-    return ProgressBar(total=progress["total"], completed=progress["done"], width=24), "  ".join(parts)
+    return ProgressBar(total=progress["total"], completed=progress["done"], width=BAR), "  ".join(parts)
 
 
 def clock(seconds: float) -> str:

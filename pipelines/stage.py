@@ -1,13 +1,23 @@
-"""One guarded stage as a sub-pipeline: train, evaluate, judge, recover where it regressed, settle."""
+"""One guarded stage as a sub-pipeline: begin, train, evaluate and judge, recover where it regressed.
+
+    { Begin, If begins { Train, Evaluate, Verdict, If "Recovery, round 1" { … } }, If not { Why } }, Settle
+
+*Begin* is a light step: no pod waits for a person or for money. Kubeflow counts a DAG as finished when a
+container ends in it after all else did, and a branch that is left out ends nothing. So one of the two
+branches behind *Begin* ends a container, and beside a recovery stands *Verdict*, on which nothing depends.
+*Settle* lies beside the whole: what waits for a branch is left out with it. The end check has the same gate.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 from kfp import dsl
 
-from kascade.recipe.identity import fingerprint
+from kascade.recipe.checks import BASE
 from kascade.recipe.schema import Recipe
+from kascade.run.gate import END_CHECK
 from pipelines.pods import labels, place, variant
-from pipelines.steps import Component, Steps, Task, Thread, Value
+from pipelines.steps import Component, Steps, Task, Value
 
 
 def _pipeline(name: str) -> Callable[[Component], Component]:
@@ -16,26 +26,46 @@ def _pipeline(name: str) -> Callable[[Component], Component]:
     return decorate
 
 
-def switched_stage(recipe: Recipe, number: int, steps: Steps) -> Component:
-    """Stage `number` (from 0) behind its switch; where that is off, the parent is handed on."""
+def branch(flag: Value, name: str, *, wanted: bool = True) -> Any:
+    """A branch that is taken when a bool of the pipeline is `wanted`, under a name for people."""
+    return dsl.If(flag == wanted, name=name)
+
+
+def guarded_stage(recipe: Recipe, number: int, steps: Steps) -> Component:
+    """Stage `number` (from 0) behind its gate; *Settle* finds what it made."""
     stage = _Stage(recipe, number, steps)
-    guarded = stage.pipeline()
 
     @_pipeline(name=f"stage-{stage.label}")
-    def switched(run: str, revision: str, parent: str, enabled: bool) -> str:
-        with dsl.If(enabled == True, name="on"):  # noqa: E712 (a channel, not a bool)
-            accepted = guarded(run=run, revision=revision, parent=parent)
-            accepted.set_display_name("Train and guard")
-        with dsl.Else(name="off"):
-            skipped = stage.light(steps.keep(checkpoint=parent)).set_display_name("Left out")
-        result: str = dsl.OneOf(accepted.output, skipped.output)
-        return result
+    def guarded(run: str, parent: str) -> None:
+        begins = stage.light(steps.begin, run=run, parent=parent).set_display_name("Begin")
+        with branch(begins.output, "Train and guard"):
+            trained = stage.learn(run, "train", parent, parent).set_display_name("Train")
+            stage.guard(run, 0, trained.output, parent)
+        with branch(begins.output, "Not begun", wanted=False):
+            stage.light(steps.skip, run=run, parent=parent).set_display_name("Why")
 
-    return switched
+    return guarded
+
+
+def gated_end_check(recipe: Recipe, steps: Steps) -> Component:
+    """The end check behind its gate; *Finish* finds what it ended with."""
+    cluster = recipe.cluster
+
+    @_pipeline(name="end-check")
+    def gated(run: str, checkpoint: str) -> None:
+        about = {"run": run, "stage": END_CHECK, "parent": checkpoint}
+        begins = place(steps.begin(**about), cluster, cluster.light).set_display_name("Begin")
+        with branch(begins.output, "Check"):
+            retained = steps.retain(run=run, checkpoint=checkpoint)
+            place(retained, cluster, cluster.benchmark_pods(BASE)).set_display_name("End check")
+        with branch(begins.output, "Not begun", wanted=False):
+            place(steps.skip(**about), cluster, cluster.light).set_display_name("Why")
+
+    return gated
 
 
 class _Stage:
-    """Builds the sub-pipelines of one stage."""
+    """Builds the sub-pipeline of one stage."""
 
     def __init__(self, recipe: Recipe, number: int, steps: Steps) -> None:
         self.steps = steps
@@ -43,51 +73,43 @@ class _Stage:
         self.name = stage.name
         self.rounds = recipe.guard.recovery.rounds
         self.label = f"{number + 1}-{self.name}".replace("_", "-")
-        self.fingerprint = fingerprint(recipe, self.name)
         self.cluster = recipe.cluster
         self.variant = labels(recipe)[self.name]
-        self.launched = recipe.cluster.shape_of(self.name, stage.kind) != "inline"
+        self.launched = recipe.cluster.shape_of(stage) != "inline"
 
-    def pipeline(self) -> Component:
-        recovery: Component | None = None
-        for round_ in range(self.rounds, 0, -1):  # kfp wants the inner pipelines to be built first
-            recovery = self._recovery(round_, following=recovery)
+    def guard(self, run: Value, round_: int, checkpoint: Value, parent: Value) -> None:
+        """Judge what attempt `round_` (0: the training) made; recover what it lost while rounds are left."""
+        attempt = f"recover-{round_}" if round_ else "train"
+        about = {"run": run, "attempt": attempt, "parent": parent}
+        regressed = self._evaluate(checkpoint=checkpoint, **about)
+        regressed.set_display_name("Evaluate")
+        self.light(self.steps.verdict, **about).set_display_name("Verdict").after(regressed)
+        if round_ == self.rounds:
+            return
+        following = round_ + 1
+        with branch(regressed.output, f"Recovery, round {following}"):
+            recovered = self.learn(run, f"recover-{following}", checkpoint, parent)
+            self.guard(run, following, recovered.set_display_name("Recover").output, parent)
 
-        @_pipeline(name=f"guarded-{self.label}")
-        def guarded(run: str, revision: str, parent: str) -> str:
-            thread = Thread(run, revision)
-            trained = self._learn(thread, "train", parent, parent).set_display_name("Train")
-            regressed = self._judge(thread, "train", trained.output, parent)
-            candidate = self._recovered_or_kept(recovery, thread, regressed, trained.output, parent)
-            settled = self.steps.settle(
-                run=run,
-                stage=self.name,
-                candidate=candidate,
-                parent=parent,
-                fingerprint=thread.fingerprint(self.fingerprint),
-            )
-            accepted: str = self.light(settled).set_display_name("Settle").after(regressed).output
-            return accepted
-
-        return guarded
-
-    def light(self, task: Task) -> Task:
+    def light(self, component: Component, **arguments: Value) -> Task:
         """A step that holds no model."""
-        return place(task, self.cluster, self.cluster.light)
+        return place(component(stage=self.name, **arguments), self.cluster, self.cluster.light)
 
     def _heavy(self, component: Component, *, launches: bool = False, **arguments: Value) -> Task:
         """A step that holds a model, on the stage's own pods."""
-        task = variant(component, self.variant)(**arguments)
+        task = variant(component, self.variant)(stage=self.name, **arguments)
         return place(task, self.cluster, self.cluster.placement(self.name), launches=launches)
 
-    def _learn(self, thread: Thread, attempt: str, checkpoint: Value, parent: Value) -> Task:
+    def _evaluate(self, **arguments: Value) -> Task:
+        """The benchmarks: on pods that all benchmarks share, or on the stage's own."""
+        if self.cluster.benchmarks is None:
+            return self._heavy(self.steps.evaluate, **arguments)
+        task = self.steps.evaluate(stage=self.name, **arguments)
+        return place(task, self.cluster, self.cluster.benchmarks)
+
+    def learn(self, run: Value, attempt: str, checkpoint: Value, parent: Value) -> Task:
         """Train, or recover: in the step's own pod, or in a job that it launches."""
-        about = {
-            "run": thread.run,
-            "stage": self.name,
-            "parent": parent,
-            "fingerprint": thread.fingerprint(self.fingerprint),
-        }
+        about = {"run": run, "parent": parent}
         if self.launched:
             launch = self.steps.launch
             return self._heavy(launch, launches=True, attempt=attempt, checkpoint=checkpoint, **about)
@@ -95,45 +117,3 @@ class _Stage:
             return self._heavy(self.steps.train, **about)
         round_ = int(attempt.rpartition("-")[2])
         return self._heavy(self.steps.recover, round=round_, checkpoint=checkpoint, **about)
-
-    def _judge(self, thread: Thread, attempt: str, checkpoint: Value, parent: Value) -> Task:
-        """The exams of one attempt, then the verdict, whose output says whether it regressed."""
-        about = {
-            "run": thread.run,
-            "stage": self.name,
-            "attempt": attempt,
-            "checkpoint": checkpoint,
-            "parent": parent,
-            "fingerprint": thread.fingerprint(self.fingerprint),
-        }
-        exam = self._heavy(self.steps.evaluate, **about).set_display_name("Evaluate")
-        return self.light(self.steps.verdict(**about)).set_display_name("Verdict").after(exam)
-
-    def _recovered_or_kept(
-        self, recovery: Component | None, thread: Thread, regressed: Task, checkpoint: Value, parent: Value
-    ) -> Value:
-        """`checkpoint`, or what `recovery` makes of it when it regressed; None: no round is left."""
-        if recovery is None:
-            return checkpoint
-        with dsl.If(regressed.output == True, name="regressed"):  # noqa: E712 (a channel, not a bool)
-            recovered = recovery(
-                run=thread.run, revision=thread.revision, checkpoint=checkpoint, parent=parent
-            )
-            recovered.set_display_name("Recovery")
-        with dsl.Else(name="held"):
-            kept = self.light(self.steps.keep(checkpoint=checkpoint)).set_display_name("Keep")
-        return dsl.OneOf(recovered.output, kept.output)
-
-    def _recovery(self, round_: int, following: Component | None) -> Component:
-        attempt = f"recover-{round_}"
-
-        @_pipeline(name=f"recovery-{round_}-{self.label}")
-        def recovery(run: str, revision: str, checkpoint: str, parent: str) -> str:
-            thread = Thread(run, revision)
-            recovered = self._learn(thread, attempt, checkpoint, parent)
-            recovered.set_display_name(f"Recover, round {round_}")
-            regressed = self._judge(thread, attempt, recovered.output, parent)
-            candidate: str = self._recovered_or_kept(following, thread, regressed, recovered.output, parent)
-            return candidate
-
-        return recovery

@@ -1,4 +1,4 @@
-"""The components that a cascade is made of, and what runs through all of them."""
+"""The components that a cascade is made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ Component = Callable[..., Any]
 Task = Any  # a kfp PipelineTask
 # What the steps import when they are called, and what is slow to load.
 LIBRARY = (
-    *(f"kascade.stages.{name}" for name in ("steps", "preflight", "train", "evaluate", "recover", "settle")),
+    *(f"kascade.steps.{name}" for name in ("steps", "settle", "retain", "pages", "consider")),
+    *("kascade.doctor.preflight", "kascade.exams.evaluate"),
+    *("kascade.stages.train", "kascade.stages.recover"),
     *("kascade.tracking.report", "kascade.tracking.card", "mlflow"),
 )
 Value = Any  # a kfp channel: the value it stands for is known when the pipeline runs
@@ -24,14 +26,19 @@ class Steps:
     library: modules that their bodies import; whoever runs many tasks may load them beforehand.
     """
 
+    consider: Component
+    examine: Component
+    unchanged: Component
     preflight: Component
+    begin: Component
+    skip: Component
     train: Component
     evaluate: Component
     verdict: Component
     recover: Component
     launch: Component
-    keep: Component
     settle: Component
+    retain: Component
     finish: Component
     report: Component
     library: tuple[str, ...] = ()
@@ -42,15 +49,3 @@ class Steps:
         names = [field.name for field in fields(cls) if field.name != "library"]
         components = {name: getattr(importlib.import_module(f"components.{name}"), name) for name in names}
         return cls(**components, library=LIBRARY)
-
-
-@dataclass(frozen=True, slots=True)
-class Thread:
-    """What runs through all steps of a run: its folder, and what tells a changed recipe from the compiled."""
-
-    run: Value
-    revision: Value
-
-    def fingerprint(self, compiled: str) -> str:
-        """That of a step, from the one of its compiled recipe. kfp puts the revision in when it runs."""
-        return f"{compiled}.{self.revision}"

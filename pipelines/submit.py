@@ -16,8 +16,10 @@ import yaml
 from kascade.errors import Fault, UserError
 from kascade.recipe.checks import nearest
 from kascade.recipe.load import LoadedRecipe
-from pipelines.remote import Endpoint, all_pages, equals
+from pipelines.literal import ALLOWED, FROM_PEOPLE, in_json
+from pipelines.remote import KubeflowApi, all_pages, equals
 
+JSON_FIELDS = ("overrides", "data")
 MAX_PARAMETER_BYTES = 10_000  # Kubeflow's limit for all parameters of a run together
 
 
@@ -84,7 +86,7 @@ def check_parameters(package: Package, given: Mapping[str, str]) -> dict[str, An
             faults.append(Fault(f"--param {name}", "the pipeline has no such parameter", allowed, hint))
             continue
         try:
-            values[name] = _typed(text, str(definition["parameterType"]))
+            values[name] = _typed(_literal(name, text), str(definition["parameterType"]))
         except ValueError as error:
             faults.append(Fault(f"--param {name}", str(error)))
     size = sum(len(f"{name}{value}".encode()) for name, value in values.items())
@@ -95,6 +97,14 @@ def check_parameters(package: Package, given: Mapping[str, str]) -> dict[str, An
     if faults:
         raise UserError(faults)
     return values
+
+
+def _literal(name: str, text: str) -> str:
+    """A value as a step will see it. Raises ValueError where a cluster would change it on the way."""
+    safe = in_json(text) if name in JSON_FIELDS and text.lstrip().startswith("{") else text
+    if FROM_PEOPLE.search(safe):
+        raise ValueError(f"{text!r} would be changed on its way to a step; allowed: {ALLOWED}")
+    return safe
 
 
 def _typed(text: str, kind: str) -> Any:
@@ -109,7 +119,7 @@ def _typed(text: str, kind: str) -> Any:
     return text
 
 
-def upload(client: Any, endpoint: Endpoint, package: Package, *, newest: bool = False) -> Uploaded:
+def upload(client: Any, endpoint: KubeflowApi, package: Package, *, newest: bool = False) -> Uploaded:
     """The package as a version of its pipeline, named by content: the same recipe again uploads nothing.
 
     newest: it must be the version that schedules follow, so one that later versions hide is uploaded again.
@@ -131,7 +141,7 @@ def upload(client: Any, endpoint: Endpoint, package: Package, *, newest: bool = 
     return Uploaded(pipeline_id, made.pipeline_version_id, name, True)
 
 
-def _pipeline(client: Any, endpoint: Endpoint, package: Package) -> str:
+def _pipeline(client: Any, endpoint: KubeflowApi, package: Package) -> str:
     """The id of the pipeline of that name, which is created without a version when there is none."""
     from kfp_server_api import V2beta1Pipeline  # type: ignore[import-untyped]
 
@@ -150,14 +160,14 @@ def _pipeline(client: Any, endpoint: Endpoint, package: Package) -> str:
     return str(found.pipeline_id)
 
 
-def experiment_id(client: Any, endpoint: Endpoint, name: str) -> str:
+def experiment_id(client: Any, endpoint: KubeflowApi, name: str) -> str:
     """Of the experiment of that name, which is created when there is none."""
     return str(client.create_experiment(name=name, namespace=endpoint.namespace).experiment_id)
 
 
 def submit(
     loaded: LoadedRecipe,
-    endpoint: Endpoint,
+    endpoint: KubeflowApi,
     *,
     parameters: Mapping[str, str] | None = None,
     experiment: str | None = None,

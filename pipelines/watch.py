@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
+from kascade.guard.lineage import own_outcomes
 from kascade.recipe.checks import BASE
+from kascade.recipe.methods import stage_title
 from kascade.recipe.schema import Recipe
-from kascade.recipe.titles import stage_title
-from kascade.stages.task import TaskState
-from kascade.storage.files import read_json
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder, StepState
 
 Mark = Literal["waiting", "running", "done", "earlier", "failed"]
-LAST_STEPS = ("preflight", "settle", "report")
+LAST_STEPS = ("preflight", "settle", "retain", "report")
+BESIDE = ("begin", "skip", "verdict", "finish")  # for Kubeflow's page: the terminal says it elsewhere
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StageLine:
     """One line of the display: a stage, or what comes before and after the stages.
 
-    mark: "earlier" when it was finished by an earlier run. step: what it does now. seconds: spent in this
-    run. progress: `Progress`' file of the current step. outcome: how the stage ended.
+    mark: "earlier" when an earlier run ended it and this one only found it. step: what it does now. seconds:
+    spent in this run. progress: `Progress`' file of the current step. outcome: how the stage ended.
     """
 
     title: str
@@ -37,63 +38,80 @@ class Row:
 class Watcher:
     """Reads the files of one run; `since` (Unix s) tells this run's tasks from an earlier run's."""
 
-    layout: RunLayout
+    layout: RunFolder
     recipe: Recipe
     since: float
 
     def titles(self) -> dict[str, str]:
         """What a person calls the stages, and what comes before and after them, in order."""
         stages = {s.name: f"{n} · {stage_title(s)}" for n, s in enumerate(self.recipe.stages, 1)}
-        return {"preflight": "Preflight", BASE: "Exams of the base model", **stages, "report": "Report"}
+        before = {"preflight": "Preflight", BASE: "Benchmarks of the base model"}
+        return {**before, **stages, "retain": "End check", "report": "Report"}
 
-    def states(self) -> list[TaskState]:
+    def states(self) -> list[StepState]:
         """This run's tasks in the order in which they began."""
-        paths = self.layout.root.glob("logs/*.state.json")
-        found: list[TaskState] = [read_json(path) for path in paths]
-        return sorted((s for s in found if s["started"] >= self.since), key=lambda s: s["started"])
+        return [state for state in self.layout.states() if state["started"] >= self.since]
 
-    def rows(self) -> list[Row]:
+    def shown(self) -> list[StepState]:
+        """The tasks that a person follows here: those beside them only when they fail."""
+        return [
+            state for state in self.states() if state["state"] == "failed" or not is_beside(state["step"])
+        ]
+
+    def rows(self) -> list[StageLine]:
         """The whole cascade, as a person reads it."""
-        states, titles, outcomes = self.states(), self.titles(), self.outcomes()
-        begun = [owner(state["step"]) for state in states]
-        order = list(titles)
-        reached = max((order.index(name) for name in begun if name in titles), default=0)
+        states, outcomes, earlier = self.shown(), self.outcomes(), self._found_earlier()
         rows = []
-        for index, (name, title) in enumerate(titles.items()):
+        for name, title in self.titles().items():
             own = [state for state in states if owner(state["step"]) == name]
-            settled = name == BASE or name in outcomes
-            earlier = not own and index < reached and settled
-            rows.append(self._row(title, own, outcomes.get(name, ""), earlier))
+            row = self._row(title, own, outcomes.get(name, ""), name in earlier)
+            rows.append(StageLine(title, "waiting", "not begun") if self.not_begun(name, own) else row)
         return rows
 
-    def _row(self, title: str, own: list[TaskState], outcome: str, earlier: bool) -> Row:
+    def not_begun(self, name: str, own: list[StepState]) -> bool:
+        """Whether a stage was settled without having begun: left out, or held up before it."""
+        return (
+            any(state["step"] == f"{name}.settle" for state in own)
+            and len(own) == 1
+            and name not in self.outcomes()
+        )
+
+    def _row(self, title: str, own: list[StepState], outcome: str, earlier: bool) -> StageLine:
         if not own:
-            return Row(title, "earlier" if earlier else "waiting", outcome=outcome if earlier else "")
+            return StageLine(title, "waiting")
         last = own[-1]
         seconds = sum(state["seconds"] or 0.0 for state in own)
         if last["state"] == "failed":
-            return Row(title, "failed", label(last["step"]), seconds=seconds)
+            return StageLine(title, "failed", label(last["step"]), seconds=seconds)
         if last["state"] == "succeeded" and is_last(last["step"]):
-            return Row(title, "done", seconds=seconds, outcome=outcome)
+            return StageLine(title, "earlier" if earlier else "done", seconds=seconds, outcome=outcome)
         started = last["started"] if last["state"] == "running" else None
-        return Row(title, "running", label(last["step"]), started, seconds, self._progress(last))
+        return StageLine(title, "running", label(last["step"]), started, seconds, self._progress(last))
 
-    def _progress(self, state: TaskState) -> dict[str, Any] | None:
-        path = self.layout.progress(state["step"])
-        if state["state"] != "running" or not path.exists() or path.stat().st_mtime < state["started"]:
+    def _progress(self, state: StepState) -> dict[str, Any] | None:
+        if state["state"] != "running":
             return None
-        progress: dict[str, Any] = read_json(path)
-        return progress
+        return self.layout.progress_since(state["step"], state["started"])
 
     def outcomes(self) -> dict[str, str]:
         """The newest decision of each stage that has been settled."""
-        paths = sorted(self.layout.root.glob("outcomes/*.json"), key=lambda path: path.stat().st_mtime)
-        return {found["stage"]: found["decision"].replace("_", " ") for found in map(read_json, paths)}
+        return {one.stage: one.decision.replace("_", " ") for one in own_outcomes(self.layout).values()}
+
+    def _found_earlier(self) -> set[str]:
+        """Stages whose newest outcome is not of this run."""
+        own = own_outcomes(self.layout).values()
+        written = {one.stage: datetime.fromisoformat(one.created).timestamp() for one in own}
+        return {stage for stage, created in written.items() if created < self.since}
 
 
 def owner(step: str) -> str:
     """The stage (or `preflight`, `base`, `report`) that a step belongs to."""
     return step.partition(".")[0]
+
+
+def is_beside(step: str) -> bool:
+    """Whether nothing waits for the step: it only says on a page what others did."""
+    return step.rpartition(".")[2] in BESIDE
 
 
 def is_last(step: str) -> bool:
@@ -102,8 +120,14 @@ def is_last(step: str) -> bool:
 
 
 def label(step: str) -> str:
-    """ "sft.recover-1.evaluate" as "recovery 1: exams"."""
-    names = {"train": "training", "evaluate": "exams", "verdict": "verdict", "settle": "settling"}
+    """ "sft.recover-1.evaluate" as "recovery 1: benchmarks"."""
+    names = {
+        "train": "training",
+        "evaluate": "benchmarks",
+        "settle": "settling",
+        "begin": "beginning",
+        "skip": "not begun",
+    }
     *_, attempt, action = ["", "", *step.split(".")]
     if attempt.startswith("recover-"):
         return f"recovery {attempt[8:]}: {names.get(action, action)}"

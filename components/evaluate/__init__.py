@@ -1,4 +1,4 @@
-"""Lets a checkpoint sit every exam."""
+"""Runs every benchmark on a checkpoint, and judges it against the best accepted ones."""
 
 from components.evaluate.component import evaluate
 

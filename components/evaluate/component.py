@@ -1,14 +1,14 @@
-"""Lets a checkpoint sit every exam."""
+"""Runs every benchmark on a checkpoint, and judges it against the best accepted ones."""
 
 from components.image import step_component
 
 
 @step_component
-def evaluate(*, run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str) -> None:
-    """Scores go to the run's folder; `fingerprint` only tells cached results apart."""
-    from kascade.stages.task import pipeline_task
+def evaluate(run: str, stage: str, attempt: str, checkpoint: str, parent: str) -> bool:
+    """Return whether it regressed; scores and verdict go to the run's folder."""
+    from kascade.run.process import step_process
 
-    with pipeline_task(run, f"{stage}.{attempt}.evaluate"):
-        from kascade.stages import steps
+    with step_process(run, f"{stage}.{attempt}.evaluate"):
+        from kascade.steps import steps
 
-        steps.evaluate(run, stage, checkpoint, parent)
+        return steps.evaluate(run, stage, checkpoint, parent)

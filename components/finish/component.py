@@ -6,9 +6,9 @@ from components.image import step_component
 @step_component
 def finish(run: str, checkpoint: str) -> str:
     """Return the reference of the cascade's final checkpoint."""
-    from kascade.stages.task import pipeline_task
+    from kascade.run.process import step_process
 
-    with pipeline_task(run, "finish"):
-        from kascade.stages import steps
+    with step_process(run, "finish"):
+        from kascade.steps import steps
 
         return steps.finish(run, checkpoint)

@@ -16,19 +16,12 @@ HANDED_ON = [
 
 @step_component(handed_on=HANDED_ON)
 def launch(
-    *,
-    run: str,
-    stage: str,
-    attempt: str,
-    checkpoint: str,
-    parent: str,
-    fingerprint: str,
-    task_config: dsl.TaskConfig,
+    *, run: str, stage: str, attempt: str, checkpoint: str, parent: str, task_config: dsl.TaskConfig
 ) -> str:
-    """Return the trained checkpoint's reference; `fingerprint` only tells cached results apart."""
-    from kascade.stages.task import pipeline_task
+    """Return the trained checkpoint's reference; a finished one is found by its key."""
+    from kascade.run.process import step_process
 
-    with pipeline_task(run, f"{stage}.{attempt}"):
+    with step_process(run, f"{stage}.{attempt}"):
         from dataclasses import asdict
 
         from kascade.cluster.place import launch_step

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from kfp import dsl
+
 from components.image import step_component
 
 
@@ -19,11 +21,14 @@ def preflight(
     overrides: str,
     start_from: str,
     stages: str,
-) -> NamedTuple("Begun", [("base", str), ("run", str), ("revision", str)]):  # type: ignore[valid-type]
-    """Return the base checkpoint's reference, the run's folder, and what tells changed recipes apart."""
-    from kascade.stages.begin import begin, run_folder
-    from kascade.stages.task import pipeline_task
+    approve: str,
+    plan: dsl.Output[dsl.Markdown],
+) -> NamedTuple("Begun", [("base", str), ("run", str)]):  # type: ignore[valid-type]
+    """Return the base checkpoint's reference and the run's folder; the page shows the plan."""
+    from kascade.cluster.ready import job_faults
+    from kascade.run.process import step_process
+    from kascade.steps.begin import begin, run_folder
 
-    with pipeline_task(run_folder(run, id), "preflight"):
-        form = (recipe, model, data, scale, budget, overrides, start_from, stages)
-        return begin(run_folder(run, id), compiled, form)
+    with step_process(run_folder(run, id), "preflight"):
+        form = (recipe, model, data, scale, budget, overrides, start_from, stages, approve)
+        return begin(run_folder(run, id), compiled, form, job_faults, plan=plan.path, run_id=id)

@@ -4,11 +4,11 @@ from components.image import step_component
 
 
 @step_component
-def recover(*, run: str, stage: str, round: int, checkpoint: str, parent: str, fingerprint: str) -> str:
-    """Return the recovered checkpoint's reference; `fingerprint` only tells cached results apart."""
-    from kascade.stages.task import pipeline_task
+def recover(run: str, stage: str, round: int, checkpoint: str, parent: str) -> str:
+    """Return the recovered checkpoint's reference; a finished one is found by its key."""
+    from kascade.run.process import step_process
 
-    with pipeline_task(run, f"{stage}.recover-{round}"):
-        from kascade.stages import steps
+    with step_process(run, f"{stage}.recover-{round}"):
+        from kascade.steps import steps
 
         return steps.recover(run, stage, round, checkpoint, parent)

@@ -1,4 +1,4 @@
-"""Ends a stage: the candidate is accepted, rolled back, or the cascade stops."""
+"""Ends a stage: its last attempt is accepted, rolled back, or the cascade stops."""
 
 from components.settle.component import settle
 

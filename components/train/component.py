@@ -4,11 +4,11 @@ from components.image import step_component
 
 
 @step_component
-def train(run: str, stage: str, parent: str, fingerprint: str) -> str:
-    """Return the trained checkpoint's reference; `fingerprint` only tells cached results apart."""
-    from kascade.stages.task import pipeline_task
+def train(run: str, stage: str, parent: str) -> str:
+    """Return the trained checkpoint's reference; a finished one is found by its key."""
+    from kascade.run.process import step_process
 
-    with pipeline_task(run, f"{stage}.train"):
+    with step_process(run, f"{stage}.train"):
         from kascade.cluster.place import train_inline
         from kascade.cluster.worker import Work
 

@@ -1,4 +1,4 @@
-"""Compares a checkpoint with the best accepted ones, benchmark by benchmark."""
+"""Shows what was judged of a checkpoint: before, after and interval of every benchmark, and the reasons."""
 
 from components.verdict.component import verdict
 

@@ -1,14 +1,26 @@
-"""Compares a checkpoint with the best accepted ones, benchmark by benchmark."""
+"""Shows what was judged of a checkpoint: before, after and interval of every benchmark, and the reasons."""
+
+from kfp import dsl
 
 from components.image import step_component
 
 
 @step_component
-def verdict(*, run: str, stage: str, attempt: str, checkpoint: str, parent: str, fingerprint: str) -> bool:
-    """Return whether it regressed; `fingerprint` only tells cached results apart."""
-    from kascade.stages.task import pipeline_task
+def verdict(
+    *,
+    run: str,
+    stage: str,
+    attempt: str,
+    parent: str,
+    reasons: dsl.Output[dsl.Markdown],
+    scores: dsl.Output[dsl.Metrics],
+) -> None:
+    """Put the verdict on the page of the run, and its scores where runs are compared."""
+    from kascade.run.process import step_process
 
-    with pipeline_task(run, f"{stage}.{attempt}.verdict"):
-        from kascade.stages import steps
+    with step_process(run, f"{stage}.{attempt}.verdict"):
+        from kascade.steps import pages, steps
 
-        return steps.verdict(run, stage, checkpoint, parent)
+        found = steps.verdict(run, stage, attempt, parent)
+        pages.write(reasons.path, pages.verdict_markdown(found))
+        scores.metadata.update(pages.verdict_scores(found))

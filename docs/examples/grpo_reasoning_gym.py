@@ -9,9 +9,11 @@ from kascade.data.byte_tokenizer import byte_tokenizer
 from kascade.data.chat import ChatFormat
 from kascade.learning.metrics import read_metrics
 from kascade.recipe.schema import GRPO, DataSource, Mix, Optimizer, RLStage, Sampling
+from kascade.rollout.policy import Policy
 from kascade.rollout.pools import TaskPool
 from kascade.stages.grpo import train_grpo
-from kascade.stages.job import Job, Policy
+from kascade.stages.training import Training
+from kascade.storage.training_folder import TrainingFolder
 
 set_seed(0)
 tokenizer = byte_tokenizer()
@@ -26,8 +28,8 @@ stage = RLStage(
     rollouts_per_prompt=32, sampling=Sampling(max_new_tokens=4), optimizer=Optimizer(learning_rate=3e-3),
     grpo=GRPO(min_usable_groups=1),  # few answers are right at first: learn from each
 )  # fmt: skip
-curve = Path(tempfile.mkdtemp())
+folder = TrainingFolder(Path(tempfile.mkdtemp()))
 tasks = TaskPool.from_mixes(stage.data, split="train", seed=0)
-train_grpo(policy, tasks, stage, Job("gcd", seed=0, training=curve))
-for line in read_metrics(curve / "metrics.jsonl"):
+train_grpo(Training(stage, policy, tasks, folder=folder))
+for line in read_metrics(folder.curves):
     print(line["step"], line["reward"])  # noqa: T201

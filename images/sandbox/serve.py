@@ -1,7 +1,7 @@
 """Programs in, what came of them out: one JSON object a line, until the input ends.
 
-A line is the fields of a `Job` (`{"source": "print(1)", "stdin": "", "limits": {"cpu_seconds": 2}}`), the
-answer those of a `Result`. A line that is no job gets a result whose `error` says so.
+A line is the fields of an `Execution` (`{"source": "print(1)", "stdin": "", "limits": {"cpu_seconds": 2}}`).
+The answer is the fields of a `Result`. A line that cannot be read gets a result whose `error` says so.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import sys
 from dataclasses import asdict
 
-from kascade.environments.sandbox import Sandbox
-from kascade.environments.sandbox_protocol import Job, Limits, Result
+from kascade.sandbox.programs import Sandbox
+from kascade.sandbox.protocol import Execution, Limits, Result
 
 
 def answer(sandbox: Sandbox, line: str) -> Result:
@@ -19,7 +19,7 @@ def answer(sandbox: Sandbox, line: str) -> Result:
     try:
         fields = json.loads(line)
         limits = Limits(**fields.pop("limits", {}))
-        job = Job(**{**fields, "calls": tuple(fields.get("calls", ())), "limits": limits})
+        job = Execution(**{**fields, "calls": tuple(fields.get("calls", ())), "limits": limits})
     except (ValueError, TypeError, AttributeError) as error:
         return Result(error=f"not a job: {error}")
     (result,) = sandbox.run_many([job])

@@ -1,4 +1,4 @@
-"""Kinds of jobs: where their API lies, what their status means, which pods are theirs."""
+"""Kinds of jobs: where their API is, what their status means, which pods are theirs."""
 
 from __future__ import annotations
 

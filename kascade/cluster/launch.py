@@ -1,7 +1,7 @@
 """Runs one job to its end: creates it or finds it again, watches that it gets on, and cleans up after it.
 
-The job outlives a launcher that is killed: the next try finds it by its name and goes on waiting. It does not
-outlive one that is told to stop (SIGTERM), nor its own end.
+The job outlives a launcher that is killed: the next try finds it by its name and waits on.
+It does not outlive one that gets SIGTERM, nor its own end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Patience:
     """How long to wait, in seconds. deadline_s: from when the job was first seen running; None: for ever.
 
     silence_s: how long a running job may show no progress. outage_s: how long the API may not answer.
-    pods_s: after so much silence the log tells what pods wait for.
+    pods_s: after so much silence the log says what pods wait for.
     """
 
     silence_s: float

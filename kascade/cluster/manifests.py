@@ -92,7 +92,9 @@ def _patch(settings: PodSettings, field: PatchField) -> Spec:
             "containers": [{"name": NODE, "volumeMounts": settings.volume_mounts}],
         }
     )
-    if field == "runtimePatches":
+    if field == "runtimePatches":  # the versions before have no words for it: there the runtime says it
+        pod |= without_empty({"securityContext": settings.pod_security})
+        pod["containers"][0] |= without_empty({"securityContext": settings.container_security})
         job = {"name": NODE, "template": {"spec": {"template": {"spec": pod}}}}
         runtime = {"template": {"spec": {"replicatedJobs": [job]}}}
         return {"manager": MANAGER, "trainingRuntimeSpec": runtime}
@@ -117,16 +119,6 @@ def ray_job(
 
     The head is small and computes nothing; the driver, which holds the model, takes its part of a node.
     """
-    head = cluster.light
-    small = {"cpu": head.cpu, "memory": head.memory}
-    nodes = {
-        "groupName": "nodes",
-        "replicas": placement.nodes,
-        "minReplicas": placement.nodes,
-        "maxReplicas": placement.nodes,
-        "rayStartParams": {},
-        "template": {"spec": _ray_pod(settings, "ray-worker", settings.resources)},
-    }
     spec: Spec = {
         "entrypoint": shlex.join(["python", *command]),
         "entrypointNumCpus": workers.driver_cpus,
@@ -135,17 +127,7 @@ def ray_job(
         "backoffLimit": 0,  # the pipeline's step has the retries, and continues from the last checkpoint
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": placement.ttl_s,
-        "rayClusterSpec": {
-            "rayVersion": cluster.ray_version,
-            "authOptions": {"mode": "token"},  # made by the operator; one before 1.5.1 passes over it
-            "headGroupSpec": {
-                "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0", "num-gpus": "0"},
-                "template": {
-                    "spec": _ray_pod(settings, "ray-head", {"requests": small, "limits": dict(small)})
-                },
-            },
-            "workerGroupSpecs": [nodes],
-        },
+        "rayClusterSpec": _ray_cluster(settings, cluster, placement.nodes),
     }
     if placement.deadline_s is not None:
         spec["activeDeadlineSeconds"] = placement.deadline_s
@@ -154,6 +136,29 @@ def ray_job(
         "kind": RAYJOB.kind,
         "metadata": _metadata(name, placement, labels, owners),
         "spec": spec,
+    }
+
+
+def _ray_cluster(settings: PodSettings, cluster: Cluster, nodes: int) -> Spec:
+    """A head that computes nothing, and the nodes."""
+    small = {"cpu": cluster.light.cpu, "memory": cluster.light.memory}
+    return {
+        "rayVersion": cluster.ray_version,
+        "authOptions": {"mode": "token"},  # made by the operator; one before 1.5.1 passes over it
+        "headGroupSpec": {
+            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0", "num-gpus": "0"},
+            "template": {"spec": _ray_pod(settings, "ray-head", {"requests": small, "limits": dict(small)})},
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": "nodes",
+                "replicas": nodes,
+                "minReplicas": nodes,
+                "maxReplicas": nodes,
+                "rayStartParams": {},
+                "template": {"spec": _ray_pod(settings, "ray-worker", settings.resources)},
+            }
+        ],
     }
 
 
@@ -166,11 +171,13 @@ def _ray_pod(settings: PodSettings, container: str, resources: Spec) -> Spec:
             "resources": resources,
             "env": settings.env,
             "volumeMounts": settings.volume_mounts,
+            "securityContext": settings.container_security,
         }
     )
     return without_empty(
         {
             "serviceAccountName": settings.service_account,
+            "securityContext": settings.pod_security,
             "containers": [main],
             "volumes": settings.volumes,
             "nodeSelector": settings.node_selector if container == "ray-worker" else {},

@@ -14,26 +14,25 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import kascade
 from kascade.cluster.failures import JobFailed
 from kascade.cluster.jobs import RAYJOB, TRAINJOB, JobKind
 from kascade.cluster.launch import Launcher, Patience
 from kascade.cluster.manifests import ray_job, train_job
-from kascade.cluster.pod import pod_settings
+from kascade.cluster.pod import pod_namespace, pod_settings
 from kascade.cluster.versions import trainjob_api
 from kascade.cluster.worker import Work, read_result, train_here
 from kascade.errors import Fault, KascadeError, UserError
 from kascade.recipe.cluster import RunsAs
 from kascade.recipe.identity import find_stage, short_hash
-from kascade.recipe.schema import Recipe, SFTStage, read_resolved
-from kascade.recipe.workers import Workers
-from kascade.storage.files import read_json
+from kascade.recipe.methods import method_of
+from kascade.recipe.run_recipe import read_run_recipe
+from kascade.recipe.schema import Recipe
+from kascade.version import __version__
 
 log = logging.getLogger(__name__)
 
-NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 CONTROLLER_LABEL = {"app.kubernetes.io/managed-by": "kascade"}
 
 
@@ -42,8 +41,8 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
 
     task_config: fields of `dsl.TaskConfig`. Raises JobFailed, or the error that the job itself wrote down.
     """
-    recipe = read_resolved(work.layout.resolved_recipe)
-    shape = recipe.cluster.shape_of(work.stage, find_stage(recipe, work.stage).kind)
+    recipe = read_run_recipe(work.layout.root)
+    shape = recipe.cluster.shape_of(find_stage(recipe, work.stage))
     if shape == "inline" or "KUBERNETES_SERVICE_HOST" not in os.environ:
         if shape != "inline":
             log.info("no cluster here: %s learns in this process, not as a %s", work.stage, shape)
@@ -55,7 +54,7 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
     kind, manifest = _job(api, recipe, shape, work, task_config)
     placement = recipe.cluster.placement(work.stage)
     patience = Patience(placement.silence_s, placement.deadline_s)
-    work.layout.task_error(work.step).unlink(missing_ok=True)  # of an earlier try
+    work.layout.forget_error(work.step)  # of an earlier try
     try:
         Launcher(api, pod_namespace()).run(kind, manifest, _heartbeat(work), patience)
     except JobFailed as error:
@@ -78,8 +77,8 @@ def _processes(work: Work) -> int:
     devices = torch.cuda.device_count()
     if devices < 2:
         return 1
-    recipe = read_resolved(work.layout.resolved_recipe)
-    if find_stage(recipe, work.stage).kind != "sft":
+    recipe = read_run_recipe(work.layout.root)
+    if method_of(find_stage(recipe, work.stage)).cluster_job != "trainjob":
         return 1
     return max(1, min(recipe.cluster.placement(work.stage).accelerators, devices))
 
@@ -87,7 +86,7 @@ def _processes(work: Work) -> int:
 def run_processes(work: Work, processes: int) -> str:
     """Do the work with torchrun on this machine. Raises the error that the first process wrote down."""
     name = job_name(work)
-    work.layout.task_error(work.step).unlink(missing_ok=True)
+    work.layout.forget_error(work.step)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *torchrun, "-m", "kascade.cluster.worker", name, *astuple(work)]
     done = subprocess.run(command, check=False)
@@ -102,8 +101,10 @@ def _job(
 ) -> tuple[JobKind, dict[str, Any]]:
     cluster, placement = recipe.cluster, recipe.cluster.placement(work.stage)
     name = job_name(work)
-    settings = pod_settings(cluster, placement, task_config, image=f"kascade:{kascade.__version__}")
-    command = ["-m", "kascade.cluster.worker", name, *astuple(work)]
+    image = os.environ.get("KASCADE_IMAGE") or f"kascade:{__version__}"
+    settings = pod_settings(cluster, placement, task_config, image=image)
+    words = [word.replace("$", "$$") for word in astuple(work)]  # Kubernetes reads $$ as $
+    command = ["-m", "kascade.cluster.worker", name, *words]
     run = label_value(Path(work.run).name)
     common: dict[str, Any] = {
         "cluster": cluster,
@@ -113,8 +114,7 @@ def _job(
     }
     if shape == "trainjob":
         return TRAINJOB, train_job(name, command, settings, api=trainjob_api(api), **common)
-    stage = find_stage(recipe, work.stage)
-    workers = Workers() if isinstance(stage, SFTStage) else stage.workers
+    workers = find_stage(recipe, work.stage).actors()
     return RAYJOB, ray_job(name, command, settings, workers=workers, **common)
 
 
@@ -144,15 +144,8 @@ def owner_references(environment: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def pod_namespace() -> str:
-    """Where this pod runs, and its jobs with it."""
-    if "POD_NAMESPACE" in os.environ:
-        return os.environ["POD_NAMESPACE"]
-    return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
-
-
 def _heartbeat(work: Work) -> Callable[[], object]:
-    """When the job last wrote its progress or its log, which lie in storage that both see."""
+    """When the job last wrote its progress or its log, which are in storage that both see."""
     paths = (work.layout.progress(f"{work.stage}.{work.attempt}"), work.layout.log(work.step))
 
     def beat() -> object:
@@ -164,13 +157,13 @@ def _heartbeat(work: Work) -> Callable[[], object]:
 def _own_error(work: Work, failed: JobFailed) -> KascadeError:
     """What the job's first process wrote down about its end: faults for people, instead of a pod's log.
 
-    Any other error is told beside how the job failed: the first process may only have lost the one at fault.
+    Any other error is reported beside how the job failed: the first process may only have lost the one
+    at fault.
     """
-    path = work.layout.task_error(work.step)
-    if not path.exists():
+    error = work.layout.error(work.step)
+    if error is None:
         return failed
-    error = read_json(path)
     if error["faults"]:
-        return UserError([Fault(**fault) for fault in error["faults"]])
+        return UserError([Fault(**cast("dict[str, str]", fault)) for fault in error["faults"]])
     own = f"its first process ended with {error['type']}: {error['message']}"
     return JobFailed(f"{failed}\n{own}\nlog: {work.layout.log(work.step)}")

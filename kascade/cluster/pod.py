@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kascade.recipe.cluster import Cluster, NodeTerm, Placement
 
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
 Spec = dict[str, Any]
 SHARED_MEMORY = "/dev/shm"
+# What Pod Security `restricted` asks of a pod and of each container.
+POD_SECURITY: Spec = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER_SECURITY: Spec = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,8 @@ class PodSettings:
     node_selector: dict[str, str]
     tolerations: list[Spec]
     affinity: Spec
+    pod_security: Spec
+    container_security: Spec
 
 
 def pod_settings(
@@ -51,12 +60,19 @@ def pod_settings(
         service_account=cluster.service_account,
         resources=task_config.get("resources") or _resources(placement),
         env=[*given_env, *(v for v in _secret_env(cluster, placement) if v["name"] not in names)],
-        volumes=[*(task_config.get("volumes") or []), *(v for v in volumes if v["name"] in used)],
+        volumes=_once([*(task_config.get("volumes") or []), *(v for v in volumes if v["name"] in used)]),
         volume_mounts=[*given_mounts, *mounts],
         node_selector=task_config.get("node_selector") or dict(placement.node_selector),
         tolerations=task_config.get("tolerations") or _tolerations(placement),
         affinity=task_config.get("affinity") or _affinity(placement.affinity),
+        pod_security=dict(POD_SECURITY) if cluster.restricted else {},
+        container_security=dict(CONTAINER_SECURITY) if cluster.restricted else {},
     )
+
+
+def _once(volumes: Iterable[Spec]) -> list[Spec]:
+    """Kubeflow names a volume after its claim, and lists a claim that is mounted twice twice."""
+    return list({volume["name"]: volume for volume in volumes}.values())
 
 
 def _resources(placement: Placement) -> Spec:
@@ -124,3 +140,10 @@ def _expression(term: NodeTerm) -> Spec:
 def without_empty(fields: Mapping[str, Any], keep: Iterable[str] = ()) -> Spec:
     """Only the fields that say something: the API server keeps what is left out at its default."""
     return {key: value for key, value in fields.items() if key in keep or value not in (None, {}, [], "")}
+
+
+def pod_namespace() -> str:
+    """Where this pod runs, and its jobs with it."""
+    if "POD_NAMESPACE" in os.environ:
+        return os.environ["POD_NAMESPACE"]
+    return NAMESPACE_FILE.read_text(encoding="utf-8").strip()

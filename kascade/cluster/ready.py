@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kascade.cluster.jobs import RAYJOB, TRAINJOB, JobKind
-from kascade.cluster.place import pod_namespace
+from kascade.cluster.pod import pod_namespace
 from kascade.errors import Fault
 from kascade.recipe.schema import Recipe
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def job_faults(recipe: Recipe) -> list[Fault]:
     """Kinds of jobs that the recipe asks for, and that the cluster does not know or this pod may not make."""
-    shapes = {recipe.cluster.shape_of(stage.name, stage.kind) for stage in recipe.stages} - {"inline"}
+    shapes = {recipe.cluster.shape_of(stage) for stage in recipe.stages} - {"inline"}
     if not shapes or "KUBERNETES_SERVICE_HOST" not in os.environ:
         return []
     from kubernetes import client, config

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kascade.errors import CheckpointError
-from kascade.stages.task import pipeline_task
+from kascade.run.process import step_process
 from kascade.storage.files import read_json, write_json
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Work:
     parent: str
 
     @property
-    def layout(self) -> RunLayout:
-        return RunLayout(Path(self.run))
+    def layout(self) -> RunFolder:
+        return RunFolder(Path(self.run))
 
     @property
     def step(self) -> str:
@@ -40,7 +40,7 @@ class Work:
 
 def train_here(work: Work) -> str:
     """Do the work in this process. Returns the checkpoint's reference."""
-    from kascade.stages import steps
+    from kascade.steps import steps
 
     if work.attempt == "train":
         return steps.train(work.run, work.stage, work.parent)
@@ -49,7 +49,7 @@ def train_here(work: Work) -> str:
 
 
 def _result(work: Work) -> Path:
-    return work.layout.task_state(work.step).with_suffix(".result.json")
+    return work.layout.job_result(work.step)
 
 
 def read_result(work: Work, job: str) -> str:
@@ -64,7 +64,7 @@ def main(job: str, *fields: str) -> None:
     """Do the work; the first process writes down the checkpoint for the launcher of `job`."""
     work = Work(*fields)
     first = int(os.environ.get("RANK", "0")) == 0
-    with pipeline_task(work.run, work.step) if first else nullcontext():
+    with step_process(work.run, work.step) if first else nullcontext():
         reference = train_here(work)
         if first:
             write_json(_result(work), {"job": job, "checkpoint": reference})

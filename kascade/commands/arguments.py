@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from kascade.recipe.load import LoadedRecipe
 
 RowPairs = Annotated[
-    list[str] | None, typer.Option(help="ENVIRONMENT=ROWS.jsonl (repeatable), or a folder of such files.")
+    list[str] | None,
+    typer.Option("--data", "-d", help="ENVIRONMENT=ROWS.jsonl (repeatable), or a folder of such files."),
 ]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="stage.field=value, guard.field=value, ... (repeatable).")
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", help="stage.field=value, guard.field=value, model.field=value, ... (repeatable)."
+    ),
 ]
 
 
@@ -30,7 +34,8 @@ class RecipeArguments:
 
     recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
     model: Annotated[
-        str | None, typer.Option(help="Model to start from: a folder, hub id or builtin://NAME.")
+        str | None,
+        typer.Option("--model", "-m", help="Model to start from: a folder, hub id or builtin://NAME."),
     ] = None
     data: RowPairs = None
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")] = None
@@ -51,7 +56,7 @@ class RecipeArguments:
         """Dials in the form of a recipe file; those not given are left out."""
         dials = {
             "model": self.model,
-            "data": _data(self.data),
+            "data": rows_by_environment(self.data),
             "seed": self.seed,
             "scale": self.scale,
             "budget": self.budget,
@@ -94,7 +99,8 @@ def recipe_verb(verb: Callable[..., None]) -> Callable[..., None]:
     return taken_apart
 
 
-def _data(pairs: list[str] | None) -> str | dict[str, str] | None:
+def rows_by_environment(pairs: list[str] | None) -> str | dict[str, str] | None:
+    """What `--data` says, as a recipe's dial. Raises UserError."""
     if not pairs:
         return None
     if len(pairs) == 1 and ("=" not in pairs[0] or Path(pairs[0]).is_dir()):

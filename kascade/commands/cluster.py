@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,17 +14,23 @@ from kascade.commands.output import AsJson, console, duration, emit
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
-    from pipelines.remote import Endpoint
-    from pipelines.remote_watch import Ended, TaskChange
+    from pipelines.cron import Cron
+    from pipelines.remote import KubeflowApi
+    from pipelines.remote_watch import RunEnd, TaskChange
+    from pipelines.schedule import Applied
 
-Host = Annotated[str | None, typer.Option(help="Kubeflow's address; else KASCADE_KFP_HOST.")]
-Namespace = Annotated[str | None, typer.Option(help="Your namespace; else KASCADE_KFP_NAMESPACE.")]
-TokenFile = Annotated[Path | None, typer.Option(help="Holds a bearer token; else KASCADE_KFP_TOKEN_FILE.")]
+Host = Annotated[str | None, typer.Option(help="Kubeflow's address. Default: KASCADE_KFP_HOST.")]
+Namespace = Annotated[str | None, typer.Option(help="Your namespace. Default: KASCADE_KFP_NAMESPACE.")]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File with a bearer token. Default: KASCADE_KFP_TOKEN_FILE.")
+]
 Parameters = Annotated[
     list[str] | None, typer.Option("--param", help="NAME=VALUE of the run form (repeatable).")
 ]
-Experiment = Annotated[str | None, typer.Option(help="Kubeflow's experiment; else that of tracking.")]
-Pipeline = Annotated[str | None, typer.Option(help="The pipeline's name; else the recipe's.")]
+Experiment = Annotated[
+    str | None, typer.Option(help="Kubeflow experiment. Default: the recipe's tracking experiment.")
+]
+Pipeline = Annotated[str | None, typer.Option(help="The pipeline's name. Default: the recipe's name.")]
 Account = Annotated[str | None, typer.Option(help="Service account of the pods.")]
 
 
@@ -39,13 +46,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _schedule() -> None:
-    """Runs that recur, on a cluster or under cron."""
+    """Start runs again and again, on a cluster or under cron."""
 
 
-def _endpoint(host: str | None, namespace: str | None, token_file: Path | None) -> Endpoint:
-    from pipelines.remote import Endpoint
+def _endpoint(host: str | None, namespace: str | None, token_file: Path | None) -> KubeflowApi:
+    from pipelines.remote import KubeflowApi
 
-    return Endpoint.find(host, namespace, token_file)
+    return KubeflowApi.find(host, namespace, token_file)
 
 
 def parse_parameters(pairs: list[str] | None) -> dict[str, str]:
@@ -67,7 +74,9 @@ def submit(
     parameters: Parameters = None,
     experiment: Experiment = None,
     pipeline: Pipeline = None,
-    run_name: Annotated[str | None, typer.Option(help="Else the recipe's name and the time.")] = None,
+    run_name: Annotated[
+        str | None, typer.Option(help="The run's name; the recipe's name and the time by default.")
+    ] = None,
     service_account: Account = None,
     host: Host = None,
     namespace: Namespace = None,
@@ -75,7 +84,10 @@ def submit(
     follow: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a recipe's pipeline (once a content), start a run on a cluster and print its link."""
+    """Upload the pipeline (if it changed), start a run on a cluster and print its link.
+
+    Example: kascade submit own.yaml --host http://localhost:8080 --watch
+    """
     from pipelines.submit import submit as send
 
     endpoint = _endpoint(host, namespace, token_file)
@@ -108,49 +120,66 @@ def watch(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a run until it ends; it goes on without being watched."""
+    """Follow a run until it ends; it continues without being watched.
+
+    Example: kascade watch runs/own
+    """
     if Path(run).is_dir():
         _watch_folder(Path(run), as_json)
         return
+    if not host and not os.environ.get("KASCADE_KFP_HOST"):
+        from kascade.recipe.run_recipe import nearest_run
+
+        what = "there is no such folder here, and no Kubeflow is named to look for a run of that id"
+        remedy = nearest_run(run) or "give the folder of a run, or --host for a run on a cluster"
+        raise UserError(Fault(run, what, remedy=remedy))
     ended = _follow(run, _endpoint(host, namespace, token_file), every, as_json)
     if as_json:
         emit(asdict(ended))
     raise typer.Exit(0 if ended.succeeded else 1)
 
 
-def _follow(run_id: str, endpoint: Endpoint, every_s: float, quiet: bool) -> Ended:
+def _follow(run_id: str, endpoint: KubeflowApi, every_s: float, quiet: bool) -> RunEnd:
     from pipelines import remote_watch
 
-    ended = remote_watch.watch(run_id, endpoint, every_s=every_s, tell=_silent if quiet else _tell)
+    last: list[str | None] = [None]
+
+    def tell(change: TaskChange) -> None:
+        last[0] = change.error or last[0]
+        if not quiet:
+            _tell(change)
+
+    ended = remote_watch.watch(run_id, endpoint, every_s=every_s, tell=tell)
     if not quiet:
-        error = f"\n{ended.error}" if ended.error else ""
-        typer.echo(f"{ended.state.lower()}  {ended.link}{error}")
+        typer.echo(f"{ended.state.lower()}  {ended.link}")
+        if not ended.succeeded and (error := last[0] or ended.error):
+            typer.echo(error)
     return ended
 
 
 def _tell(change: TaskChange) -> None:
     took = duration(change.seconds) if change.seconds is not None else ""
-    parts = (change.state.lower(), change.name, took, change.error or "")
-    typer.echo("  ".join(filter(None, parts)))
-
-
-def _silent(change: TaskChange) -> None:
-    del change
+    typer.echo("  ".join(filter(None, (change.state.lower(), change.name, took))))
 
 
 def _watch_folder(folder: Path, as_json: bool) -> None:
     """Where a run on this machine stands, as its own display shows it."""
-    from kascade.commands.run_folder import read_run_recipe
-    from kascade.storage.layout import RunLayout
+    from kascade.guard.approval import let_time_decide, read_waiting
+    from kascade.recipe.run_recipe import read_run_recipe
+    from kascade.storage.run_folder import RunFolder
     from pipelines.watch import Watcher
 
-    rows = Watcher(RunLayout(folder), read_run_recipe(folder), since=0.0).rows()
+    layout, recipe = RunFolder(folder), read_run_recipe(folder)
+    let_time_decide(layout, recipe)
+    rows, waiting = Watcher(layout, recipe, since=0.0).rows(), read_waiting(layout)
     if as_json:
         emit([asdict(row) for row in rows])
         return
     for row in rows:
         took = duration(row.seconds) if row.seconds else ""
         typer.echo("  ".join(filter(None, (row.mark, row.title, row.step, row.outcome, took))))
+    if waiting is not None:
+        typer.echo(f"{waiting.word}: {waiting.sentence}")
 
 
 @recipe_verb
@@ -158,24 +187,27 @@ def apply(
     arguments: RecipeArguments,
     *,
     cron: Annotated[str, typer.Option(help="minute hour day month weekday, such as '0 2 * * 1'.")],
-    timezone: Annotated[str, typer.Option(help="Of the cron fields, such as Europe/Berlin.")] = "UTC",
-    name: Annotated[str | None, typer.Option(help="Of the schedule; else the recipe's.")] = None,
+    timezone: Annotated[
+        str, typer.Option(help="Time zone of the cron fields, such as Europe/Berlin.")
+    ] = "UTC",
+    name: Annotated[str | None, typer.Option(help="The schedule's name; the recipe's by default.")] = None,
     parameters: Parameters = None,
     experiment: Experiment = None,
     pipeline: Pipeline = None,
     service_account: Account = None,
     max_concurrency: Annotated[int, typer.Option(min=1, max=10, help="Runs at a time.")] = 1,
     catch_up: Annotated[bool, typer.Option("--catch-up", help="Make up for missed times.")] = False,
-    pin: Annotated[bool, typer.Option("--pin", help="Always this version, not the newest.")] = False,
+    pin: Annotated[bool, typer.Option("--pin", help="Always run this version, not the newest.")] = False,
     host: Host = None,
     namespace: Namespace = None,
     token_file: TokenFile = None,
     local: Annotated[bool, typer.Option("--local", help="Print the lines for this machine's cron.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recipe again and again; applying the same schedule twice changes nothing."""
-    from datetime import UTC, datetime
+    """Run a recipe again and again; applying the same schedule twice changes nothing.
 
+    Example: kascade schedule apply own.yaml --cron "0 2 * * 1" --timezone Europe/Berlin
+    """
     from pipelines import schedule
     from pipelines.cron import Cron
 
@@ -194,22 +226,31 @@ def apply(
         experiment=experiment,
         pipeline=pipeline,
     )
+    _show_applied(done, when, as_json)
+
+
+def _show_applied(done: Applied, when: Cron, as_json: bool) -> None:
+    """What became of a schedule, and when clocks change under it."""
+    from datetime import UTC, datetime
+
     change = when.next_change(datetime.now(UTC).date())
     if as_json:
         emit({**asdict(done), "clocks_change": change.isoformat() if change else None})
         return
-    typer.echo(
-        f"{done.outcome}: {cron} {timezone} ({done.utc} UTC), {done.version.version_name}\n{done.link}"
-    )
+    times = f"{when.expression} {when.zone} ({done.utc} UTC)"
+    typer.echo(f"{done.outcome}: {times}, {done.version.version_name}\n{done.link}")
     if change:
-        remark = f"clocks in {timezone} change on {change}; apply the schedule again then"
+        remark = f"clocks in {when.zone} change on {change}; apply the schedule again then"
         console().print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
 def list_(
     host: Host = None, namespace: Namespace = None, token_file: TokenFile = None, as_json: AsJson = False
 ) -> None:
-    """List the schedules that `apply` made."""
+    """List the schedules that `apply` made.
+
+    Example: kascade schedule list
+    """
     from pipelines.schedule import list_schedules
 
     found: list[dict[str, Any]] = [
@@ -230,7 +271,10 @@ def remove(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a schedule; runs that it started go on."""
+    """Remove a schedule; runs that it started continue.
+
+    Example: kascade schedule remove own
+    """
     from pipelines import schedule
 
     gone = schedule.remove(name, _endpoint(host, namespace, token_file))

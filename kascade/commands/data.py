@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kascade.commands.arguments import Changes, RowPairs, rows_by_environment
 from kascade.commands.grading_arguments import (
     EnvironmentOptions,
     JudgeKey,
@@ -23,15 +23,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kascade.data.chat import ChatFormat
-    from kascade.environments.base import Task
-    from kascade.recipe.parts import DataSource, JudgeModel
+    from kascade.doctor.graders import Trial
+    from kascade.doctor.rows import DataReport
+    from kascade.recipe.judge_model import JudgeModel
+    from kascade.recipe.parts import DataSource
     from kascade.recipe.schema import Recipe
-    from kascade.stages.data_check import DataReport
+    from kascade.task import Task
 
 PLAIN_WIDTH = 110  # of output that does not go to a terminal
 SHOWN_FAULTS = 20
 SHOWN_TEXT = 4000  # characters of the loss view
 BAR = 40  # characters of a histogram's longest bar
+ExamRows = Annotated[
+    list[str] | None, typer.Option("--benchmark", help="Exam rows to look for in the rows (repeatable).")
+]
+ShownRow = Annotated[int, typer.Option(min=1, help="Which good row to show as the loss sees it.")]
+GradedRows = Annotated[int, typer.Option(min=0, help="Rows an environment whose gold answers are graded.")]
+Similarity = Annotated[float, typer.Option(min=0.5, max=1, help="From which on rows are near duplicates.")]
+SeenShare = Annotated[float, typer.Option(min=0.01, max=1, help="From here on a task counts as seen.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _data() -> None:
-    """What is in rows, before anything is trained on them."""
+    """Look into rows before anything is trained on them."""
 
 
 def check(
@@ -50,43 +59,34 @@ def check(
         str, typer.Argument(help="Rows (file, folder, hf://, s3://), a recipe, or a preset's name.")
     ],
     *,
-    environment: Annotated[
-        str, typer.Option(help="For rows that do not name theirs; any: by fields.")
-    ] = "any",
+    environment: Annotated[str, typer.Option(help="Environment of rows; any: by their fields.")] = "any",
     layout: Annotated[str, typer.Option(help="How the rows are laid out; see docs/data.md.")] = "auto",
     columns: Annotated[list[str] | None, typer.Option("--column", help="FIELD=COLUMN (repeatable).")] = None,
-    prompt: Annotated[str | None, typer.Option(help="The user's turn; {column} stands for a value.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of a dataset.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Counts and shows its tokens: folder, hub id, builtin://NAME.")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Look for the benchmarks of this recipe in the rows.")
-    ] = None,
-    benchmarks: Annotated[
-        list[str] | None, typer.Option("--benchmark", help="Exam rows to look for in the rows (repeatable).")
-    ] = None,
-    row: Annotated[int, typer.Option(min=1, help="Which good row to show as the loss sees it.")] = 1,
-    graded: Annotated[
-        int, typer.Option(min=0, help="Rows an environment whose gold answers are graded.")
-    ] = 20,
-    similarity: Annotated[
-        float, typer.Option(min=0.5, max=1, help="From which on rows are near duplicates.")
-    ] = 0.8,
-    min_share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="From which on an exam task counts as seen.")
-    ] = 0.5,
+    prompt: Annotated[str | None, typer.Option(help="Template of the user's turn, with {column}.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of a data set to read.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model whose tokens are counted and shown.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe whose benchmarks are looked for.")] = None,
+    benchmarks: ExamRows = None,
+    changes: Changes = None,
+    data: RowPairs = None,
+    row: ShownRow = 1,
+    graded: GradedRows = 20,
+    similarity: Similarity = 0.8,
+    min_share: SeenShare = 0.5,
     options: EnvironmentOptions = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeName = "judge",
     judge_key_env: JudgeKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check rows, or all rows that a recipe reads; exit 2 on faults.
+    """Check rows, or all rows that a recipe reads; exit 2 on errors.
 
-    Faults, lengths, loss mask, duplicates, contamination, gold answers.
+    Shows errors, lengths, what the loss sees, duplicates, contamination, and gold answers graded.
+
+    Example: kascade data check sft.jsonl --model ./my-model --recipe own.yaml
     """
-    read = _recipe(path) if _is_recipe(path) else None
+    read = _recipe(path, changes, data) if _is_recipe(path) else None
+    _refuse_missing(path, read, changes, data)
     judge = judge_at(judge_url, judge_model, judge_key_env)
     given = {"environment": environment, "path": path, "layout": layout, "prompt": prompt, "split": split}
     own = environment_options(options, None if environment == "any" else environment)
@@ -117,18 +117,19 @@ def _report(
     as_json: bool,
 ) -> None:
     """Look at the rows of a recipe, else at `rows`; raises UserError, or exits, on faults."""
+    from kascade.doctor.rows import check_data
+    from kascade.doctor.subject import Reading, Subject, readings
     from kascade.recipe.parts import DataSource
-    from kascade.stages.data_check import check_data
-    from kascade.stages.judging import set_up_judge
-    from kascade.stages.recipe_data import Reading, readings, recipe_exams
+    from kascade.rollout.checkpoint_judge import set_up_judge
 
     chat = _chat(model, read)
-    exams, faults = recipe_exams(against) if against else ({}, [])
-    exams |= _exam_rows(exam_paths)
+    subject = Subject(against, generated=True, fetch=True) if against else None
+    exams = {**(subject.exams if subject else {}), **_exam_rows(exam_paths)}
+    faults = subject.generator_faults if subject else []
     set_up_judge(judge or (read.judge if read else None), None)
     checks: list[tuple[DataSource, Reading | None]]
     if read:
-        checks = [(one.source, one) for one in readings(read)]
+        checks = [(one.source, one) for one in readings(read) if one.source.path is not None]
     else:
         checks = [(DataSource.model_validate(rows), None)]
     if not checks and not faults:
@@ -150,10 +151,29 @@ def _is_recipe(path: str) -> bool:
     return path.endswith((".yaml", ".yml")) or (path in preset_names() and not Path(path).exists())
 
 
-def _recipe(source: str) -> Recipe:
+def _recipe(source: str, changes: list[str] | None = None, pairs: list[str] | None = None) -> Recipe:
     from kascade.recipe.load import load_recipe
 
-    return load_recipe(source)
+    return load_recipe(source, changes, data=rows_by_environment(pairs))
+
+
+def _refuse_missing(
+    path: str, read: Recipe | None, changes: list[str] | None, pairs: list[str] | None
+) -> None:
+    """Raises UserError for a path that is neither rows nor a recipe, and for dials that rows do not have."""
+    from kascade.recipe.checks import nearest
+    from kascade.recipe.load import preset_names
+    from kascade.storage.files import is_absent, is_folder
+
+    if read is None and (changes or pairs):
+        raise UserError(Fault("--set, --data", "change recipes, and these are rows", remedy="name a recipe"))
+    if read is None and "://" not in path and is_absent(path):
+        beside = Path(path).parent
+        there = [str(one) for one in beside.iterdir()] if is_folder(beside) else []
+        names = [*preset_names(), *there, *(Path(one).name for one in there)]
+        allowed = f"rows, a recipe file, or one of {', '.join(preset_names())}"
+        remedy = nearest(path, names) or "check the path"
+        raise UserError(Fault(path, "is neither a file nor a preset", allowed, remedy))
 
 
 def _columns(pairs: list[str] | None) -> dict[str, str]:
@@ -165,7 +185,7 @@ def _columns(pairs: list[str] | None) -> dict[str, str]:
 
 def _chat(model: str | None, recipe: Recipe | None) -> ChatFormat | None:
     """The tokens and template of a model; None without one, or where the recipe's is not on this machine."""
-    from kascade.data.chat import ChatFormat
+    from kascade.data.chat import chat_format
     from kascade.models.load import load_tokenizer, resolve_source
 
     source = model or (recipe.model.source if recipe else None)
@@ -177,12 +197,12 @@ def _chat(model: str | None, recipe: Recipe | None) -> ChatFormat | None:
         if model is not None:
             raise
         return None
-    return ChatFormat(load_tokenizer(folder), recipe.model.chat_template if recipe else "own")
+    return chat_format(load_tokenizer(folder), None if recipe is None else recipe.model)
 
 
 def _exam_rows(paths: list[str]) -> dict[str, list[Task]]:
+    from kascade.doctor.rows import load_rows
     from kascade.recipe.parts import DataSource
-    from kascade.stages.data_check import load_rows
 
     found: dict[str, list[Task]] = {}
     for path in paths:
@@ -209,7 +229,7 @@ def _show_report(out: Console, report: DataReport) -> None:
     read_by = f" ({report.read_by})" if report.read_by else ""
     say(f"{report.path}: {counted(report.num_rows, 'row')}{read_by}", "bold")
     for name, count in report.environments.items():
-        say(f"  {name}: {counted(count, 'task')}; {_smoke(report.smoke.get(name, {}))}")
+        say(f"  {name}: {counted(count, 'task')}; {_smoke(report.smoke.get(name))}")
     for name, lengths in report.lengths.items():
         quantiles = ", ".join(f"{key} {value:,.0f}" for key, value in lengths.quantiles.items())
         say(
@@ -220,11 +240,15 @@ def _show_report(out: Console, report: DataReport) -> None:
         for low, high, count in lengths.buckets:
             say(f"  {low:>8,} to {high - 1:>8,} {count:>8,} {'#' * max(1, round(BAR * count / most))}")
     _show_repeats(say, report)
+    for line in report.stand_ins:
+        say(line, "yellow")
     if report.viewed:
         learnt = any(part["loss"] for part in report.view)
         how = "between ⟦ and ⟧: learnt; the rest only read" if learnt else "no answer to imitate: all is read"
         say(f"{report.viewed}, as the loss sees it ({how})", "bold")
         text = "".join(f"⟦{part['text']}⟧" if part["loss"] else part["text"] for part in report.view)
+        if report.calls:
+            say(f"tool calls, as graders read them: {report.calls[:SHOWN_TEXT]}")
         say(text if len(text) <= SHOWN_TEXT else f"{text[: SHOWN_TEXT // 2]} […] {text[-SHOWN_TEXT // 2 :]}")
     for fault in [*report.skipped, *report.faults][:SHOWN_FAULTS]:
         say(str(fault), "red" if fault in report.faults else "yellow")
@@ -232,20 +256,21 @@ def _show_report(out: Console, report: DataReport) -> None:
     unseen = f", {more} of them not shown (--json shows all)" if more > 0 else ""
     if report.skipped:
         say(f"{counted(len(report.skipped), 'faulty row')} skipped, as the recipe allows", "bold")
-    told = f"{counted(len(report.faults), 'fault')}{unseen}" if report.faults else f"no faults{unseen}"
+    told = f"{counted(len(report.faults), 'error')}{unseen}" if report.faults else f"no errors{unseen}"
     say(told, "bold" if report.faults else "green")
 
 
-def _smoke(found: Mapping[str, int]) -> str:
+def _smoke(found: Trial | None) -> str:
     """Whether the grader tells gold answers from empty ones, in words."""
-    graded, wrong, without = (found.get(name, 0) for name in ("graded", "wrong", "without_gold"))
-    if found.get("without_judge"):
-        return "its grader asks a judge, and none is named (--judge-url): it was not tried"
-    if not graded:
+    if found is not None and found.num_without_judge + found.num_without_server:
+        judge = "asks a judge, and none is named (--judge-url)" if found.num_without_judge else None
+        return f"its grader {judge or 'needs a server that does not answer'}: it was not tried"
+    if found is None or not found.num_graded:
         return "no row holds a gold answer to try its grader with"
-    tried = f"in {counted(graded, 'row')} tried, gold answers grade 1 and empty ones 0"
-    told = f"{tried} in all but {wrong}" if wrong else tried
-    return f"{told}; {counted(without, 'row')} without a gold answer" if without else told
+    tried = f"in {counted(found.num_graded, 'row')} tried, gold answers grade 1 and empty ones 0"
+    words = f"{tried} in all but {found.num_wrong}" if found.num_wrong else tried
+    without = found.num_without_gold
+    return f"{words}; {counted(without, 'row')} without a gold answer" if without else words
 
 
 def _show_repeats(say: Any, report: DataReport) -> None:
@@ -253,8 +278,7 @@ def _show_repeats(say: Any, report: DataReport) -> None:
     if repeats:
         found = (
             f"{counted(repeats['exact_groups'], 'group')} of equal rows, "
-            f"{repeats['exact_surplus']} too many; "
-            f"{counted(repeats['near_pairs'], 'near pair')}"
+            f"{repeats['exact_surplus']} too many; {counted(repeats['near_pairs'], 'near pair')}"
             if repeats["exact_groups"] or repeats["near_pairs"]
             else "none"
         )

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from kascade.errors import ClusterError, KascadeError
 
 if TYPE_CHECKING:
-    from pipelines.remote import Endpoint
+    from pipelines.remote import KubeflowApi
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A run that was started. folder: where it lies here; None: on a cluster, under `id` and `link`."""
+class StartedRun:
+    """A run that was started. folder: where it is here; None: on a cluster, under `id` and `link`."""
 
     id: str
     link: str
     folder: Path | None = None
-    endpoint: Endpoint | None = field(default=None, repr=False)
+    endpoint: KubeflowApi | None = field(default=None, repr=False)
 
     def wait(self, every_s: float = 10.0) -> str:
         """Print what happens until the run has ended; returns `succeeded`. Raises KascadeError otherwise."""
@@ -50,9 +50,9 @@ def submit(
     pipeline: str | None = None,
     run_name: str | None = None,
     **dials: Any,
-) -> Run:
+) -> StartedRun:
     """Start a recipe. On this machine (no host) it runs to its end in the folder `out`, with a line for every
-    step; on a cluster it is created and goes on by itself.
+    step; on a cluster it is created and continues by itself.
 
     overrides: as in a recipe file, or texts ("if_rl.steps=20"). dials: model, data, seed, scale, budget,
     threads. Raises UserError with every fault; KascadeError when a run here fails.
@@ -62,10 +62,10 @@ def submit(
     loaded = read_recipe(recipe, overrides, dials)
     if host is None:
         return _run_here(loaded, Path(out or Path("runs") / loaded.recipe.name).absolute())
-    from pipelines.remote import Endpoint
+    from pipelines.remote import KubeflowApi
     from pipelines.submit import submit as send
 
-    endpoint = Endpoint.find(host, namespace, Path(token_file) if token_file else None)
+    endpoint = KubeflowApi.find(host, namespace, Path(token_file) if token_file else None)
     done = send(
         loaded,
         endpoint,
@@ -74,22 +74,21 @@ def submit(
         pipeline=pipeline,
         run_name=run_name,
     )
-    return Run(done.run_id, done.link, endpoint=endpoint)
+    return StartedRun(done.run_id, done.link, endpoint=endpoint)
 
 
-def _run_here(loaded: Any, folder: Path) -> Run:
+def _run_here(loaded: Any, folder: Path) -> StartedRun:
     from rich.console import Console
 
-    from kascade.commands.preflight import preflight_faults
-    from kascade.commands.run_folder import open_run_folder
-    from kascade.errors import UserError
+    from kascade.commands.checking import examine_or_raise
+    from kascade.storage.run_folder import RunFolder
     from pipelines.local import run_local
 
-    if faults := preflight_faults(loaded, folder):
-        raise UserError(faults)
-    open_run_folder(folder, loaded.recipe, loaded.text)
+    examine_or_raise(loaded, folder)
     lines = Console(force_jupyter=False, force_terminal=False, soft_wrap=True)  # plain, also in a notebook
-    result = run_local(loaded.recipe, folder, console=lines)
+    result = run_local(loaded.recipe, folder, text=loaded.text, console=lines)
     if result.error is not None:
         raise KascadeError(f"{result.failed_step}: {result.error['message']}")
-    return Run(folder.name, (folder / "report.html").as_uri(), folder)
+    if result.waiting is not None:
+        raise KascadeError(f"{result.waiting.word}: {result.waiting.sentence}")
+    return StartedRun(folder.name, RunFolder(folder).report.as_uri(), folder)

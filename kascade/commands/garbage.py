@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,26 +14,30 @@ from kascade.commands.output import AsJson, emit
 
 if TYPE_CHECKING:
     from kascade.storage.collect import Evidence
+    from kascade.storage.manifest import Manifest
 
 GIB = 2**30
 
 
 def register(app: typer.Typer) -> None:
-    app.command("gc")(gc)
+    app.command("gc", hidden=True)(gc)
 
 
 def gc(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs that are not under way.")],
     *,
     keep: Annotated[list[str] | None, typer.Option(help="Reference of a checkpoint to keep.")] = None,
-    older_than: Annotated[float, typer.Option(min=0, help="Hours; what is younger stays.")] = 24.0,
+    older_than: Annotated[float, typer.Option(min=0, help="Hours. Younger files stay.")] = 24.0,
     cache_gib: Annotated[
-        float | None, typer.Option(min=0, help="Also shrink this machine's cache to so many GiB.")
+        float | None, typer.Option(min=0, help="Also shrink this machine's cache to this many GiB.")
     ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove; otherwise only list.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete. Without it, gc only lists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List or remove what runs did not accept and no lineage names, and leftovers of cut writes."""
+    """List or delete rejected checkpoints that nothing depends on, and leftovers of interrupted writes.
+
+    Example: kascade gc runs/own --delete
+    """
     from kascade.storage import cache
     from kascade.storage.collect import find_garbage, remove
     from kascade.storage.uris import open_store
@@ -67,16 +72,14 @@ def gc(
 
 
 def _evidence(runs: list[Path], keep: list[str], stack: contextlib.ExitStack) -> tuple[set[str], Evidence]:
-    """The stores that the runs' checkpoints lie in, and what is known about them. Runs stay locked meanwhile.
+    """The stores that the runs' checkpoints are in, and what is known about them. Runs stay locked meanwhile.
 
-    A rejected checkpoint is one that an outcome judged and did not accept, or that such a one descends
-    from within its stage.
+    A rejected checkpoint is an attempt of a stage whose outcome accepted another one, or none.
     """
-    from kascade.commands.run_folder import read_run_recipe
     from kascade.guard.lineage import read_outcomes
-    from kascade.storage.checkpoint import MANIFEST, Manifest, open_checkpoint
+    from kascade.recipe.run_recipe import read_run_recipe
     from kascade.storage.collect import Evidence
-    from kascade.storage.layout import RunLayout
+    from kascade.storage.run_folder import RunFolder
     from pipelines.process import folder_lock
 
     stores: set[str] = set()
@@ -84,21 +87,26 @@ def _evidence(runs: list[Path], keep: list[str], stack: contextlib.ExitStack) ->
     kept = set(map(_digest, keep))
     for run in runs:
         read_run_recipe(run)
-        layout = RunLayout(run.absolute())
-        stack.enter_context(folder_lock(layout.runner / "lock"))
-        folder = layout.root / "checkpoints"
-        manifests: dict[str, Manifest | None] = {}
-        for path in folder.rglob(MANIFEST):
-            ref, found = open_checkpoint(path.parent)
+        layout = RunFolder(run.absolute())
+        stack.enter_context(folder_lock(layout.runner_lock))
+        manifests: dict[str, Manifest] = {}
+        for ref, found in layout.checkpoints():
             manifests[found.digest] = found
             stores.add(ref.uri.removesuffix(f"/{found.id}"))
         for outcome in read_outcomes(layout):
             kept |= {_digest(one) for one in (outcome.accepted, outcome.parent) if one}
-            manifest = manifests.get(_digest(outcome.candidate))
-            while manifest is not None and manifest.stage == outcome.stage:
-                rejected.add(manifest.digest)
-                manifest = manifests.get(_digest(manifest.parent)) if manifest.parent else None
+            candidate = manifests.get(_digest(outcome.candidate))
+            if candidate is not None and candidate.stage == outcome.stage:
+                trained = _trained(candidate, manifests).digest
+                own = [one for one in manifests.values() if one.stage == outcome.stage]
+                rejected |= {one.digest for one in own if _trained(one, manifests).digest == trained}
     return stores, Evidence(rejected=rejected, kept=kept)
+
+
+def _trained(manifest: Manifest, manifests: Mapping[str, Manifest]) -> Manifest:
+    """The training that an attempt of a stage goes back to: itself, or what its recoveries began from."""
+    parent = manifests.get(_digest(manifest.parent)) if manifest.parent else None
+    return _trained(parent, manifests) if parent is not None and parent.stage == manifest.stage else manifest
 
 
 def _digest(reference: str) -> str:

@@ -20,9 +20,11 @@ from kascade.commands.grading_arguments import (
 )
 from kascade.commands.output import console, counted
 from kascade.errors import Fault, UserError
+from kascade.storage.files import ROOM
 
 if TYPE_CHECKING:
     from kascade.data.rows import Row
+    from kascade.recipe.parts import DataSource
 
 HELP = "Rows with a `response` (NeMo-Gym rollouts included): JSONL, JSON, CSV or Parquet."
 
@@ -34,46 +36,55 @@ def register(app: typer.Typer) -> None:
 def grade(
     rows: Annotated[str | None, typer.Argument(help=HELP)] = None,
     *,
-    environment: Annotated[str | None, typer.Option(help="For rows that do not name theirs.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Environment of rows that name none.")] = None,
     options: EnvironmentOptions = None,
     layout: Annotated[str, typer.Option(help="How the rows are laid out; see docs/data.md.")] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(help="Append here instead of printing; rows graded there are not done again."),
+        typer.Option(
+            "--out", "-o", help="Append here instead of printing; rows graded there are not done again."
+        ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Grade this run's kept exam answers again instead, without sampling.")
+        Path | None,
+        typer.Option(help="Grade this run's kept benchmark answers again instead, without sampling."),
     ] = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeName = "judge",
     judge_key_env: JudgeKey = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Faults as JSON too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print errors as JSON, too.")] = False,
 ) -> None:
     """Grade rows that carry a response: one JSON line each with reward, components and error.
 
-    What it came to is told on stderr.
+    A summary goes to stderr. Example: kascade grade answers.jsonl --environment mcqa -o grades.jsonl
     """
-    del as_json  # grades are JSON lines anyway; faults are told by the group of verbs
+    del as_json  # grades are JSON lines anyway; faults are reported by the group of verbs
     if (rows is None) == (run is None):
         raise UserError(Fault("kascade grade", "needs rows, or a run", remedy="give ROWS, or --run FOLDER"))
     if run is not None:
         _grade_run(run)
         return
-    assert rows is not None
-    from kascade.data.rows import read_rows
-    from kascade.environments.grading import grade_rows
     from kascade.recipe.parts import DataSource
-    from kascade.stages.judging import set_up_judge
+    from kascade.rollout.checkpoint_judge import set_up_judge
 
-    source = DataSource(environment=environment or "any", path=rows, layout=layout)
-    own = environment_options(options, environment)
     set_up_judge(judge_at(judge_url, judge_model, judge_key_env), None)
+    source = DataSource(environment=environment or "any", path=rows, layout=layout)
+    _grade_rows(source, environment, environment_options(options, environment), out)
+
+
+def _grade_rows(
+    source: DataSource, environment: str | None, options: dict[str, Any], out: Path | None
+) -> None:
+    """Grade the rows that were not graded before. Raises UserError with the errors of the others."""
+    from kascade.data.rows import read_rows
+    from kascade.environments.rows.grading import grade_rows
+
     done = _finished(out) if out else set()
     found = list(_not_done(read_rows(source), done))
     faults: list[Fault] = []
     rewards: dict[str, list[float]] = {}
     num_errors = 0
-    for result in grade_rows(found, environment, own):
+    for result in grade_rows(found, environment, options):
         if isinstance(result, Fault):
             faults.append(result)
             continue
@@ -97,9 +108,9 @@ def _told(rewards: dict[str, list[float]], num_errors: int) -> str:
 
 def _grade_run(run: Path) -> None:
     """One line a score of the run: before and after."""
-    from kascade.commands.run_folder import read_run_recipe
-    from kascade.stages.context import open_run
-    from kascade.stages.exams import regrade
+    from kascade.exams.exams import regrade
+    from kascade.recipe.run_recipe import read_run_recipe
+    from kascade.run.context import open_run
 
     read_run_recipe(run)
     with open_run(str(run), "grade") as opened:
@@ -129,7 +140,7 @@ def _finite(value: float) -> float | None:
 
 
 def _not_done(rows: Iterator[tuple[str, Row | Fault]], done: set[str]) -> Iterator[tuple[str, Row | Fault]]:
-    from kascade.environments.grading import row_key
+    from kascade.environments.rows.grading import row_key
 
     return ((place, row) for place, row in rows if isinstance(row, Fault) or row_key(row) not in done)
 
@@ -160,4 +171,4 @@ def _write(graded: dict[str, Any], out: Path | None) -> None:
         with out.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise UserError(Fault(str(out), f"cannot be written: {error.strerror}")) from error
+        raise UserError(Fault(str(out), f"cannot be written: {error.strerror}", remedy=ROOM)) from error

@@ -10,22 +10,28 @@ import typer
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
-    from kascade.recipe.parts import JudgeModel
+    from kascade.recipe.judge_model import JudgeModel
 
 EnvironmentOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME=VALUE of that environment, as in a recipe (repeatable)."),
 ]
-JudgeUrl = Annotated[str | None, typer.Option(help="Of a judge for rows that need one, with /v1.")]
-JudgeName = Annotated[str, typer.Option(help="Its name there.")]
-JudgeKey = Annotated[str | None, typer.Option(help="Environment variable with its key.")]
+JudgeUrl = Annotated[str | None, typer.Option(help="Address of a judge for rows that need one, with /v1.")]
+JudgeName = Annotated[str, typer.Option(help="The judge's model name at that address.")]
+JudgeKey = Annotated[str | None, typer.Option(help="Environment variable that holds the judge's key.")]
 
 
 def judge_at(url: str | None, model: str, key_env: str | None) -> JudgeModel | None:
     """The judge that the command line names, if it does."""
-    from kascade.recipe.parts import JudgeModel
+    from kascade.recipe.judge_model import JudgeModel
+    from kascade.storage.address import WEB, address_problem
 
-    return None if url is None else JudgeModel(url=url, model=model, api_key_env=key_env)
+    if url is None:
+        return None
+    if problem := address_problem(url, WEB):
+        remedy = "name the environment variable that holds the key: --judge-key-env"
+        raise UserError(Fault("--judge-url", f"the address {problem}", "http://HOST:PORT/v1", remedy))
+    return JudgeModel(url=url, model=model, api_key_env=key_env)
 
 
 def environment_options(pairs: list[str] | None, environment: str | None) -> dict[str, Any]:
@@ -46,5 +52,6 @@ def environment_options(pairs: list[str] | None, environment: str | None) -> dic
         if environment is not None:
             get_environment(environment).with_options(found)
     except ValueError as error:
-        raise UserError(Fault("--option", str(error))) from error
+        remedy = "docs/environments.md says what each option takes"
+        raise UserError(Fault("--option", str(error), remedy=remedy)) from error
     return found

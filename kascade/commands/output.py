@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kascade.errors import Fault, UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def console() -> Console:
@@ -23,6 +27,28 @@ def console() -> Console:
 def emit(value: Any) -> None:
     """One JSON value on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    """Raise UserError when something listens there already."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            what = "another program uses this port" if taken else str(error.strerror or error)
+            raise UserError(Fault(f"{host}:{port}", what, remedy="give another port with --port")) from error
+
+
+def finite(value: Any) -> Any:
+    """A value with null in place of infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kascade.commands.output import AsJson, console, emit
+from kascade.commands.output import AsJson, console, emit, refuse_taken_port
 
-RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.")]
+LOOK_EVERY_S = 0.5
+PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+RunArgument = Annotated[Path, typer.Argument(help="The folder of a run.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,9 +24,12 @@ def register(app: typer.Typer) -> None:
         app.command(verb.__name__)(verb)
 
 
-def report(run: RunFolder, as_json: AsJson = False) -> None:
-    """Write the run's HTML report again and print where it is."""
-    from kascade.commands.run_folder import read_run_recipe
+def report(run: RunArgument, as_json: AsJson = False) -> None:
+    """Write the run's HTML report again and print where it is.
+
+    Example: kascade report runs/own
+    """
+    from kascade.recipe.run_recipe import read_run_recipe
     from kascade.tracking.report import write_report
 
     read_run_recipe(run)
@@ -29,12 +38,15 @@ def report(run: RunFolder, as_json: AsJson = False) -> None:
 
 
 def explain(
-    run: RunFolder,
+    run: RunArgument,
     subject: Annotated[str, typer.Argument(help="A stage, a benchmark, or a checkpoint.")],
     as_json: AsJson = False,
 ) -> None:
-    """Tell on one screen where a checkpoint, stage or benchmark stands, and why."""
-    from kascade.commands.run_folder import read_run_recipe
+    """Show on one screen how a checkpoint, stage or benchmark did, and why.
+
+    Example: kascade explain runs/own math
+    """
+    from kascade.recipe.run_recipe import read_run_recipe
     from kascade.tracking import explain as tracking
 
     read_run_recipe(run)
@@ -45,21 +57,36 @@ def explain(
 
 
 def ui(
-    run: RunFolder,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    run: RunArgument,
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Port to listen on.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     as_json: AsJson = False,
 ) -> None:
-    """Open the run's MLflow server; Ctrl-C ends it."""
-    import subprocess
+    """Open the run's page in MLflow; Ctrl-C ends the server.
 
-    from kascade.commands.run_folder import read_run_recipe
-    from kascade.tracking.mlflow_server import ui_command
+    Example: kascade ui runs/own --port 5001
+    """
+    from kascade.recipe.run_recipe import read_run_recipe
+    from kascade.tracking.mlflow_server import run_page, ui_command
 
-    command = ui_command(run, read_run_recipe(run), host=host, port=port)
+    recipe = read_run_recipe(run)
+    command = ui_command(run, recipe, host=host, port=port)
+    refuse_taken_port(host, port)
+    page = run_page(run, recipe, command.address)
     if as_json:
-        emit({"address": command.address})
+        emit({"address": command.address, "page": page})
     else:
-        console().print(f"MLflow on {command.address} (Ctrl-C ends it)", markup=False)
-    ended = subprocess.run(command.arguments, env={**os.environ, **command.environment}, check=False)
-    raise typer.Exit(ended.returncode)
+        console().print(f"MLflow starts, which takes up to a minute: {page}", **PLAIN)
+    with subprocess.Popen(command.arguments, env={**os.environ, **command.environment}) as server:
+        if not as_json and _answers(server, host, port):
+            console().print("MLflow is ready (Ctrl-C ends it)", **PLAIN)
+        raise typer.Exit(server.wait())
+
+
+def _answers(server: subprocess.Popen[bytes], host: str, port: int) -> bool:
+    """Wait until a server takes connections; false when it has ended before."""
+    while server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return True
+        time.sleep(LOOK_EVERY_S)
+    return False

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from kascade.environments.base import Message, Task
+from kascade.task import Message, Task
 
 if TYPE_CHECKING:
     from kascade.data.chat import ChatFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TokenRun:
     """Neighbouring tokens of one origin, as text: what the policy learns from, or what it only reads."""
 
     learnt: bool
@@ -61,7 +61,7 @@ class Conversation:
         self.learnt += drawn
         self.logprobs += logprobs
 
-    def add_context(self, chat: ChatFormat, messages: Sequence[Message], *, thinking: bool) -> None:
+    def add_context(self, chat: ChatFormat, messages: Sequence[Message], *, thinking: bool | None) -> None:
         """Append what the environment said, and the start of the next answer.
 
         An answer that ended with another token than the template's (an end of sequence) gets that token
@@ -73,17 +73,15 @@ class Conversation:
         self.token_ids += ids
         self.learnt += [False] * len(ids)
 
-    @property
-    def after_prompt(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """Tokens and mask of all that follows the prompt."""
-        start = len(self.prompt_ids)
+    def after(self, start: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Tokens and mask of all that follows the first `start` tokens."""
         return tuple(self.token_ids[start:]), tuple(self.learnt[start:])
 
-    def runs(self, chat: ChatFormat) -> list[Run]:
+    def runs(self, chat: ChatFormat) -> list[TokenRun]:
         """The conversation for people to read, special tokens and all, with what is learnt from marked."""
         pairs = zip(self.learnt, self.token_ids, strict=True)
         return [
-            Run(learnt, chat.text([token for _, token in tokens]))
+            TokenRun(learnt, chat.text([token for _, token in tokens]))
             for learnt, tokens in groupby(pairs, key=lambda pair: pair[0])
         ]
 
@@ -105,7 +103,7 @@ def demonstration(chat: ChatFormat, task: Task, turns: Sequence[Message]) -> Con
         if answered != bool(between):
             raise ValueError("an assistant turn comes first, and never right after another one")
         if between:
-            conversation.add_context(chat, between, thinking=task.thinking)
+            conversation.add_context(chat, between, thinking=task.asks_to_think)
             between = []
         ids = chat.completion_ids(task, turn["content"])
         conversation.add_answer(ids, [0.0] * len(ids))

@@ -1,4 +1,4 @@
-"""Which tasks when: by how often the policy solves them, from easier to harder as training goes on.
+"""Which tasks when: by how often the policy solves them, from easier to harder as training continues.
 
 Each task's pass rate is measured once. Tasks that are always solved teach nothing and are left out; those
 never solved come back now and then. The others are drawn so that the pass rates of a batch follow a
@@ -14,8 +14,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kascade.environments.base import Task
 from kascade.recipe.schema import Curriculum
+from kascade.task import Task
 
 
 class CurriculumPool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kascade.data.files import Row, read_rows_of
+from kascade.data.files import read_rows_of
 from kascade.data.shapes import column_of
+from kascade.data.tables import Row
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -44,15 +45,25 @@ class Partners:
 
     def joined(self, row: Row) -> Row:
         """The row with its partner's fields; its own stay. Raises ValueError ("field: what is wrong")."""
-        if self.join.on not in row:
+        shared = _shared(row, self.join.on)
+        if shared is None:
             raise ValueError(f"{self.join.on}: is missing; rows are joined by it (join.on)")
-        partner = self.rows.get(str(row[self.join.on]))
+        partner = self.rows.get(str(shared))
         if partner is None:
             if self.join.required:
-                raise ValueError(f"{self.join.on}: {row[self.join.on]!r} is not in {self.join.path}")
+                raise ValueError(f"{self.join.on}: {shared!r} is not in {self.join.path}")
             return row
         try:
             taken = {field: column_of(partner, column) for field, column in self.join.columns.items()}
         except ValueError as error:
             raise ValueError(f"join.columns.{error} in {self.join.path}") from None
         return {**row, **taken} if taken else {**partner, **row}
+
+
+def _shared(row: Row, field: str) -> Any:
+    """The field by which a row is joined: its own, or that of a NeMo-Gym row's metadata."""
+    if field in row:
+        return row[field]
+    params = row.get("responses_create_params")
+    metadata = params.get("metadata") if isinstance(params, Mapping) else None
+    return metadata.get(field) if isinstance(metadata, Mapping) else None

@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kascade.data.nemotron_layouts import nemotron_cascade_2
+
 Row = dict[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -253,4 +255,5 @@ LAYOUTS: dict[str, Callable[[Row], Row]] = {
     "swe_bench": swe_bench,
     "ruler": ruler,
     "document_qa": document_qa,
+    "nemotron_cascade_2": nemotron_cascade_2,
 }

@@ -36,7 +36,7 @@ def measure_lengths(lengths: Sequence[int]) -> Lengths | None:
     buckets = [
         (low, high, int(count)) for low, high, count in zip(edges, edges[1:], counts, strict=False) if count
     ]
-    # numpy's last bin is closed; the last edge is above the longest, so that no value lies on it
+    # numpy's last bin is closed; the last edge is above the longest, so that no value is on it
     return Lengths(
         total=int(values.sum()),
         mean=float(values.mean()),

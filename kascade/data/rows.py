@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kascade.data.files import Row, read_source
+from kascade.data.faults import field_fault
+from kascade.data.files import read_source
 from kascade.data.joins import Partners
 from kascade.data.layouts import LAYOUTS
 from kascade.data.shapes import nemo_gym_rows
+from kascade.data.tables import Row
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
     from kascade.recipe.parts import DataSource
 
+MOST_FAULTS = 10_000  # of one source; whoever sees so many has seen them all
 __all__ = ["BadRows", "Row", "field_fault", "read_rows"]
 
 
@@ -40,20 +43,21 @@ def read_rows(source: DataSource) -> Iterator[tuple[str, Row | Fault]]:
                 yield place, row
 
 
-def field_fault(place: str, error: ValueError, remedy: str) -> Fault:
-    """A fault from "field: what is wrong", as environments raise it."""
-    name, colon, what = str(error).partition(": ")
-    if colon and name and " " not in name:
-        return Fault(f"{place} {name}", what, remedy=remedy)
-    return Fault(place, str(error), remedy=remedy)
-
-
 @dataclass(slots=True)
 class BadRows:
     """What is done with bad rows: collected; skipped up to a limit where the recipe allows that."""
 
     source: DataSource
     faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many rows have errors that reading on is of no use; said as an error of its own."""
+        if len(self.faults) == MOST_FAULTS:
+            what = f"{MOST_FAULTS:,} rows have errors; the rest was not read"
+            remedy = "fix the kind of error that is shown, then check again"
+            self.faults.append(Fault(str(self.source.path), what, remedy=remedy))
+        return len(self.faults) > MOST_FAULTS
 
     def raise_if_too_many(self) -> None:
         """Raises UserError with every fault, unless they are few enough to skip."""
@@ -62,6 +66,6 @@ class BadRows:
         if self.source.on_bad_row == "stop":
             raise UserError(self.faults)
         if len(self.faults) > self.source.max_bad_rows:
-            what = f"{len(self.faults)} rows are at fault, max_bad_rows is {self.source.max_bad_rows}"
-            limit = Fault(str(self.source.path), what, remedy="mend the rows below, or raise max_bad_rows")
+            what = f"{len(self.faults)} rows have errors, max_bad_rows is {self.source.max_bad_rows}"
+            limit = Fault(str(self.source.path), what, remedy="fix the rows below, or raise max_bad_rows")
             raise UserError([limit, *self.faults])

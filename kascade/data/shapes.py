@@ -8,10 +8,13 @@ assistant's message.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kascade.data.formats import usual_row
+from kascade.data.graded_formats import graded_row
 from kascade.data.layouts import LAYOUTS
 
 if TYPE_CHECKING:
@@ -21,13 +24,17 @@ Row = dict[str, Any]
 Turn = dict[str, Any]
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+NO_WIDTH = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD))
+WEIGHTS = ("weight", "train", "loss")  # of a turn: 0 or false where it is only to be read
+PICTURES = ("image", "images", "audio", "audios", "video", "videos")
 JSON_FIELDS = (
     *("responses_create_params", "messages", "conversations", "tools", "options", "choices", "kwargs"),
     *("instruction_id_list", "verifier_metadata", "template_metadata", "metadata", "agent_ref", "instance"),
 )
 SHAPES = (
-    "give responses_create_params (NeMo-Gym), messages, chosen and rejected, or prompt; `columns` maps other "
-    "names to these, `prompt` builds a prompt from them"
+    "give responses_create_params (NeMo-Gym), messages, chosen and rejected, instruction and output, "
+    "question and answer, prompt and completion, prompt, or text; `columns` maps other names to these, "
+    "`prompt` builds a prompt from them"
 )
 
 
@@ -40,11 +47,19 @@ def nemo_gym_rows(row: Row, source: DataSource) -> list[Row]:
     if source.layout != "auto":
         found = LAYOUTS[source.layout](found)
     found = {name: _parsed(name, value) for name, value in found.items()}
+    if source.layout == "auto":
+        found = graded_row(found, source.environment)
     if isinstance(found.get("responses_create_params"), Mapping):
         return [found]
+    for name in PICTURES:
+        if found.get(name) and not isinstance(found[name], bool):
+            raise ValueError(
+                f"{name}: pictures (images), sound and videos are not seen by models here; leave the row out"
+            )
     if source.prompt is not None:
         found["prompt"] = fill(source.prompt, {**row, **found})
-    if found.get("chosen") is not None and found.get("rejected") is not None:
+    found = usual_row(found)
+    if "chosen" in found and "rejected" in found:
         return [_preference(found, source)]
     for name in ("messages", "conversations"):
         if isinstance(found.get(name), Sequence) and not isinstance(found[name], str):
@@ -55,12 +70,29 @@ def nemo_gym_rows(row: Row, source: DataSource) -> list[Row]:
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """The template with each {column} replaced by its value; other braces stay as they are."""
+    """The template with each {column} replaced by its value; other braces stay as they are.
+
+    Raises ValueError where a value is not there: null would be read as a word.
+    """
 
     def value(match: re.Match[str]) -> str:
-        return as_text(values[match[1]]) if match[1] in values else match[0]
+        if match[1] not in values:
+            return match[0]
+        if is_absent(values[match[1]]):
+            raise ValueError(f"{match[1]}: is empty (null), and the prompt of the data source shows it")
+        return as_text(values[match[1]])
 
     return re.sub(r"\{(\w+)\}", value, template)
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a value stands for none: null, or the NaN that tables have in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: it is empty, or holds blanks and characters of no width."""
+    return not text.translate(NO_WIDTH).strip()
 
 
 def as_text(value: Any) -> str:
@@ -103,7 +135,10 @@ def _turns(value: Any, name: str) -> list[Turn]:
             raise ValueError(f"{name}[{index}]: an object with role and content is needed")
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         if not isinstance(role, str):
-            raise ValueError(f"{name}[{index}].role: is missing")
+            there = ", ".join(map(str, turn)) or "nothing"
+            raise ValueError(f"{name}[{index}].role: is missing; the turn holds {there}")
+        if turn.get("content") is not None and turn.get("value") not in (None, content):
+            raise ValueError(f"{name}[{index}]: has a content and another value; give one of them")
         rest = {k: v for k, v in turn.items() if k not in ("from", "value") and v is not None}
         turns.append({**rest, "role": SHAREGPT_ROLES.get(role, role), "content": content})
     if not turns:
@@ -112,14 +147,22 @@ def _turns(value: Any, name: str) -> list[Turn]:
 
 
 def _prompt(value: Any, name: str) -> list[Turn]:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else _turns(value, name)
+    if isinstance(value, str) and not is_blank(value):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list):
+        what = "is empty" if isinstance(value, str) else f"is a {type(value).__name__}"
+        raise ValueError(f"{name}: {what}; text or a list of turns is needed")
+    return _turns(value, name)
 
 
 def _with_prompt(row: Row, turns: list[Turn], source: DataSource) -> Row:
     system = row.get("system") or source.system
     if isinstance(system, str) and turns[0]["role"] not in ("system", "developer"):
         turns = [{"role": "system", "content": system}, *turns]
-    params = {"input": turns, **(row.get("create_params") or {})}
+    given = row.get("create_params") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"create_params: is a {type(given).__name__}; an object is needed")
+    params = {"input": turns, **given}
     if row.get("tools"):
         params["tools"] = row["tools"]
     return {**row, "responses_create_params": params}
@@ -132,7 +175,24 @@ def _conversation(row: Row, turns: list[Turn], source: DataSource) -> list[Row]:
         answers = [len(turns) - 1] if turns[-1]["role"] == "assistant" else []
     if not answers:
         return [_with_prompt(row, turns, source)]
-    return [{**_with_prompt(row, turns[:index], source), "reference": turns[index]} for index in answers]
+    learnt = [index for index in answers if _is_learnt(turns[index], f"messages[{index}]")]
+    if not learnt:
+        raise ValueError(
+            f"messages[{answers[-1]}]: its weight is 0, so nothing of the conversation would be learnt; "
+            "leave the row out"
+        )
+    return [{**_with_prompt(row, turns[:index], source), "reference": turns[index]} for index in learnt]
+
+
+def _is_learnt(turn: Turn, where: str) -> bool:
+    """Whether an assistant's turn is to be learnt. Raises ValueError for a weight between 0 and 1."""
+    for name in WEIGHTS:
+        weight = turn.get(name, 1)
+        if weight not in (0, 1):
+            raise ValueError(f"{where}.{name}: {weight!r}: a turn is learnt (1) or only read (0)")
+        if not weight:
+            return False
+    return True
 
 
 def _preference(row: Row, source: DataSource) -> Row:
@@ -141,6 +201,8 @@ def _preference(row: Row, source: DataSource) -> Row:
     prompts: list[list[Turn]] = []
     for name in ("chosen", "rejected"):
         value = row[name]
+        if is_absent(value):
+            raise ValueError(f"{name}: is empty (null); a preference pair needs both answers")
         if isinstance(value, str):
             answers[name] = value
             continue

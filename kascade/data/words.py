@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,9 @@ def ngram_hashes(words: list[str], n: int) -> Hashes:
     return mix(found)
 
 
+@lru_cache(maxsize=2**18)  # texts use few different words, again and again
 def word_hash(word: str) -> int:
+    """A 64-bit number for a word, the same on every machine."""
     data = word.encode("utf-8", "surrogatepass")
     return zlib.crc32(data) | zlib.adler32(data) << 32
 

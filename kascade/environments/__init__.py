@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-from kascade.environments.base import DOMAINS, SPLITS, Domain, Environment, Grade, Message, Split, Task
-from kascade.environments.registry import BUILTIN, known_environments
+from kascade.environment_names import BUILTIN, known_environments
+from kascade.environments.base import Environment
 from kascade.errors import Fault, UserError
+from kascade.recipe.parts import DataSource
+from kascade.task import SHIPPED_DOMAINS, SPLITS, Domain, Grade, Message, Split, Task
 
 
 @cache
@@ -26,14 +28,19 @@ def get_environment(name: str) -> Environment:
     return environment
 
 
+def domain_of(source: DataSource) -> Domain:
+    """The domain of a data source's environment, as its options have it. Raises ValueError for an option."""
+    return get_environment(source.environment).with_options(source.options).domain
+
+
 def _unloadable(name: str, place: str, what: str) -> Fault:
-    remedy = f"mend or uninstall the package that registers it as {place}"
+    remedy = f"fix or uninstall the package that registers it as {place}"
     return Fault(f"environment {name!r}", what, "a class derived from kascade's Environment", remedy)
 
 
 __all__ = [
     "BUILTIN",
-    "DOMAINS",
+    "SHIPPED_DOMAINS",
     "SPLITS",
     "Domain",
     "Environment",
@@ -41,6 +48,7 @@ __all__ = [
     "Message",
     "Split",
     "Task",
+    "domain_of",
     "get_environment",
     "known_environments",
 ]

@@ -2,83 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NotRequired, Self, TypedDict, get_args
+from typing import Any, ClassVar, Literal, Self
 
-Domain = Literal[
-    "math",
-    "instruction_following",
-    "knowledge",
-    "tool_use",
-    "structured_output",
-    "chat",
-    "long_context",
-    "code",
-    "software_engineering",
-]
-DOMAINS: tuple[Domain, ...] = get_args(Domain)
+from kascade.environments.options import GRADING, Options
+from kascade.task import Domain, Grade, Message, Split, Task, split_of
 
 SandboxKind = Literal["programs", "commands"]
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-
-
-class Message(TypedDict):
-    """One turn. tool_calls: {"type": "function", "function": {"name", "arguments"}}, of an assistant only."""
-
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
-    tool_calls: NotRequired[list[dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One prompt with what is needed to grade an answer.
-
-    environment: the registered name, spelt as the NeMo-Gym resource server where one exists.
-    messages: the conversation, ending with a user turn or a tool's result.
-    tools: OpenAI function definitions.
-    thinking: whether the answer starts inside an open think block.
-    reference: a full gold completion (what SFT imitates and preflight grades), where one is known.
-    fields: what the grader needs (NeMo-Gym's environment fields).
-    """
-
-    environment: str
-    domain: Domain
-    messages: tuple[Message, ...]
-    fields: Mapping[str, Any]
-    reference: str | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
-    thinking: bool = False
-
-    @property
-    def id(self) -> str:
-        """Content hash of what is asked: the same question always has the same id."""
-        asked = json.dumps([self.environment, self.messages, self.tools], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(asked.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """What a grader says of one answer. An error is not a zero: it masks the rollout and is counted.
-
-    reward: meaningful only when error is None; in [0, 1] for verifiable domains.
-    """
-
-    reward: float
-    components: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-
-    @classmethod
-    def failed(cls, error: str) -> Grade:
-        return cls(reward=0.0, error=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +23,21 @@ class Turn:
     messages: tuple[Message, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class WholePrompt(Turn):
+    """What `Session.open` says where the environment words the whole prompt, in place of the task's messages
+    and tools."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
 class Session(ABC):
     """One conversation on one task, from `Environment.start`. Neither method raises on any answer."""
+
+    def open(self) -> Turn | None:
+        """What the environment says before the first answer, beyond the task's own messages; a `WholePrompt`
+        takes their place."""
+        return None
 
     @abstractmethod
     def respond(self, answer: str) -> Turn | Grade:
@@ -103,39 +51,56 @@ class Session(ABC):
         """Give back what the session holds (a process, a folder). May be called more than once."""
 
 
-GRADING = "grading"  # field of a task: its grader's options; a row may have `options` of its own
-
-
 class Environment(ABC):
     """A domain: poses tasks and grades answers. Reward and exam share `grade`."""
 
     name: ClassVar[str]
     domain: ClassVar[Domain]
-    option_names: ClassVar[tuple[str, ...]] = ()
+    options_type: ClassVar[type[Options] | None] = None
+    row_fields: ClassVar[tuple[str, ...]] = ()  # a row that names no environment and has them all is its own
     sandboxes: ClassVar[tuple[SandboxKind, ...]] = ()  # what confines the untrusted code that it runs
+    reads_all_rows: ClassVar[bool] = False  # also rows that name another environment, or an unknown one
+    behind_server: ClassVar[bool] = False  # a server answers and grades: nothing can be tried without it
     options: Mapping[str, Any] = MappingProxyType({})
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
         """This environment as a recipe's data source configures it. Raises ValueError naming the option.
 
         What grading needs of its options goes into each task's fields: a task is graded by its name alone.
+        An option `domain` says which domain it is.
         """
-        if unknown := [name for name in options if name not in self.option_names]:
-            known = ", ".join(self.option_names) or "it has none"
+        if unknown := [name for name in options if name not in self.option_names()]:
+            known = ", ".join(self.option_names()) or "it has none"
             raise ValueError(f"options.{unknown[0]}: {self.name} has no such option (allowed: {known})")
         if not options:
             return self
         self.check_options(options)
         configured = copy(self)
         configured.options = options
+        if "domain" in options:
+            vars(configured)["domain"] = options["domain"]
         return configured
+
+    def needs(self) -> list[str]:
+        """What it needs and cannot have here, such as a server that does not answer. Asked before a run."""
+        return []
 
     def needs_judge(self, *, rows: bool) -> bool:
         """Whether answers to its rows (else: to its generated tasks) cannot be graded without a judge."""
         return False
 
-    def check_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 - most have none
+    def option_names(self) -> tuple[str, ...]:
+        """The options that it has."""
+        return self.options_type.names() if self.options_type is not None else ()
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises ValueError naming the option whose value will not do."""
+        if self.options_type is not None:
+            self.options_type.of(options)
+
+    def gold(self, task: Task) -> str | None:
+        """A right answer, written from what the task's fields expect; None where none can be written."""
+        return None
 
     @property
     def graded_with(self) -> dict[str, Any]:
@@ -162,6 +127,10 @@ class Environment(ABC):
         """A conversation on the task where it takes several turns; None where one answer is all."""
         return None
 
+    def open_all(self, sessions: Sequence[Session]) -> list[Turn | None]:
+        """`open` for many sessions; environments behind a server override this to ask side by side."""
+        return [session.open() for session in sessions]
+
     def respond_all(self, turns: Sequence[tuple[Session, str]]) -> list[Turn | Grade]:
         """`respond` for many sessions; environments that run programs override this to batch them."""
         return [session.respond(answer) for session, answer in turns]
@@ -172,24 +141,6 @@ class Environment(ABC):
 
 
 PATIENCE = 5000  # draws of a generator after which it has no more different tasks of a split
-THINK_START, THINK_END = "<think>", "</think>"
-
-
-def final_answer(completion: str) -> str:
-    """What follows the last end-of-think tag; the whole text when there is none."""
-    return completion.rpartition(THINK_END)[2].strip()
-
-
-def visible_answer(task: Task, completion: str) -> str:
-    """What follows the thinking; nothing where task or completion opened it and it never ended."""
-    opened = task.thinking or completion.lstrip().startswith(THINK_START)
-    return "" if opened and THINK_END not in completion else final_answer(completion)
-
-
-def split_of(task_id: str) -> Split:
-    """Split by content hash, so train, validation and test are disjoint: 80 / 10 / 10."""
-    bucket = int(hashlib.sha256(task_id.encode()).hexdigest()[:8], 16) % 10
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
 def generate_tasks(

@@ -11,12 +11,16 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
-from kascade.environments.genrm import GenRM, against_baselines
-from kascade.environments.judge import current_judge
-from kascade.environments.rows import row_messages, row_tools
-from kascade.environments.words import NAMES, NOUNS
+from pydantic import Field
+
+from kascade.environments.base import Environment
+from kascade.environments.judging.genrm import GenRM, against_baselines
+from kascade.environments.judging.judge import current_judge
+from kascade.environments.options import Options
+from kascade.environments.rows.nemo_gym import row_messages, row_tools
+from kascade.environments.small_world.words import NAMES, NOUNS
 from kascade.errors import Fault, UserError
+from kascade.task import Grade, Message, Task, visible_answer
 
 POLITE = ("please", "thank", "kind", "glad", "happy", "welcome")
 REQUESTS = (
@@ -36,11 +40,18 @@ DEMONSTRATED_GOOD = 0.25  # share of demonstrations that show the preferred mann
 LONG = 16  # words an answer may have before it rambles
 
 
+class ChatOptions(Options):
+    """What generated tasks carry."""
+
+    pairs: bool = Field(False, description="also a preference pair, as rows with `chosen` and `rejected` do")
+
+
 class PairwiseChat(Environment):
     """A line to say to somebody; the preferred of two answers wins."""
 
     name = "genrm_compare"
     domain = "chat"
+    options_type = ChatOptions
 
     def pose(self, rng: random.Random, level: float) -> Task:
         kind = rng.randrange(len(REQUESTS))
@@ -49,12 +60,14 @@ class PairwiseChat(Environment):
             f" It is {rng.choice(('early', 'late', 'cold', 'warm'))} today." if rng.random() < level else ""
         )
         fill = {"n": name, "m": matter}
+        good, middling = (answers[kind].format(**fill) for answers in (GOOD, MIDDLING))
+        pair = {"chosen": good, "rejected": middling} if self.options.get("pairs") else {}
         return Task(
             environment=self.name,
             domain="chat",
             messages=(Message(role="user", content=REQUESTS[kind].format(**fill) + more),),
-            fields={"name": name, "matter": matter, "baseline": MIDDLING[kind].format(**fill)},
-            reference=(GOOD if rng.random() < DEMONSTRATED_GOOD else MIDDLING)[kind].format(**fill),
+            fields={"name": name, "matter": matter, "baseline": middling, **pair},
+            reference=good if rng.random() < DEMONSTRATED_GOOD else middling,
         )
 
     def needs_judge(self, *, rows: bool) -> bool:

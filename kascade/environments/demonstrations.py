@@ -6,8 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Task, final_answer, visible_answer
-from kascade.environments.rows import row_messages, row_tools
+from kascade.environments.base import Environment
+from kascade.environments.rows.nemo_gym import row_messages, row_tools
+from kascade.task import Grade, Task, final_answer, visible_answer
 
 
 class Demonstrations(Environment):
@@ -30,4 +31,9 @@ class Demonstrations(Environment):
         ]
 
     def from_row(self, row: Mapping[str, Any]) -> Task:
-        return Task(self.name, self.domain, row_messages(row), {}, tools=row_tools(row))
+        task = Task(self.name, self.domain, row_messages(row), {}, tools=row_tools(row))
+        if row.get("reference") is None and row.get("chosen") is None:
+            raise ValueError(
+                "reference: missing, so there is nothing to learn; end the messages with the assistant's turn"
+            )
+        return task

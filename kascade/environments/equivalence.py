@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from kascade.environments.base import Domain, Environment, Grade, Task, visible_answer
+from kascade.environments.base import Environment
 from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
-from kascade.environments.equality import Pair, found_equal
-from kascade.environments.judge import JudgeError
+from kascade.environments.judging.equality import Pair, found_equal
+from kascade.environments.judging.judge import JudgeError, UnreadableVerdict
 from kascade.environments.options import PatternOptions
-from kascade.environments.rows import row_messages, row_tools
+from kascade.environments.rows.nemo_gym import row_messages, row_tools
 from kascade.recipe.parts import Share
+from kascade.task import Domain, Grade, Task, visible_answer
 
 
 class EquivalenceOptions(PatternOptions):
@@ -44,13 +45,10 @@ class EquivalenceJudge(Environment):
 
     name = "equivalence_llm_judge"
     domain: ClassVar[Domain] = "knowledge"
-    option_names = EquivalenceOptions.names()
+    options_type = EquivalenceOptions
 
     def needs_judge(self, *, rows: bool) -> bool:
         return True
-
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        EquivalenceOptions.of(options)
 
     def pose(self, rng: random.Random, level: float) -> Task:
         raise ValueError(f"{self.name} reads rows: give the data source a `path`")
@@ -135,6 +133,8 @@ def _judged(cases: Sequence[_Case | Grade]) -> list[Grade]:
 
 
 def _grade(verdict: bool | JudgeError, reward: float) -> Grade:
+    if isinstance(verdict, UnreadableVerdict):  # right answers are asked twice: masking would lower the mean
+        return Grade(0.0, {"equal": 0.0, "unreadable_verdict": 1.0})
     if isinstance(verdict, JudgeError):
         return Grade.failed(str(verdict))
     return Grade(reward if verdict else 0.0, {"equal": float(verdict)})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kascade.environments import get_environment
-from kascade.environments.sandbox import shared_sandbox
-from kascade.environments.sandbox_commands import shared_commands
 from kascade.errors import Fault, UserError
+from kascade.sandbox.commands import shared_commands
+from kascade.sandbox.programs import shared_sandbox
 
 
 def isolation_of(environments: Iterable[str]) -> tuple[dict[str, str], list[Fault]]:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
+from kascade.environments.base import Environment
 from kascade.environments.bounded import RegexTimeout, find_all, pattern_fault
-from kascade.environments.copying import normalized
-from kascade.environments.fields import one_of
-from kascade.environments.math_verification import last_boxed
+from kascade.environments.long_context.copying import normalized
+from kascade.environments.math.boxes import last_boxed
 from kascade.environments.options import PatternOptions
-from kascade.environments.rows import row_messages
-from kascade.environments.words import CAPITALS, COLOR_OF, KIND_OF, OPPOSITE_OF
+from kascade.environments.rows.fields import one_of
+from kascade.environments.rows.nemo_gym import row_messages
+from kascade.environments.small_world.words import CAPITALS, COLOR_OF, KIND_OF, OPPOSITE_OF
+from kascade.task import Grade, Message, Task, visible_answer
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FACTS: tuple[tuple[str, Mapping[str, str]], ...] = (
@@ -150,10 +151,14 @@ class MultipleChoice(Environment):
 
     name = "mcqa"
     domain = "knowledge"
-    option_names = PatternOptions.names()
+    options_type = PatternOptions
 
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        PatternOptions.of(options)
+    def gold(self, task: Task) -> str | None:
+        letter, mode = task.fields["expected_answer"], task.fields.get("grading_mode", "")
+        pattern = task.fields.get("output_regex")
+        if pattern and "boxed" not in pattern:
+            return None  # a pattern cannot be run backwards
+        return f"Answer: {letter}" if "colon" in mode else f"\\boxed{{{letter}}}"
 
     def pose(self, rng: random.Random, level: float) -> Task:
         question, facts = rng.choice(FACTS)
@@ -222,8 +227,16 @@ def _options(value: Any) -> dict[str, str]:
     entries = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else []
     if not all(isinstance(entry, Mapping) for entry in entries):
         raise ValueError('options: give them as [{"A": "..."}, {"B": "..."}]')
-    pairs = [(str(key).upper(), text) for entry in entries for key, text in entry.items()]
-    return {key: str(text) for key, text in pairs if text is not None}
+    options: dict[str, str] = {}
+    for key, text in ((str(key).upper(), text) for entry in entries for key, text in entry.items()):
+        if text is None:
+            continue
+        if isinstance(text, list | dict):
+            raise ValueError(f"options.{key}: is a {type(text).__name__}; text is needed")
+        if key in options:
+            raise ValueError(f"options.{key}: two options have this letter, and one of them would be lost")
+        options[key] = str(text)
+    return options
 
 
 def _patterns(value: Any) -> list[str]:

@@ -14,8 +14,9 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from kascade.environments.base import Environment, Grade, Message, Task, visible_answer
-from kascade.environments.rows import row_messages
+from kascade.environments.base import Environment
+from kascade.environments.rows.nemo_gym import row_messages
+from kascade.task import Grade, Message, Task, visible_answer
 
 ASK = "\n\nGive the final answer between <answer> and </answer>."
 MOST = 2**31 - 1  # tasks of one generator and level that an index can choose from
@@ -58,6 +59,10 @@ class ReasoningGym(Environment):
         for name in names:
             _check_name(name, "dataset")
         return ReasoningGym(names)
+
+    def gold(self, task: Task) -> str | None:
+        answer = task.fields.get("answer")
+        return None if answer is None else f"<answer>{answer}</answer>"
 
     def pose(self, rng: random.Random, level: float) -> Task:
         name = rng.choice(self.datasets)

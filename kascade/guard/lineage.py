@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kascade.environments.base import Domain
 from kascade.errors import CheckpointError
-from kascade.guard.scores import Score, read_scores
+from kascade.guard.own import base_of, fingerprints_of
+from kascade.recipe.identity import parent_of
+from kascade.recipe.run_recipe import find_run_recipe
+from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint
-from kascade.storage.files import write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.files import write_record
+from kascade.storage.run_folder import RunFolder
+from kascade.task import Domain
 
 OutcomeDecision = Literal["accepted", "recovered", "continued", "rolled_back", "stopped"]
 
@@ -23,9 +27,12 @@ class Outcome(BaseModel):
 
     decision: accepted at once; recovered; continued with a loss that stayed; rolled back to the parent;
     stopped. candidate: reference of the last checkpoint judged; accepted: reference of the one the cascade
-    goes on from (None: stopped). verdicts: checkpoint ids of the verdicts behind it, in order.
+    continues from (None: stopped). verdicts: checkpoint ids of the verdicts behind it, in order.
     recovered: per lost domain (after - low) / (before - low); 1 when all that was lost is back.
-    let_pass: benchmarks whose loss the recipe lets the cascade go on with; later ones compare with this.
+    let_pass: benchmarks whose loss the recipe lets the cascade continue with; later ones compare with this.
+    let_pass_losses: how much of each was let pass, in reward; empty in outcomes from before it was kept.
+    intervals: per lost domain the 95% interval of what is recovered, where it is bounded.
+    fingerprint: of the recipe for this stage; None in outcomes from before 0.2.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,8 +46,16 @@ class Outcome(BaseModel):
     verdicts: tuple[str, ...]
     recovered: dict[Domain, float] = {}
     let_pass: tuple[str, ...] = ()
+    let_pass_losses: dict[str, float] = {}
+    intervals: dict[Domain, tuple[float, float]] = {}
     reasons: tuple[str, ...]
     created: str
+    fingerprint: str | None = None
+
+    @property
+    def file_key(self) -> str:
+        """Recipes that differ in the guard alone judge the same candidate, each in a file of its own."""
+        return self.key if self.fingerprint is None else f"{self.key}-{self.fingerprint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +70,53 @@ class Ancestor:
         return self.manifest.digest
 
 
-def write_outcome(layout: RunLayout, outcome: Outcome) -> None:
-    write_text(layout.outcome(outcome.stage, outcome.key), outcome.model_dump_json(indent=1) + "\n")
+def write_outcome(layout: RunFolder, outcome: Outcome) -> None:
+    """Write an outcome into its file, in place of one of the same key and recipe."""
+    write_record(layout.outcome(outcome.stage, outcome.file_key), outcome.model_dump_json(indent=1))
 
 
-def read_outcomes(layout: RunLayout) -> list[Outcome]:
+def read_outcomes(layout: RunFolder) -> list[Outcome]:
     """All outcomes of a run, oldest first (those of an earlier recipe in the same folder included)."""
-    paths = (layout.root / "outcomes").glob("*.json")
-    found = [Outcome.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
+    found = layout.each(layout.outcome_files(), _parse).values()
     return sorted(found, key=lambda outcome: (outcome.created, outcome.stage, outcome.key))
+
+
+def own_outcomes(layout: RunFolder, recipe: Recipe | None = None) -> dict[str, Outcome]:
+    """By stage, the outcome of the recipe that the folder is run with, by fingerprint and lineage.
+
+    recipe: None: the one in the folder; a folder without one has the newest outcome of each stage.
+    """
+    outcomes = read_outcomes(layout)
+    if recipe is None:
+        recipe = find_run_recipe(layout) if layout.has_begun else None
+    if recipe is None:
+        return {outcome.stage: outcome for outcome in outcomes}
+    known = fingerprints_of(layout, recipe)
+    ends: dict[str | None, str | None] = {None: base_of(layout, recipe)}
+    found: dict[str, Outcome] = {}
+    for part in recipe.stages:
+        start = ends[parent_of(recipe, part.name)]
+        own = [
+            outcome
+            for outcome in outcomes
+            if outcome.stage == part.name
+            and outcome.fingerprint in (None, known[part.name])
+            and (start is None or _same_checkpoint(outcome.parent, start))
+        ]
+        own.sort(key=lambda outcome: outcome.fingerprint is not None)  # those that say so count first
+        if own:
+            found[part.name] = own[-1]
+        ends[part.name] = own[-1].accepted or own[-1].parent if own else start
+    return found
+
+
+def _same_checkpoint(first: str, second: str) -> bool:
+    """By digest: folders move, and a bucket's checkpoint may be read from a cache."""
+    return CheckpointRef.parse(first).digest == CheckpointRef.parse(second).digest
+
+
+def _parse(path: Path) -> Outcome:
+    return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def open_reference(reference: str) -> Ancestor:
@@ -78,6 +131,13 @@ def open_reference(reference: str) -> Ancestor:
     return Ancestor(reference, manifest)
 
 
+def same_model(first: Ancestor, second: Ancestor) -> bool:
+    """Whether two checkpoints are one model: the same files, as where a stage changed nothing."""
+    one, other = first.manifest, second.manifest
+    equal = bool(one.files) and (one.files, one.base) == (other.files, other.base)
+    return equal or first.reference == second.reference
+
+
 def walk(reference: str) -> Iterator[Ancestor]:
     """A checkpoint, its parent, and so on to the base. Raises CheckpointError as `open_reference` does."""
     next_reference: str | None = reference
@@ -87,7 +147,7 @@ def walk(reference: str) -> Iterator[Ancestor]:
         next_reference = ancestor.manifest.parent
 
 
-def accepted_ancestors(layout: RunLayout, parent: str) -> list[Ancestor]:
+def accepted_ancestors(layout: RunFolder, parent: str) -> list[Ancestor]:
     """The base and every accepted checkpoint from there to `parent` (itself included), oldest first.
 
     parent: the accepted checkpoint a stage starts from, not its candidate: judged twice, a stage must not
@@ -99,35 +159,13 @@ def accepted_ancestors(layout: RunLayout, parent: str) -> list[Ancestor]:
     return kept[::-1]
 
 
-def _accepted_digests(layout: RunLayout) -> set[str]:
-    outcomes = read_outcomes(layout)
+def _accepted_digests(layout: RunFolder) -> set[str]:
+    outcomes = own_outcomes(layout).values() if layout.has_begun else read_outcomes(layout)
     return {CheckpointRef.parse(outcome.accepted).digest for outcome in outcomes if outcome.accepted}
 
 
-def accepted_of_stages(layout: RunLayout, stages: tuple[str, ...]) -> list[Ancestor]:
-    """The newest accepted checkpoint of each named stage that has one: side branches are found so."""
-    newest = {o.stage: o.accepted for o in read_outcomes(layout) if o.stage in stages and o.accepted}
-    return [open_reference(newest[stage]) for stage in stages if stage in newest]
-
-
-def baselines(layout: RunLayout, parent: str) -> dict[str, tuple[Ancestor, Score]]:
-    """Per benchmark, the accepted ancestor with the best screening mean, and that score.
-
-    The maximum of several noisy means is biased upwards. It only picks whom to compare with: a fall counts
-    by fresh samples of both checkpoints (see `kascade.guard.rule`). A loss that was let pass is not found
-    again by every later stage: from there on the checkpoint that it was let pass in is the one to hold.
-    """
-    let_pass = {
-        CheckpointRef.parse(outcome.accepted).digest: outcome.let_pass
-        for outcome in read_outcomes(layout)
-        if outcome.accepted
-    }
-    best: dict[str, tuple[Ancestor, Score]] = {}
-    for ancestor in accepted_ancestors(layout, parent):
-        for name, score in read_scores(layout, ancestor.digest, "screen").items():
-            if not score.task_means():
-                continue
-            lowered = name in let_pass.get(ancestor.digest, ())
-            if lowered or name not in best or score.mean > best[name][1].mean:
-                best[name] = (ancestor, score)
-    return best
+def accepted_of_stages(layout: RunFolder, stages: tuple[str, ...]) -> list[Ancestor]:
+    """The accepted checkpoint of each named stage that has one: side branches are found so."""
+    own = own_outcomes(layout)
+    accepted = (own[stage].accepted for stage in stages if stage in own)
+    return [open_reference(reference) for reference in accepted if reference]

@@ -1,47 +1,103 @@
-"""When a fall is a regression: screen cheaply, confirm on fresh samples, hold the error over the cascade.
+"""When a fall is a loss: screen cheaply, confirm on fresh samples, hold the error over the cascade.
 
-Two steps. Every benchmark is screened with few samples a task against the best accepted checkpoint. Only
-where that looks like a fall, both checkpoints draw many fresh samples, and these alone decide. Fresh ones,
-because the best of several noisy scores is too high by selection (the winner's curse): compared with it, a
-model in which nothing changed looks worse. Selection by the screen does not touch samples drawn afterwards,
-so their p-values keep their meaning, whichever baseline was picked and however often a screen alarmed.
+Every benchmark is screened with few samples per task against its baseline, the best accepted checkpoint. Only
+where that looks like a fall, both checkpoints draw fresh samples, and these alone decide. Fresh ones, because
+the best of several noisy scores is too high by selection (the winner's curse): compared with it, a model in
+which nothing changed looks worse. Selection by the screen does not touch samples drawn afterwards, so their p
+values keep their meaning, whichever baseline was picked and however often a screen alarmed.
 
-The family is all that the cascade can test: verdicts (stages x (1 + recovery rounds)), each with its
-benchmarks. Bonferroni between verdicts, as later ones depend on earlier ones; Holm within a verdict
-(Scand. J. Stat. 1979), where a benchmark that was not suspicious counts as tested with p = 1.
+Two tests run side by side on the fresh samples, with the level split between them: one over tasks, one within
+them (`guard.flips`). They look several times (`guard.looks`). Holm's step-down test holds the level over the
+benchmarks of a verdict (Scand. J. Stat. 1979), where one that was not suspicious counts as tested with p = 1;
+`guard.level` holds it over the verdicts. A loss that is known already is judged by non-inferiority instead:
+kept, lost or not shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kascade.environments import get_environment
+from kascade.environments import domain_of
+from kascade.guard.comparison import compare
+from kascade.guard.looks import SAME, FallRule, KeepRule, look_sizes
 from kascade.guard.scores import Score
-from kascade.guard.stats import Comparison, compare
-from kascade.recipe.schema import Guard, MOPDStage, Recipe, RLHFStage, RLStage, SFTStage
+from kascade.recipe.schema import Guard, Recipe, StagePart
 
 
-def num_verdicts(recipe: Recipe) -> int:
-    """How many verdicts a cascade can come to: one a stage and one a recovery round."""
-    return len(recipe.stages) * (1 + recipe.guard.recovery.rounds)
-
-
-def verdict_level(recipe: Recipe) -> float:
-    """False alarms allowed in one verdict."""
-    return recipe.guard.family_level / num_verdicts(recipe)
-
-
-def goal_benchmarks(recipe: Recipe, stage: SFTStage | RLStage | MOPDStage | RLHFStage) -> frozenset[str]:
+def goal_benchmarks(recipe: Recipe, stage: StagePart) -> frozenset[str]:
     """Benchmarks a stage must raise: those it names, else those of the domains it trains on."""
     if stage.goals is not None:
         return frozenset(stage.goals)
-    domains = {get_environment(mix.source.environment).domain for mix in stage.data}
-    chosen = (b for b in recipe.benchmarks if get_environment(b.source.environment).domain in domains)
+    domains = {domain_of(mix.source) for mix in stage.data}
+    chosen = (b for b in recipe.benchmarks if domain_of(b.source) in domains)
     return frozenset(benchmark.name for benchmark in chosen)
 
 
+def held_benchmarks(recipe: Recipe, stage: StagePart) -> frozenset[str]:
+    """Benchmarks on which a stage may not fall: all, and of a side branch its goals (`guard.side_branches`).
+
+    A side branch is never served. Others take from it what it teaches, and are held to everything themselves.
+    One without a goal is held to all.
+    """
+    goals = goal_benchmarks(recipe, stage)
+    if stage.side_branch and recipe.guard.side_branches == "goals" and goals:
+        return goals
+    return frozenset(benchmark.name for benchmark in recipe.benchmarks)
+
+
+def fixed_fall_rule(guard: Guard, level: float, family: int, samples: int, choices: int) -> FallRule:
+    """The rule for a benchmark whose answers are fixed: one look at what there is, over tasks alone.
+
+    There is no chance in the answers to these very tasks, so their own test has no part. choices: accepted
+    checkpoints among which these very answers chose the baseline; p counts so many times (Bonferroni).
+    """
+    rule = fall_rule(guard, level, family)
+    return replace(rule, looks=(samples,), within_share=0.0, choices=choices)
+
+
+def fall_rule(guard: Guard, level: float, family: int) -> FallRule:
+    """The rule for one of `family` benchmarks of a verdict that may spend `level`."""
+    return FallRule(
+        looks=look_sizes(guard.first_look, guard.confirm_samples),
+        level=level / max(family, 1),
+        min_drop=guard.min_drop,
+        within_share=guard.within_share,
+        within_margin=guard.within_margin,
+        futile_fall=guard.futile_fall,
+        futile_level=guard.futile_level,
+        max_missing=guard.max_missing,
+    )
+
+
+def keep_rule(guard: Guard, fixed: int | None = None) -> KeepRule:
+    """The rule for what was lost before, and for the end check. fixed: answers per task, where there are no
+    others."""
+    retention = guard.retention
+    return KeepRule(
+        looks=look_sizes(guard.first_look, retention.samples) if fixed is None else (fixed,),
+        margin=retention.margin,
+        level=retention.level,
+        futile_chance=retention.futile_chance,
+        max_missing=guard.max_missing,
+    )
+
+
+def first_kept_look(recipe: Recipe, name: str) -> int:
+    """Answers per task of a benchmark at the first look of `keep_rule`."""
+    fixed = any(one.name == name and one.is_fixed for one in recipe.benchmarks)
+    return 1 if fixed else keep_rule(recipe.guard).looks[0]
+
+
+def fixed_samples(*scores: Score) -> int | None:
+    """Answers per task that both of two fixed scores have; None where fresh ones can be drawn."""
+    if not any(score.fixed for score in scores):
+        return None
+    return max(1, min(score.task_rewards().num_samples for score in scores))
+
+
 def is_suspicious(p_fall: float, guard: Guard) -> bool:
+    """Whether a screen with this one-sided p asks for fresh samples."""
     return p_fall <= guard.screen_level
 
 
@@ -53,7 +109,10 @@ def screen(
     known_lost: lost by the attempt that this one is to repair; few lucky samples must not clear those.
     Benchmarks without a baseline, or without one task graded on both sides, cannot be suspicious.
     """
-    found = {name: compare(before[name], after[name]) for name in after if name in before}
+    pairs = {
+        name: (before[name].task_rewards(), after[name].task_rewards()) for name in after if name in before
+    }
+    found = {name: compare(*pair) for name, pair in pairs.items()}
     return [
         name
         for name, comparison in found.items()
@@ -70,16 +129,6 @@ class Test:
     regressed: bool
 
 
-def confirm(falls: Mapping[str, Comparison], family: int, level: float, guard: Guard) -> dict[str, Test]:
-    """Holm's step-down test of the suspicious benchmarks on their fresh samples.
-
-    falls: comparisons on the confirming samples; family: benchmarks compared in this verdict, suspicious or
-    not; level: the verdict's share of the cascade's error.
-    """
-    drops = {name: (found.p_fall, -found.difference) for name, found in falls.items()}
-    return holm(drops, family, level, guard.min_drop)
-
-
 def holm(
     drops: Mapping[str, tuple[float, float]], family: int, level: float, min_drop: float
 ) -> dict[str, Test]:
@@ -90,5 +139,5 @@ def holm(
         p, drop = drops[name]
         threshold = level / (family - rank)
         significant = significant and p <= threshold
-        tests[name] = Test(threshold, significant, significant and drop >= min_drop)
+        tests[name] = Test(threshold, significant, significant and drop >= min_drop - SAME)
     return tests

@@ -1,137 +1,156 @@
-"""How often the guard cries wolf, and how often it hears the wolf: cascades of binary rewards, simulated.
+"""How often the guard calls a fall where there is none, and how often it finds one: simulated binary answers.
 
-Each benchmark's tasks have their own chances of success, Beta(mean, concentration). Every stage moves each
-chance a little with mean zero, also where "nothing changed": p' ~ Beta(p w, (1 - p) w), whose mean is p and
-whose variance is p (1 - p) / (w + 1). The rule under test is the guard's own: baselines are picked, falls
-screened and confirmed by the functions that judge real checkpoints.
+The rule under test is the guard's own: falls are screened and confirmed, look by look, by the functions that
+judge real checkpoints. `benchmarks/guard_table.py` says the same by code of its own, at larger sizes.
+
+Every benchmark's tasks have their own chances of success (`Difficulty`). Every stage moves each chance a
+little with mean zero, also the stage in which something falls: p' ~ Beta(p w, (1 - p) w), whose mean is p and
+whose variance is p (1 - p) / (w + 1). In a quickstart run w was 5 to 15.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from kascade.guard.rule import holm, is_suspicious
-from kascade.guard.stats import Floats, sign_flip
+from kascade.guard.comparison import compare
+from kascade.guard.flips import Floats
+from kascade.guard.level import verdict_part
+from kascade.guard.looks import look_for_fall
+from kascade.guard.rewards import TaskRewards
+from kascade.guard.rule import fall_rule, holm, is_suspicious
 from kascade.recipe.schema import Guard
+
+Shape = Literal["uniform", "proportional", "whole_tasks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """Chances of success of a benchmark's tasks: some never, some always, the others Beta(a, b)."""
+
+    never: float = 0.0
+    always: float = 0.0
+    a: float = 1.2
+    b: float = 0.8
+
+
+# As found in the confirming scores of one quickstart run: hard, split in two, and nearly solved.
+FITS = (
+    Difficulty(0.2229, 0.0, 2.0747, 1.5650),
+    Difficulty(0.0686, 0.0, 0.5005, 0.1429),
+    Difficulty(0.0714, 0.0114, 0.9214, 0.9820),
+    Difficulty(0.1076, 0.0, 1.5036, 0.4244),
+    Difficulty(0.0057, 0.0, 6.8271, 1.0874),
+    Difficulty(0.0291, 0.0, 4.1397, 1.1354),
+    Difficulty(0.0451, 0.0, 2.6507, 1.3270),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A cascade to simulate.
+    """What is simulated. stages: of the recipe, which share the level. difficulties: of its benchmarks, in
+    turn.
 
-    mean, concentration: of the tasks' chances (small: tasks are either solved or not; None: all equal mean).
-    wobble: w above (None: chances stay as they are). drop: fall in reward of one benchmark, in one stage.
+    drift: w above (None: chances stay as they are). fall: in reward, of the shape.
     """
 
     guard: Guard = field(default_factory=Guard)
     stages: int = 8
     benchmarks: int = 9
     tasks: int = 400
-    mean: float = 0.6
-    concentration: float | None = 2.0
-    wobble: float | None = 100.0
-    drop: float = 0.0
+    difficulties: tuple[Difficulty, ...] = FITS
+    drift: float | None = 100.0
+    fall: float = 0.0
+    shape: Shape = "uniform"
 
     @property
     def verdict_level(self) -> float:
-        return self.guard.family_level / (self.stages * (1 + self.guard.recovery.rounds))
+        """False alarms that one verdict on what a stage trained may cause."""
+        return self.guard.family_level * verdict_part(self.guard, self.stages, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """alarmed: share of cascades in which a benchmark that had not dropped was called regressed.
-
-    detected: share of drops found in their own stage (None without a drop). suspicious: share of screens
-    that led to a confirmation. samples: drawn a task, benchmark and stage, fresh baseline samples included.
+class SimulationResult:
+    """falls: simulated verdicts on one benchmark. called: share that was called lost; suspicious: share that
+    was confirmed. samples: fresh answers per task, of one checkpoint, over all verdicts.
     """
 
-    cascades: int
-    alarmed: float
-    detected: float | None
+    falls: int
+    called: float
     suspicious: float
     samples: float
 
 
-def simulate(setting: Setting, cascades: int, seed: int) -> Result:
-    """Simulate independent cascades; a drop hits one benchmark in a random stage and ends the cascade."""
+def first_stage(setting: Setting, falls: int, seed: int) -> SimulationResult:
+    """Verdicts on one benchmark after the first stage, where no baseline was selected by luck."""
     rng = np.random.default_rng(seed)
-    ends = [_Cascade(setting, rng) for _ in range(cascades)]
-    for end in ends:
-        end.run()
-    suspicious = sum(end.suspects for end in ends) / sum(end.screens for end in ends)
-    return Result(
-        cascades=cascades,
-        alarmed=float(np.mean([end.alarmed for end in ends])),
-        detected=float(np.mean([end.detected for end in ends])) if setting.drop else None,
-        suspicious=suspicious,
-        samples=setting.guard.screen_samples + 2 * setting.guard.confirm_samples * suspicious,
+    ends = [_verdict(setting, rng, index) for index in range(falls)]
+    return SimulationResult(
+        falls,
+        called=float(np.mean([called for called, _ in ends])),
+        suspicious=float(np.mean([size > 0 for _, size in ends])),
+        samples=float(np.mean([size for _, size in ends])),
     )
 
 
-class _Cascade:
-    """One cascade. chances, best: of the current checkpoint and of each benchmark's baseline,
-    [benchmarks, tasks]; best_screen: the baselines' screening scores, same shape.
+def _verdict(setting: Setting, rng: np.random.Generator, index: int) -> tuple[bool, int]:
+    """Whether the fall is called, and the fresh samples per task that it took."""
+    before = _tasks(setting, rng, index)
+    after = _drifted(setting, rng, lowered(rng, before, setting.fall, setting.shape))
+    guard = setting.guard
+    screened = compare(*(_answers(rng, chances, guard.screen_samples) for chances in (before, after)))
+    if screened is None or not is_suspicious(screened.p_fall, guard):
+        return False, 0
+    old, new = (_answers(rng, chances, guard.confirm_samples) for chances in (before, after))
+    found = look_for_fall(old, new, fall_rule(guard, setting.verdict_level, setting.benchmarks))
+    drop = 0.0 if found.comparison is None else -found.comparison.difference
+    tests = holm({"one": (found.p, drop)}, setting.benchmarks, setting.verdict_level, guard.min_drop)
+    return tests["one"].regressed, found.size
+
+
+def lowered(rng: np.random.Generator, chances: Floats, fall: float, shape: Shape) -> Floats:
+    """Chances [T] whose mean is lower by `fall`: all by one amount (at most to 0), all by one factor, or
+    random tasks to 0 until it is lost.
     """
-
-    def __init__(self, setting: Setting, rng: np.random.Generator) -> None:
-        self.setting, self.rng = setting, rng
-        self.alarmed = self.detected = False
-        self.screens = self.suspects = 0
-        self.chances = _tasks(setting, rng)
-        self.best = self.chances.copy()
-        self.best_screen = self._sample(self.chances, setting.guard.screen_samples)
-
-    def run(self) -> None:
-        stages = self.setting.stages
-        drop_stage = int(self.rng.integers(stages)) if self.setting.drop else stages
-        for _ in range(drop_stage):
-            self._wobble()
-            self.alarmed |= bool(self._judge())
-        if self.setting.drop:
-            self._wobble()
-            self.chances[0] = self.best[0] * (1 - self.setting.drop / self.best[0].mean())
-            regressed = self._judge()
-            self.detected = 0 in regressed
-            self.alarmed |= bool(regressed - {0})
-
-    def _wobble(self) -> None:
-        if self.setting.wobble is not None:
-            inside = np.clip(self.chances, 1e-6, 1 - 1e-6)  # 0 and 1 themselves have no Beta distribution
-            self.chances = self.rng.beta(inside * self.setting.wobble, (1 - inside) * self.setting.wobble)
-
-    def _judge(self) -> set[int]:
-        """Benchmarks that regressed; the better screening scores become the next baselines."""
-        screened = self._sample(self.chances, self.setting.guard.screen_samples)
-        p_falls = [sign_flip(differences)[0] for differences in screened - self.best_screen]
-        suspects = [b for b, p in enumerate(p_falls) if is_suspicious(p, self.setting.guard)]
-        self.screens += len(p_falls)
-        self.suspects += len(suspects)
-        regressed = self._confirm(suspects)
-        better = screened.mean(axis=1) > self.best_screen.mean(axis=1)
-        self.best[better], self.best_screen[better] = self.chances[better], screened[better]
-        return regressed
-
-    def _confirm(self, suspects: list[int]) -> set[int]:
-        """Those that regressed by fresh samples of both checkpoints."""
-        guard, drops = self.setting.guard, {}
-        for b in suspects:
-            before = self._sample(self.best[b], guard.confirm_samples)
-            differences = self._sample(self.chances[b], guard.confirm_samples) - before
-            drops[str(b)] = (sign_flip(differences)[0], -float(differences.mean()))
-        tests = holm(drops, self.setting.benchmarks, self.setting.verdict_level, guard.min_drop)
-        return {int(name) for name, test in tests.items() if test.regressed}
-
-    def _sample(self, chances: Floats, samples: int) -> Floats:
-        """Mean reward of each task over `samples` draws."""
-        return np.asarray(self.rng.binomial(samples, chances) / samples, dtype=np.float64)
+    if shape == "proportional":
+        return np.asarray(chances * max(0.0, 1 - fall / chances.mean()))
+    if shape == "uniform":
+        return chances - np.minimum(chances, _cut(chances, fall))
+    order = rng.permutation(chances.size)
+    shuffled = chances[order]
+    lost = np.clip(fall * chances.size - (np.cumsum(shuffled) - shuffled), 0, shuffled)
+    found = chances.copy()
+    found[order] = shuffled - lost
+    return found
 
 
-def _tasks(setting: Setting, rng: np.random.Generator) -> Floats:
-    """Chances of success [benchmarks, tasks]."""
-    shape = (setting.benchmarks, setting.tasks)
-    if setting.concentration is None:
-        return np.full(shape, setting.mean)
-    a = setting.mean * setting.concentration
-    return rng.beta(a, setting.concentration - a, size=shape)
+def _cut(chances: Floats, fall: float) -> float:
+    """The c for which the mean of min(chance, c) is `fall`."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(chances, middle).mean() < fall else (low, middle)
+    return low
+
+
+def _drifted(setting: Setting, rng: np.random.Generator, chances: Floats) -> Floats:
+    if setting.drift is None:
+        return chances
+    inside = np.clip(chances, 1e-6, 1 - 1e-6)  # 0 and 1 themselves have no Beta distribution
+    return rng.beta(inside * setting.drift, (1 - inside) * setting.drift)
+
+
+def _tasks(setting: Setting, rng: np.random.Generator, index: int) -> Floats:
+    """Chances of success [T] of the index-th benchmark in turn."""
+    one = setting.difficulties[index % len(setting.difficulties)]
+    uniform, inside = rng.random(setting.tasks), rng.beta(one.a, one.b, setting.tasks)
+    return np.where(uniform < one.never, 0.0, np.where(uniform < one.never + one.always, 1.0, inside))
+
+
+def _answers(rng: np.random.Generator, chances: Floats, samples: int) -> TaskRewards:
+    drawn = rng.random((chances.size, samples)) < chances[:, None]
+    return TaskRewards(
+        "simulated", "model", {str(i): row for i, row in enumerate(drawn.astype(float).tolist())}
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kascade.environments.base import DOMAINS, Domain
 from kascade.guard.lineage import Ancestor, accepted_ancestors, accepted_of_stages
 from kascade.guard.scores import read_scores
 from kascade.recipe.schema import Recipe
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
+from kascade.task import Domain, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Teacher:
     mean: float
 
 
-def teacher_candidates(layout: RunLayout, recipe: Recipe, stage: str, parent: str) -> list[Ancestor]:
+def teacher_candidates(layout: RunFolder, recipe: Recipe, stage: str, parent: str) -> list[Ancestor]:
     """Checkpoints that may teach in `stage`, which starts from `parent` (reference): the accepted ancestors,
     then what the recipe's earlier stages ended with elsewhere (side branches). Each once.
     """
@@ -31,17 +31,17 @@ def teacher_candidates(layout: RunLayout, recipe: Recipe, stage: str, parent: st
     return list({one.digest: one for one in found}.values())
 
 
-def best_teachers(layout: RunLayout, candidates: Iterable[Ancestor]) -> dict[Domain, Teacher]:
+def best_teachers(layout: RunFolder, candidates: Iterable[Ancestor]) -> dict[Domain, Teacher]:
     """The best candidate of each domain that has a graded benchmark; of equals, the first."""
     best: dict[Domain, Teacher] = {}
     for candidate in candidates:
         for domain, mean in _domain_means(layout, candidate).items():
             if domain not in best or mean > best[domain].mean:
                 best[domain] = Teacher(domain, candidate, mean)
-    return {domain: best[domain] for domain in DOMAINS if domain in best}
+    return {domain: best[domain] for domain in in_order(best)}
 
 
-def _domain_means(layout: RunLayout, candidate: Ancestor) -> dict[Domain, float]:
+def _domain_means(layout: RunFolder, candidate: Ancestor) -> dict[Domain, float]:
     means: dict[Domain, list[float]] = {}
     for score in read_scores(layout, candidate.digest, "screen").values():
         if score.task_means():

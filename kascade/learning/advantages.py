@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kascade.recipe.schema import GRPO, Pairwise
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from kascade.rollout.types import Floats, Mask
 
 ROUNDING = 1e-9  # rewards closer than this are equal: sums of floats differ in their last bits
 
@@ -51,12 +48,14 @@ def group_advantages(
     takes the mean of the other rollouts (RLOO, arXiv 2402.14740). std is the sample standard deviation
     over the group (n - 1, as NeMo-RL). Equal rewards, or fewer than two, give zeros.
     """
+    # Errors of a grader say nothing of the policy: they count neither in the mean nor in the deviation.
     advantages = np.zeros_like(rewards)
     known = rewards[graded]
     if known.size < 2 or all_equal(known):
         return advantages
     centred = known - known.mean()
     if baseline == "leave_one_out":
+        # r_i - mean of the others = (r_i - mean of all) n / (n - 1).
         centred *= known.size / (known.size - 1)
     advantages[graded] = centred / known.std(ddof=1) if normalize_std else centred
     return advantages
@@ -72,6 +71,7 @@ def group_signal(rewards: Floats, graded: Mask, truncated: Mask, rule: GRPO) -> 
     if rule.overlong == "penalty":
         rewards = np.where(truncated, 0.0, rewards)
     advantages = group_advantages(rewards, graded, baseline=rule.baseline, normalize_std=rule.normalize_std)
+    # A filtered rollout stays in `graded`: DAPO takes it from the loss only, not from the baseline.
     in_loss = graded & ~truncated if rule.overlong == "filter" else graded.copy()
     known = rewards[graded]
     filtered = rule.dynamic_filtering and all_equal(known)
@@ -82,7 +82,7 @@ def group_signal(rewards: Floats, graded: Mask, truncated: Mask, rule: GRPO) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Match:
     """One judged pair: scores in [1, 5], ranking in [1, 6] where 1 means the first is far better."""
 
     first: int
@@ -102,7 +102,7 @@ def pairs_to_compare(size: int, scheme: Literal["all", "circular"]) -> list[tupl
     return [(i, j) for i in range(size) for j in range(size) if i != j]
 
 
-def match_rewards(size: int, comparisons: Sequence[Comparison]) -> Floats:
+def match_rewards(size: int, comparisons: Sequence[Match]) -> Floats:
     """Mean score [G] of each answer over its matches; ties are broken by the ranking. [N3 §3.3]
 
     For equal scores: s_1 += 3.5 - s_r and s_2 += s_r - 3.5. An answer without a match has NaN.
@@ -132,6 +132,7 @@ def pairwise_rewards(base: Floats, think_lengths: Floats, answer_lengths: Floats
     them) if its base reward reaches the percentile, and none where all are equally long.
     """
     rewards = base.copy()
+    # All terms are of `base`: the order of the two bonuses must not matter.
     threshold = np.quantile(base, rule.conciseness_percentile)
     for lengths in (think_lengths, answer_lengths):
         rewards += rule.length_coefficient * length_term(lengths)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kascade.learning.trainer import Example
+from kascade.learning.example import Example
 
 NUMBER, METRICS, LENGTHS, TOKENS, SCORED, COLUMN, ROUTED, ROUTING = (
     "number",
@@ -35,6 +35,7 @@ class Batch:
         """Everything, so that `from_tensors` gives the same batch, bit for bit."""
         found = {
             NUMBER: torch.tensor(self.number),
+            # Metrics hold text, too (names of benchmarks): JSON as bytes, since a state holds tensors only.
             METRICS: torch.tensor(list(json.dumps(dict(self.metrics)).encode()), dtype=torch.uint8),
             LENGTHS: torch.tensor([len(e.token_ids) for e in self.examples], dtype=torch.long),
             TOKENS: torch.tensor([t for e in self.examples for t in e.token_ids], dtype=torch.long),
@@ -43,6 +44,7 @@ class Batch:
         for name in self.examples[0].columns if self.examples else ():
             found[COLUMN + name] = torch.cat([e.columns[name] for e in self.examples])
         routing = [e.routing for e in self.examples if e.routing is not None]
+        # All or none: a batch with a partial record could not say whose it is.
         if routing and len(routing) == len(self.examples):
             found[ROUTED] = torch.tensor([len(record) for record in routing])
             found[ROUTING] = torch.cat(routing)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from kascade.learning.example import Terms
 from kascade.learning.losses import in_importance_range
-from kascade.learning.trainer import Terms
 from kascade.models.logprobs import chunks
+from kascade.models.seams import through_head
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TaughtRows:
     """n positions of one teacher: sampled tokens, weights, sampler's log-probabilities, each [n]."""
 
     targets: Tensor
@@ -29,19 +31,37 @@ class Rows:
     importance: tuple[float, float]
 
 
-def distil_rows(
-    model: PreTrainedModel, hidden: Tensor, teacher_head: nn.Module, teacher_hidden: Tensor, rows: Rows
-) -> Terms:
-    """sum w 1[low <= r <= high] KL(student || teacher) over the rows' vocabularies, hidden states [n, H].
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """n positions of one teacher: their places [n] among the batch's, its output layer, its states [n, H]."""
 
-    Watched, each [n]: reverse_kl, dropped, entropy, logprob_gap.
+    places: Tensor
+    head: nn.Module
+    hidden: Tensor
+    rows: TaughtRows
+
+
+def distil(model: PreTrainedModel, hidden: Tensor, taught: Sequence[Taught]) -> Terms:
+    """sum w 1[low <= r <= high] KL(student || teacher) over the vocabulary, from hidden states [N, H].
+
+    All teachers' rows go through the student's head in one call. Watched, by teacher: reverse_kl, dropped,
+    entropy, logprob_gap.
     """
-    head: Any = model.get_output_embeddings()
-    distil: Any = _ReverseKL.apply
-    loss, kl, kept, entropy, gap = distil(
-        hidden, head.weight, head.bias, teacher_hidden, (teacher_head, rows)
-    )
-    return Terms(loss, {"reverse_kl": kl, "dropped": (~kept).float(), "entropy": entropy, "logprob_gap": gap})
+    score: Any = _ReverseKL.apply
+
+    def use(weight: Tensor, bias: Tensor | None) -> list[tuple[Tensor, ...]]:
+        return [
+            score(hidden[part.places], weight, bias, part.hidden, (part.head, part.rows)) for part in taught
+        ]
+
+    loss = hidden.new_zeros(())
+    watched: dict[str, list[Tensor]] = {}
+    for part_loss, kl, kept, entropy, gap in through_head(model, hidden, use):
+        loss = loss + part_loss
+        found = {"reverse_kl": kl, "dropped": (~kept).float(), "entropy": entropy, "logprob_gap": gap}
+        for name, values in found.items():
+            watched.setdefault(name, []).append(values)
+    return Terms(loss, {name: torch.cat(parts) for name, parts in watched.items()})
 
 
 class _ReverseKL(torch.autograd.Function):
@@ -58,7 +78,7 @@ class _ReverseKL(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         teacher_hidden: Tensor,
-        how: tuple[nn.Module, Rows],
+        how: tuple[nn.Module, TaughtRows],
     ) -> tuple[Tensor, ...]:
         teacher_head, rows = how
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -68,6 +88,7 @@ class _ReverseKL(torch.autograd.Function):
         kl, entropy, chosen, scale = (torch.empty(len(hidden), device=hidden.device) for _ in range(4))
         kept = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
         for part in chunks(len(hidden), weight.shape[0]):
+            # In place from here on: one chunk of [n, V] logits is the largest tensor of the whole step.
             logits = functional.linear(hidden[part], weight, bias).float()
             student = logits.div_(rows.temperature).log_softmax(-1)
             p = student.exp()
@@ -76,9 +97,11 @@ class _ReverseKL(torch.autograd.Function):
             _, kept[part] = in_importance_range(chosen[part], rows.sampler_logprobs[part], *rows.importance)
             scale[part] = rows.weights[part] * kept[part]
             logits = teacher_head(teacher_hidden[part]).float().div_(rows.temperature)
+            # `student` becomes d = log p - log q; p was taken out before.
             difference = student.sub_(logits.log_softmax(-1))
             kl[part] = torch.linalg.vecdot(p, difference)
             factor = (scale[part] / rows.temperature)[:, None]
+            # p (d - KL): sums to 0 over the vocabulary, as a gradient behind a softmax must.
             d_logits = difference.sub_(kl[part, None]).mul_(p).mul_(factor).to(weight.dtype)
             if d_hidden is not None:
                 torch.mm(d_logits, weight, out=d_hidden[part])
@@ -87,6 +110,7 @@ class _ReverseKL(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         ctx.gradients = (d_hidden, d_weight, d_bias)
+        # The importance ratio is held still (sg[r]), so kept and scale need no gradient.
         gap = (chosen - rows.sampler_logprobs).abs()
         ctx.mark_non_differentiable(kl, kept, entropy, gap)
         return (scale * kl).sum(), kl, kept, entropy, gap

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kascade.errors import TrainingStopped
-from kascade.recipe.schema import Limits
+from kascade.recipe.schema import TrainingLimits
 
 REMEDIES = {
     "logprob_gap": "sampler and trainer disagree: check precision and the sampling engine",
@@ -20,7 +20,7 @@ REMEDIES = {
 
 
 def check_limits(
-    step: int, metrics: Mapping[str, float], limits: Limits, *, truncation_slack: float = 0.0
+    step: int, metrics: Mapping[str, float], limits: TrainingLimits, *, truncation_slack: float = 0.0
 ) -> None:
     """Raise TrainingStopped naming every limit passed, its value and what to try.
 

@@ -75,16 +75,19 @@ def importance_weights(
 
     r = trainer / sampler probability of the token. tis: r clamped to the range (truncated importance
     sampling, Ionides 2008); icepop: r inside the range, else 0; sequence_mask: r in rollouts whose geometric
-    mean of r lies in the range, else 0. [NeMo-RL truncated_importance_sampling_type]
+    mean of r is in the range, else 0. [NeMo-RL truncated_importance_sampling_type]
     sequence: [N] number of each token's rollout.
     """
+    # Detached: the correction is a weight of the update, not something to be trained.
     gap = logprobs.detach() - sampler_logprobs
     ratio = gap.exp()
     if rule.rule == "tis":
         return ratio.clamp(rule.low, rule.high), torch.ones_like(ratio, dtype=torch.bool)
+    # A mask never clamps: inside the range the true ratio stays, so the kept part has no bias.
     judged = ratio
     if rule.rule == "sequence_mask":
         _, rows, counts = torch.unique(sequence, return_inverse=True, return_counts=True)
+        # Mean of log r over a rollout, then exp: the geometric mean, which does not grow with length.
         sums = torch.zeros(len(counts), dtype=gap.dtype, device=gap.device).index_add_(0, rows, gap)
         judged = (sums / counts).exp()[rows]
     kept = (judged >= rule.low) & (judged <= rule.high)
@@ -131,6 +134,7 @@ def sampled_distillation(
     [C2 §4.4 Eq. 2-4]. A token outside the range is dropped, not clamped; it still counts in the
     answer's number of tokens.
     """
+    # The advantage is the log-ratio itself, held still: its gradient is the REINFORCE form of the reverse KL.
     ratio, kept = in_importance_range(logprobs, sampler_logprobs, low, high)
     advantages = teacher_logprobs - logprobs.detach()
     coefficients = weights * torch.where(kept, ratio * advantages, 0.0)

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kascade.learning.trainer import Columns, Example, Objective, Terms, Trainer
+from kascade.learning.example import Columns, Example, Objective, Terms
+from kascade.learning.trainer import Trainer
+from kascade.models.adapters import has_adapter
 from kascade.models.batch import TokenBatch
+from kascade.models.mesh import reduced
 from kascade.models.mtp import mtp_head, mtp_scores
 from kascade.models.routing import (
     ExpertLoads,
@@ -61,7 +64,8 @@ class ModelTrainer(Trainer):
             raise ValueError("the model has no multi-token-prediction head for `mtp` to train")
         self.moe, self.mtp = moe, mtp
         for router in routers(model):
-            router.weight.requires_grad_(moe is None or not moe.freeze_router)
+            frozen = has_adapter(model) or (moe is not None and moe.freeze_router)
+            router.weight.requires_grad_(not frozen)
         if head is not None:
             head.requires_grad_(mtp is not None)
         super().__init__(
@@ -82,9 +86,16 @@ class ModelTrainer(Trainer):
         numbered = [_numbered(example, number) for number, example in enumerate(examples)]
         with around.watching(self.model):
             metrics = super().update(step, numbered, around, check)
+        if self.sharded and self.moe is not None:
+            around.loads.add_processes()
         if self.moe is not None and self.moe.expert_bias_rate > 0:
             update_expert_bias(self.model, around.loads, self.moe.expert_bias_rate)
         return {**metrics, **around.metrics()}
+
+    def _terms(self, chosen: Sequence[Example], objective: Objective, counted: bool) -> Terms:
+        if isinstance(objective, _Around):
+            objective.counted = counted
+        return super()._terms(chosen, objective, counted)
 
 
 def _numbered(example: Example, number: int) -> Example:
@@ -103,6 +114,7 @@ class _Around:
     loads: ExpertLoads = field(default_factory=ExpertLoads)
     replays: list[Replay] = field(default_factory=list)
     nll: list[Tensor] = field(default_factory=list)
+    counted: bool = True  # false for a micro-batch that only keeps other processes company
     _hidden: Tensor | None = None
     _open: ExitStack = field(default_factory=ExitStack)
 
@@ -133,12 +145,17 @@ class _Around:
         if self.moe is not None:
             if self.moe.routing_replay:
                 routing = self._routing(ids, columns[NUMBER])
-                self.replays.append(self._open.enter_context(replay_routing(model, routing)))
-            self._open.enter_context(self.loads.counting(model, _no_padding(batch, ids)))
+                replay = self._open.enter_context(replay_routing(model, routing))
+                if self.counted:
+                    self.replays.append(replay)
+            # Company (sharded runs) goes through the routers like any row, so it is masked out of the loads.
+            rows = _no_padding(batch, ids) if self.counted else torch.zeros_like(ids, dtype=torch.bool)
+            self._open.enter_context(self.loads.counting(model, rows))
         terms = self.objective(model, batch, columns)
         if self.mtp is None:
             return terms
         scored = torch.zeros_like(batch.token_ids, dtype=torch.bool)
+        # Predictors are the states before the scored tokens.
         scored[batch.predictors + 1] = True
         loss = self._draft_loss(model, ids, scored.view_as(ids), columns["weights"], self.mtp)
         return Terms(terms.loss + loss, terms.per_token)
@@ -162,8 +179,10 @@ class _Around:
         )
         loss = self._hidden.new_zeros((), dtype=torch.float32)
         for ahead in scores:
+            # The weights of the policy's own loss: a token counts as much for the head as for the model.
             loss = loss - (weights[ahead.predicted] * ahead.logprobs).sum()
-            self.nll.append(-ahead.logprobs.detach())
+            if self.counted:
+                self.nll.append(-ahead.logprobs.detach())
         return mtp.loss_scale / max(1, len(scores)) * loss
 
     def metrics(self) -> dict[str, float]:
@@ -172,10 +191,14 @@ class _Around:
         found = {}
         if self.moe is not None:
             found["expert_imbalance"] = self.loads.imbalance()
-        if self.replays:
-            found["routing_agreement"] = Replay.total(self.replays).agreement
-        if self.nll:
-            found["mtp_nll"] = float(torch.cat(self.nll).mean())
+            if self.moe.routing_replay:
+                mine = Replay.total(self.replays)
+                found["routing_agreement"] = Replay(*reduced([mine.agreeing, mine.replayed])).agreement
+        if self.mtp is not None:
+            nll = torch.cat(self.nll) if self.nll else torch.zeros(0)
+            # Sums first, then the quotient: a mean of the processes' means would weigh their shares wrongly.
+            total, count = reduced([float(nll.sum()), float(len(nll))])
+            found["mtp_nll"] = total / max(1.0, count)
         return found
 
 

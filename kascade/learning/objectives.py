@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kascade.learning import losses
-from kascade.learning.distillation import Rows, distil_rows
-from kascade.learning.trainer import Columns, Terms
+from kascade.learning.distillation import Taught, TaughtRows, distil
+from kascade.learning.example import Columns, Terms
+from kascade.learning.group import GroupHead
 from kascade.models.logprobs import TokenBatch, TokenScores, scored_hidden, token_logprobs
 from kascade.recipe.schema import GRPO
 
@@ -50,6 +50,7 @@ class PolicyGradient:
         watched = watch_sampler(scores, columns)
         weights, advantages, old = columns["weights"], columns["advantages"], columns.get("old_logprobs")
         if self.rule.correction is not None:
+            # The correction is of the policy that the batch began with: later updates have their own ratio.
             trained = scores.logprobs if old is None else old
             correction, kept = losses.importance_weights(
                 trained, columns["sampler_logprobs"], columns["sequence"], self.rule.correction
@@ -65,6 +66,7 @@ class PolicyGradient:
             watched["logprob_gap"] = (old - columns["sampler_logprobs"]).abs()
         if self.rule.kl_coefficient > 0:
             kl = losses.kl_k3(scores.logprobs, columns["reference_logprobs"])
+            # Weighed as the loss is, but not corrected: k3 is an estimate of its own.
             loss = loss + self.rule.kl_coefficient * (columns["weights"] * kl).sum()
             watched["kl"] = kl
         return Terms(loss, watched)
@@ -104,24 +106,23 @@ class FullDistillation:
     temperature: float
     low: float
     high: float
-    heads: Sequence[nn.Module]
+    heads: Sequence[nn.Module | GroupHead]
 
     def __call__(self, model: PreTrainedModel, batch: TokenBatch, columns: Columns) -> Terms:
         hidden, targets = scored_hidden(model, batch), batch.targets
-        loss = hidden.new_zeros(())
-        watched: dict[str, list[Tensor]] = {}
+        # Rows by teacher: each row is compared with one teacher's distribution, through that head alone.
+        taught = []
         for index, head in enumerate(self.heads):
             mine = (columns["teacher"] == index).nonzero().squeeze(1)
             if len(mine) == 0:
                 continue
             weights, sampler = columns["weights"][mine], columns["sampler_logprobs"][mine]
-            rows = Rows(targets[mine], weights, sampler, self.temperature, (self.low, self.high))
+            rows = TaughtRows(targets[mine], weights, sampler, self.temperature, (self.low, self.high))
+            if isinstance(head, GroupHead):
+                raise TypeError(f"the output layer of {head.name!r} is known to its trainer group only")
             head.to(hidden.device)  # a trainer of another process got it from there
-            part = distil_rows(model, hidden[mine], head, columns["teacher_hidden"][mine], rows)
-            loss = loss + part.loss
-            for name, values in part.per_token.items():
-                watched.setdefault(name, []).append(values)
-        return Terms(loss, {name: torch.cat(parts) for name, parts in watched.items()})
+            taught.append(Taught(mine, head, columns["teacher_hidden"][mine], rows))
+        return distil(model, hidden, taught)
 
 
 def watch_sampler(scores: TokenScores, columns: Columns) -> dict[str, Tensor]:

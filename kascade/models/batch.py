@@ -42,7 +42,7 @@ class TokenBatch:
     """Sequences of which some tokens are scored (from the hidden state before them, so never the first).
 
     token_ids: [M] int64, all blocks one after another, padding included. blocks: where sequences, or shared
-    prompts (first block) and what continues them, lie. predictors: [N] position in `token_ids` of the
+    prompts (first block) and what continues them, are. predictors: [N] position in `token_ids` of the
     state that predicts each scored token; targets: [N] the scored tokens. Both go through the sequences in
     the order in which they were given, whatever the layout.
     """
@@ -77,6 +77,7 @@ class TokenBatch:
             )
         layout = _Layout(pad_id)
         if share_prefixes:
+            # Packed attention takes any lengths, so equal lengths avoid all padding; else buckets bound it.
             predictors = _lay_out_in_blocks(layout, sequences, scored, equal_lengths if packed else buckets)
         else:
             begins = layout.add(sequences)
@@ -148,6 +149,7 @@ def _lay_out_in_blocks(
         for index, (row, start) in enumerate(zip(group, starts, strict=True)):
             cut = cuts[row]
             states = _states_before(scored[row][cut:], start)
+            # The first scored token is predicted by the last state of its prompt, which is in block 0.
             if parents is not None and scored[row][cut]:
                 states[0] = begins[parents[index]] + cut - 1
             predictors[row] = states
@@ -159,10 +161,12 @@ def shared_cuts(sequences: Sequence[Sequence[int]], scored: Sequence[Sequence[bo
 
     All 0 where no two sequences have the same prompt, or one has no scored token: then nothing is shared.
     """
+    # A sequence without scored tokens has no end of its prompt.
     if not all(any(mask) for mask in scored):
         return [0] * len(sequences)
     cuts = [list(mask).index(True) for mask in scored]
     seen = Counter(tuple(s[:cut]) for s, cut in zip(sequences, cuts, strict=True))
+    # Sharing pays only when a prompt occurs twice: blocks of their own would add a forward's overhead.
     return cuts if any(count > 1 for count in seen.values()) else [0] * len(sequences)
 
 

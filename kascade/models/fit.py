@@ -1,15 +1,17 @@
-"""Whether a model can do what a recipe asks of it: told from config.json, before anything is loaded."""
+"""Whether a model can do what a recipe asks of it; read from config.json, before anything is loaded."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kascade.errors import Fault
+from kascade.models.adapter_targets import known_targets, target_faults
+from kascade.models.fit_spread import spread_faults
+from kascade.models.load import model_config
 from kascade.models.long_context import long_context_faults
-from kascade.recipe.schema import MoE, Recipe, RolloutStage, Sampling
+from kascade.recipe.schema import MoE, Recipe, Sampling
 
 WITH_EXPERT_BIAS = ("nemotron_h",)
 
@@ -19,8 +21,12 @@ def fit_faults(folder: Path, recipe: Recipe) -> list[Fault]:
 
     Only for a folder without `check_model_folder` faults.
     """
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    faults = list(_stage_faults(config, recipe))
+    config = model_config(folder)
+    faults = [
+        *_stage_faults(config, recipe),
+        *_adapter_faults(config, recipe),
+        *spread_faults(config, recipe),
+    ]
     if recipe.model.long_context is not None:
         faults += long_context_faults(config, recipe.model.long_context)
     if recipe.model.draft_tokens is not None:
@@ -38,6 +44,15 @@ def _stage_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
         if stage.mtp is not None and not num_draft_steps(config):
             where, what = f"stages.{stage.name}.mtp", "the model has no multi-token-prediction head to train"
             yield Fault(where, what, remedy="leave it out (config: num_nextn_predict_layers)")
+
+
+def _adapter_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
+    """Targets that the model lacks; of a model that is not known here, loading it tells."""
+    there = known_targets(config)
+    places = [(recipe.adapter, "adapter"), *((s.adapter, f"stages.{s.name}.adapter") for s in recipe.stages)]
+    for adapter, where in places:
+        if adapter is not None and adapter.targets is not None and there is not None:
+            yield from target_faults(config.get("model_type"), adapter.targets, there, f"{where}.targets")
 
 
 def _moe_faults(config: Mapping[str, Any], moe: MoE, where: str) -> Iterator[Fault]:
@@ -73,8 +88,8 @@ def _draft_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
 def _samplings(recipe: Recipe) -> Iterator[tuple[str, Sampling]]:
     """How each stage that samples, and each benchmark, does it."""
     for stage in recipe.stages:
-        if isinstance(stage, RolloutStage):
-            yield f"stage {stage.name!r}", stage.sampling
+        if (sampling := stage.answers_by()) is not None:
+            yield f"stage {stage.name!r}", sampling
     for benchmark in recipe.benchmarks:
         yield f"benchmark {benchmark.name!r}", benchmark.sampling
 

@@ -77,7 +77,7 @@ def rotated_norm(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor
 
 
 class _SwiGLUDown(torch.autograd.Function):
-    """d silu / d gate = s + silu (1 - s), s = sigmoid(gate). Only the inputs are kept: computing what lies
+    """d silu / d gate = s + silu (1 - s), s = sigmoid(gate). Only the inputs are kept: computing what is
     between once more costs less than the memory for it.
     """
 
@@ -88,12 +88,12 @@ class _SwiGLUDown(torch.autograd.Function):
         return linear(torch.nn.functional.silu(gate).mul_(up), down)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         gate_up, down = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         sigmoid = gate.sigmoid()
         silu = gate * sigmoid
-        d_down = weight_gradient(grads[0], silu * up)
+        d_down = weight_gradient(grads[0], silu * up) if ctx.needs_input_grad[1] else None
         d_gated = linear(grads[0], down.T)
         d_gate_up = torch.empty_like(gate_up)
         d_gate, d_up = d_gate_up.chunk(2, dim=-1)
@@ -228,11 +228,16 @@ class _Experts(torch.autograd.Function):
         d_weights = torch.linalg.vecdot(grad, out).index_select(0, ctx.back).view_as(weights)
         d_out = grad.mul_(weights.flatten().index_select(0, order)[:, None])
         d_hidden = _by_part(d_out, down.transpose(1, 2), ctx.parts).mul_(hidden).mul_(2.0)
-        d_down = torch.stack([weight_gradient(d_out[part], squared[part]) for part in ctx.parts])
+        d_down = _by_expert(d_out, squared, ctx.parts) if ctx.needs_input_grad[2] else None
         d_inputs = _by_part(d_hidden, up.transpose(1, 2), ctx.parts)
-        d_up = torch.stack([weight_gradient(d_hidden[part], inputs[part]) for part in ctx.parts])
+        d_up = _by_expert(d_hidden, inputs, ctx.parts) if ctx.needs_input_grad[1] else None
         d_x = d_inputs.index_select(0, ctx.back).view(len(weights), choices, -1).sum(1)
         return d_x, d_up, d_down, d_weights, None
+
+
+def _by_expert(d_y: Tensor, x: Tensor, parts: list[slice]) -> Tensor:
+    """Gradients of each expert's weights from its part of the rows: [E, O, I]."""
+    return torch.stack([weight_gradient(d_y[part], x[part]) for part in parts])
 
 
 def _by_part(x: Tensor, weights: Tensor, parts: list[slice]) -> Tensor:

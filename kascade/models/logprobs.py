@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kascade.models.batch import TokenBatch
 from kascade.models.products import linear, weight_gradient
+from kascade.models.seams import through_head
 from kascade.models.trunk import predicting_states
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Distribution:
             smallest = logits.topk(self.top_k, dim=-1).values[:, -1:]
             logits = logits.masked_fill(_without(logits < smallest, targets), -torch.inf)
         if self.top_p < 1:
+            # As the sampler does it: the token that passes top_p still belongs.
             ordered, order = logits.sort(dim=-1, descending=True)
             probabilities = ordered.softmax(-1)
             beyond = probabilities.cumsum(-1) - probabilities >= self.top_p  # the mass before it suffices
@@ -73,17 +75,23 @@ def head_logprobs(
     top_k: int | None = None,
     top_p: float = 1.0,
     chunk: int = MOST_ROWS,
+    train_head: bool = True,
 ) -> TokenScores:
     """Score targets [N] from hidden states [N, H] under the distribution they were drawn from.
 
     Never holds more than a chunk of logits: forward and backward compute them chunk by chunk.
-    Gradients flow through `logprobs` to hidden states and head.
+    Gradients flow through `logprobs` to hidden states and, with `train_head`, to the head.
     """
-    head: Any = model.get_output_embeddings()
     score: Any = _ChunkedScores.apply
-    logprobs, entropy = score(
-        hidden, head.weight, head.bias, targets, (Distribution(temperature, top_k, top_p), chunk)
-    )
+    how = (Distribution(temperature, top_k, top_p), chunk)
+
+    def use(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not train_head:
+            weight, bias = weight.detach(), None if bias is None else bias.detach()
+        found: tuple[Tensor, Tensor] = score(hidden, weight, bias, targets, how)
+        return found
+
+    logprobs, entropy = through_head(model, hidden, use)
     return TokenScores(logprobs, entropy)
 
 
@@ -98,6 +106,63 @@ def token_logprobs(
     """`head_logprobs` of a batch's scored tokens, in their order."""
     hidden = scored_hidden(model, batch)
     return head_logprobs(model, hidden, batch.targets, temperature=temperature, top_k=top_k, top_p=top_p)
+
+
+@dataclass(frozen=True, slots=True)
+class RankedScores:
+    """The model's own log-probabilities of one sequence, in nats, of every token after the first: T - 1.
+
+    logprobs [T - 1]: of the tokens. top: per token the likeliest ones and their values, best first.
+    """
+
+    logprobs: list[float]
+    top: list[list[tuple[int, float]]]
+
+
+@torch.inference_mode()
+def ranked_scores(model: PreTrainedModel, token_ids: Sequence[int], top: int, *, pad_id: int) -> RankedScores:
+    """Score a sequence [T] and name the `top` likeliest tokens at each place. Logits exist in chunks only."""
+    scored = [position > 0 for position in range(len(token_ids))]
+    batch = TokenBatch.collate([token_ids], [scored], pad_id).to(model.device)
+    hidden = scored_hidden(model, batch)
+    scores = RankedScores([], [])
+
+    def rank(weight: Tensor, bias: Tensor | None) -> None:
+        for part in chunks(len(hidden), weight.shape[0]):
+            logits = linear(hidden[part], weight, bias).float().log_softmax(-1)
+            scores.logprobs.extend(logits.gather(1, batch.targets[part, None]).squeeze(1).tolist())
+            best = logits.topk(top, dim=-1)
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            scores.top.extend(list(zip(ids, values, strict=True)) for ids, values in pairs)
+
+    through_head(model, hidden, rank)
+    return scores
+
+
+@torch.inference_mode()
+def continuation_scores(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], starts: Sequence[int], *, pad_id: int
+) -> list[tuple[float, bool]]:
+    """Of each sequence's tokens from number `start` on: their log-probability, in nats, and whether each is
+    the likeliest at its place. starts: at least 1."""
+    scored = [[i >= start for i in range(len(ids))] for ids, start in zip(sequences, starts, strict=True)]
+    batch = TokenBatch.collate(sequences, scored, pad_id).to(model.device)
+    hidden = scored_hidden(model, batch)
+    logprobs: list[float] = []
+    greedy: list[bool] = []
+
+    def score(weight: Tensor, bias: Tensor | None) -> None:
+        for part in chunks(len(hidden), weight.shape[0]):
+            logits = linear(hidden[part], weight, bias).float().log_softmax(-1)
+            logprobs.extend(logits.gather(1, batch.targets[part, None]).squeeze(1).tolist())
+            greedy.extend((logits.argmax(-1) == batch.targets[part]).tolist())
+
+    through_head(model, hidden, score)
+    found, first = [], 0
+    for mask in scored:
+        part = slice(first, first := first + sum(mask))
+        found.append((sum(logprobs[part]), all(greedy[part])))
+    return found
 
 
 def chunks(count: int, vocabulary: int, chunk: int = MOST_ROWS) -> Iterator[slice]:
@@ -130,9 +195,11 @@ class _ChunkedScores(torch.autograd.Function):
             scores = distribution.log_softmax(linear(hidden[part], weight, bias), targets[part])
             logprobs[part] = scores.gather(1, targets[part, None]).squeeze(1)
             probabilities = scores.exp()
+            # Outside the support a score is -inf, and 0 * -inf would be NaN.
             if distribution.top_k is not None or distribution.top_p < 1:
                 scores = scores.masked_fill(probabilities == 0, 0.0)  # 0 log 0 = 0
             entropy[part] = -torch.linalg.vecdot(probabilities, scores)
+        # One chunk fits in memory anyway; with several, computing them again is what saves it.
         kept = probabilities if len(parts) == 1 and any(ctx.needs_input_grad) else None
         ctx.save_for_backward(hidden, weight, bias, targets, kept)
         ctx.how = how
@@ -166,10 +233,13 @@ class _ChunkedScores(torch.autograd.Function):
 
 __all__ = [
     "Distribution",
+    "RankedScores",
     "TokenBatch",
     "TokenScores",
     "chunks",
+    "continuation_scores",
     "head_logprobs",
+    "ranked_scores",
     "scored_hidden",
     "token_logprobs",
 ]

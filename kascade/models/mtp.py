@@ -17,7 +17,6 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +26,8 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHBlock, NemotronHRMSNorm
 
 from kascade.models.logprobs import head_logprobs
+from kascade.models.mesh import spread_module
+from kascade.models.seams import is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,6 +50,7 @@ class MTPHead(nn.Module):
         self.layers = nn.ModuleList()
         for index in range(len(self.config.layers_block_type)):
             block: Any = NemotronHBlock(self.config, index)
+            # The first block of a step takes embedding and state together, the last one ends it.
             if index % len(self.pattern) == 0:
                 block.enorm, block.hnorm = NemotronHRMSNorm(size, eps=eps), NemotronHRMSNorm(size, eps=eps)
                 block.eh_proj = nn.Linear(2 * size, size, bias=False)
@@ -67,6 +69,7 @@ class MTPHead(nn.Module):
         start = min(step, self.num_steps - 1) * len(self.pattern)
         blocks: list[Any] = list(self.layers[start : start + len(self.pattern)])
         x = blocks[0].eh_proj(torch.cat([blocks[0].enorm(embeddings), blocks[0].hnorm(hidden)], dim=-1))
+        # Mamba and MLP blocks take no mask; making one costs as much as a small layer.
         mask = None
         if "full_attention" in self.pattern:
             mask = create_causal_mask(
@@ -139,27 +142,18 @@ def mtp_scores(
     if head is None:
         raise ValueError("the model has no multi-token-prediction head")
     embeddings: Tensor = model.get_input_embeddings()(input_ids)
-    output = model
     if not train_backbone:
         hidden, embeddings = hidden.detach(), embeddings.detach()
-        output = _without_gradient(model)
     position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     found = []
     for ahead in range(1, min(depth, input_ids.shape[1] - 2) + 1):
         hidden = head(embeddings[:, ahead:], hidden[:, :-1], step=ahead - 1)
         mask = scored[:, ahead + 1 :]  # state i predicts token i + 1 + ahead
         targets = input_ids[:, ahead + 1 :][mask]
-        scores = head_logprobs(output, hidden[:, :-1][mask], targets)
+        # Without the backbone the output layer is held, too: the head must not pull the policy.
+        scores = head_logprobs(model, hidden[:, :-1][mask], targets, train_head=train_backbone)
         found.append(MTPScores(scores.logprobs, (position > ahead)[scored]))
     return found
-
-
-def _without_gradient(model: PreTrainedModel) -> Any:
-    """The model's output layer as `head_logprobs` wants it, with its weights as constants."""
-    layer: Any = model.get_output_embeddings()
-    bias = None if layer.bias is None else layer.bias.detach()
-    constants = SimpleNamespace(weight=layer.weight.detach(), bias=bias)
-    return SimpleNamespace(get_output_embeddings=lambda: constants)
 
 
 def _attach(model: PreTrainedModel, head: MTPHead) -> MTPHead:
@@ -169,6 +163,8 @@ def _attach(model: PreTrainedModel, head: MTPHead) -> MTPHead:
         parameter.data = parameter.data.to(model.dtype)
     head.requires_grad_(False)
     model.add_module("mtp", head.train(model.training))
+    if is_sharded(model):
+        spread_module(model, head)
     return head
 
 

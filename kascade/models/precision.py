@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from kascade.errors import Fault
 from kascade.recipe.schema import LowPrecision, PrecisionName
 
 if TYPE_CHECKING:
@@ -46,14 +45,14 @@ MAMBA_OUTPUT = Rule(r"\.out_proj$", "Mamba output projection [WP]")
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ComputedIn:
     """In what a module's products are computed, and why."""
 
     precision: LayerPrecision
     reason: str
 
 
-def placements(model: PreTrainedModel, precision: PrecisionName, low: LowPrecision) -> dict[str, Placement]:
+def placements(model: PreTrainedModel, precision: PrecisionName, low: LowPrecision) -> dict[str, ComputedIn]:
     """Of every module with a matrix of weights, by name. Works on the meta device, too.
 
     Raises ValueError for a precision that is the same for all layers.
@@ -61,8 +60,9 @@ def placements(model: PreTrainedModel, precision: PrecisionName, low: LowPrecisi
     if precision not in LOW:
         raise ValueError(f"{precision} is the same for all layers")
     layers = model.config.num_hidden_layers
+    # Rounded up: a share of 15% keeps at least as many layers as it says.
     first_kept = layers - math.ceil(low.high_precision_layers * layers)
-    main: LayerPrecision = "nvfp4" if precision == "nvfp4" else _fp8(low)
+    main: LayerPrecision = "nvfp4" if precision == "nvfp4" else fp8(low)
     return {
         name: _placement(name, module, main, first_kept)
         for name, module in model.named_modules()
@@ -70,24 +70,24 @@ def placements(model: PreTrainedModel, precision: PrecisionName, low: LowPrecisi
     }
 
 
-def _fp8(low: LowPrecision) -> LayerPrecision:
+def fp8(low: LowPrecision) -> LayerPrecision:
     return "mxfp8" if low.fp8_scaling == "mxfp8" else "fp8"
 
 
-def _placement(name: str, module: Any, main: LayerPrecision, first_kept: int) -> Placement:
+def _placement(name: str, module: Any, main: LayerPrecision, first_kept: int) -> ComputedIn:
     for rule in KEPT:
         if re.search(rule.pattern, name):
-            return Placement("bf16", rule.reason)
+            return ComputedIn("bf16", rule.reason)
     layer = re.search(r"\.layers\.(\d+)\.", name)
     if layer is None:
-        return Placement("bf16", "outside the layers")
+        return ComputedIn("bf16", "outside the layers")
     if int(layer[1]) >= first_kept:
-        return Placement("bf16", "one of the last layers [WP]")
+        return ComputedIn("bf16", "one of the last layers [WP]")
     if any(size % BLOCK for size in _sizes(module)):
-        return Placement("bf16", f"its sizes are no multiples of {BLOCK}")
+        return ComputedIn("bf16", f"its sizes are no multiples of {BLOCK}")
     if main == "nvfp4" and re.search(MAMBA_OUTPUT.pattern, name):
-        return Placement("mxfp8", MAMBA_OUTPUT.reason)
-    return Placement(main, "default")
+        return ComputedIn("mxfp8", MAMBA_OUTPUT.reason)
+    return ComputedIn(main, "default")
 
 
 def is_experts(module: Any) -> bool:
@@ -105,32 +105,6 @@ def _sizes(module: Any) -> tuple[int, ...]:
     return tuple(weight.shape[-2:])
 
 
-def precision_faults(precision: PrecisionName | None, low: LowPrecision) -> list[Fault]:
-    """Why this machine cannot compute in `precision`; empty when it can. Nothing is loaded."""
-    if precision not in LOW:
-        return []
-    import torch
-
-    where, allowed = "model.precision", "fp32, bf16"
-    if not torch.cuda.is_available():
-        remedy = "run this step where there is one, or set model.precision to bf16"
-        return [Fault(where, f"{precision} needs an NVIDIA GPU, and there is none here", allowed, remedy)]
-    from kascade.models import transformer_engine
-
-    needed = {"nvfp4": ("nvfp4", "mxfp8"), "fp8": (_fp8(low),)}[precision]
-    if not transformer_engine.installed():
-        remedy = "pip install 'kascade[fp8]' into the image, or set model.precision to bf16"
-        return [
-            Fault(where, f"{precision} needs Transformer Engine, which is not installed", allowed, remedy)
-        ]
-    remedy = "use a GPU that has it (fp8: Hopper, mxfp8 and nvfp4: Blackwell), or set model.precision to bf16"
-    return [
-        Fault(where, f"{precision} cannot be used here: {reason}", allowed, remedy)
-        for name in needed
-        if (reason := transformer_engine.why_unavailable(name)) is not None
-    ]
-
-
 def dtype_of(precision: PrecisionName | None, device: torch.device) -> torch.dtype:
     """In what weights are kept; None: float32 on a CPU, bfloat16 elsewhere."""
     import torch
@@ -138,11 +112,3 @@ def dtype_of(precision: PrecisionName | None, device: torch.device) -> torch.dty
     if precision is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return torch.float32 if precision == "fp32" else torch.bfloat16
-
-
-def apply_precision(model: PreTrainedModel, precision: PrecisionName | None, low: LowPrecision) -> None:
-    """Swap the layers that compute in fp8 or nvfp4; nothing to do for the others."""
-    if precision in LOW:
-        from kascade.models import transformer_engine
-
-        transformer_engine.swap_layers(model, placements(model, precision, low), low)

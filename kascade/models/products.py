@@ -47,13 +47,6 @@ def weight_gradient(d_y: Tensor, x: Tensor) -> Tensor:
     return linear(x.T, d_y.T).T
 
 
-def through(module: Any, x: Tensor) -> Tensor:
-    """`module(x)`, by `linear` where it is a plain linear layer."""
-    if type(module) is torch.nn.Linear:
-        return linear(x, module.weight, module.bias)
-    return module(x)  # type: ignore[no-any-return]
-
-
 class _Linear(torch.autograd.Function):
     """d_x = d_y weight; d_weight = d_y^T x."""
 
@@ -74,8 +67,10 @@ class _Linear(torch.autograd.Function):
 
 def _is_wide(x: Tensor) -> bool:
     """Whether oneDNN's kernel is the faster one for these inputs."""
-    rows = x.numel() // max(x.shape[-1], 1)
-    return x.device.type == "cpu" and x.dtype == torch.float32 and rows >= FEWEST_ROWS and _has_wide_kernel()
+    # What holds for the whole process first: where there is no such kernel, a call costs nothing more.
+    if not (_has_wide_kernel() and x.device.type == "cpu" and x.dtype == torch.float32):
+        return False
+    return x.numel() // max(x.shape[-1], 1) >= FEWEST_ROWS
 
 
 @cache

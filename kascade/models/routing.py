@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kascade.models.mesh import add_up
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -50,7 +52,12 @@ ROUTERS: dict[str, Weigh] = {
 
 def routers(model: PreTrainedModel) -> list[Any]:
     """The routers of the model's sparse layers, first layer first; a draft head's are not among them."""
-    return [module for module in model.base_model.modules() if type(module).__name__ in ROUTERS]
+    return [module for module in model.base_model.modules() if _kind(module) is not None]
+
+
+def _kind(module: Any) -> str | None:
+    """The router class of a module, also under the class that FSDP2 puts on top; None for other modules."""
+    return next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in ROUTERS), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class RoutingRecorder:
         self._calls: list[list[Tensor]] = [[] for _ in range(num_layers)]
 
     def add(self, layer: int, experts: Tensor) -> None:
+        # int16: 32,768 experts are enough, and a record of a long answer is as large as its text.
         self._calls[layer].append(experts.detach().to(torch.int16))
 
     def take(self) -> Tensor:
@@ -112,21 +120,21 @@ def record_routing(model: PreTrainedModel) -> Iterator[RoutingRecorder]:
 class Replay:
     """How far the model's own choices agree with those replayed."""
 
-    _agreeing: float = 0.0
-    _total: int = 0
+    agreeing: float = 0.0
+    replayed: float = 0.0
 
     @classmethod
     def total(cls, replays: Sequence[Replay]) -> Replay:
-        return cls(sum(r._agreeing for r in replays), sum(r._total for r in replays))
+        return cls(sum(r.agreeing for r in replays), sum(r.replayed for r in replays))
 
     def add(self, own: Tensor, replayed: Tensor) -> None:
-        self._agreeing += float((own[:, :, None] == replayed[:, None, :]).any(-1).sum())
-        self._total += own.numel()
+        self.agreeing += float((own[:, :, None] == replayed[:, None, :]).any(-1).sum())
+        self.replayed += own.numel()
 
     @property
     def agreement(self) -> float:
         """Share of replayed experts that the model would have chosen itself; 1 when none was replayed."""
-        return self._agreeing / self._total if self._total else 1.0
+        return self.agreeing / self.replayed if self.replayed else 1.0
 
 
 @contextmanager
@@ -144,6 +152,7 @@ def replay_routing(model: PreTrainedModel, routing: Routing) -> Iterator[Replay]
     replay = Replay()
 
     def hook_of(layer: int) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+        # Taken apart once, not in every forward.
         recorded, experts = routing.recorded, routing.experts[:, layer].long()
 
         def hook(router: Any, args: Any, output: tuple[Tensor, Tensor, Tensor]) -> Any:
@@ -151,8 +160,9 @@ def replay_routing(model: PreTrainedModel, routing: Routing) -> Iterator[Replay]
             if len(own) != len(experts):
                 raise ValueError(f"routing of {len(experts)} tokens for a forward of {len(own)}")
             replay.add(own[recorded], experts[recorded])
+            # Tokens that the sampler never routed (the answer's last one) keep the model's own choice.
             chosen = torch.where(recorded[:, None], experts, own)
-            return logits, ROUTERS[type(router).__name__](router, logits, chosen), chosen
+            return logits, ROUTERS[_kind(router) or ""](router, logits, chosen), chosen
 
         return hook
 
@@ -185,6 +195,11 @@ class ExpertLoads:
         with _hooked(found, hook_of):
             yield
 
+    def add_processes(self) -> None:
+        """Add up what the processes of a group counted, each on its share of the batch."""
+        for counts in self.counts:
+            add_up(counts)
+
     def imbalance(self) -> float:
         """Largest load of an expert over the mean load, averaged over layers; 1 is perfect balance."""
         return float(torch.stack([counts.max() / counts.mean() for counts in self.counts]).mean())
@@ -201,6 +216,7 @@ def update_expert_bias(model: PreTrainedModel, loads: ExpertLoads, rate: float) 
     if not has_expert_bias(model):
         raise ValueError("the routers of this model have no bias to balance loads with")
     for router, counts in zip(routers(model), loads.counts, strict=True):
+        # The sign alone: how far a load is off does not change how fast its bias moves.
         router.e_score_correction_bias += rate * torch.sign(counts.mean() - counts)
 
 

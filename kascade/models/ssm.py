@@ -34,16 +34,19 @@ def _chunk(
     total = (dt * rate).cumsum(1)  # [R, T, heads]: log of the decay since the chunk's begin
     pushed = u * dt[..., None]
     by_head = total.transpose(1, 2)
-    # log of the decay between two tokens; what lies ahead is cut off below
+    # log of the decay between two tokens; what is ahead is cut off below
     between = (by_head[..., :, None] - by_head[..., None, :]).clamp(max=0.0).exp()
     write, read = write.transpose(1, 2), read.transpose(1, 2)  # [R, G, T, N]
+    # Within the chunk: attention-like, y_t = sum over s <= t of (C_t B_s) decay(s, t) dt_s u_s.
     alike = (read @ write.transpose(2, 3)).tril()
     seen = between.view(rows, groups, per_group, length, length) * alike[:, :, None]
     y = (seen.view(rows, heads, length, length) @ pushed.transpose(1, 2)).transpose(1, 2)
+    # What each token leaves in the state at the chunk's end.
     left = (total[:, -1:] - total).exp()
     added = write.transpose(2, 3) @ _by_group(pushed * left[..., None], groups)
     if state is None:
         return y, added
+    # What the state from before adds, decayed up to each token.
     from_state = (read @ state).transpose(1, 2).reshape(rows, length, heads, width)
     y = y + from_state * total.exp()[..., None]
     kept = total[:, -1].exp().view(rows, groups, 1, per_group, 1)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kascade.models.precision import BLOCK, LayerPrecision, Placement, is_experts
+from kascade.models.precision import BLOCK, ComputedIn, LayerPrecision, is_experts
 from kascade.recipe.schema import LowPrecision
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class _Autocast:
         self._open.pop().__exit__(None, None, None)
 
 
-def swap_layers(model: PreTrainedModel, placed: Mapping[str, Placement], low: LowPrecision) -> None:
+def swap_layers(model: PreTrainedModel, placed: Mapping[str, ComputedIn], low: LowPrecision) -> None:
     """Replace the modules that are not to stay in bfloat16, and run the model under their recipes.
 
     A module whose format differs from most (Mamba output projections under nvfp4) has a recipe of its own.

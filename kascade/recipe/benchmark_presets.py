@@ -26,7 +26,7 @@ def benchmark_presets() -> dict[str, dict[str, Any]]:
 def with_presets(root: Node, faults: list[Fault]) -> Node:
     """A recipe whose benchmarks have the fields of the presets they name, wherever they say nothing else.
 
-    Done a second time, it changes nothing. An unknown preset is told in `faults`.
+    Done a second time, it changes nothing. An unknown preset is reported in `faults`.
     """
     benchmarks = root.mapping.get("benchmarks")
     if benchmarks is None or not benchmarks.items:

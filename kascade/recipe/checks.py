@@ -1,36 +1,53 @@
 """Checks of what refers to what: they need the whole recipe, so no single field can make them.
 
 They read plain JSON values and pass over what is missing or of a wrong type, so that they also run on
-a recipe with other faults and all faults are told at once.
+a recipe with other faults and all faults are reported at once.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from kascade.environments.registry import known_environments
+from kascade.environment_names import known_environments, plugin_environments
+from kascade.task import SHIPPED_DOMAINS, in_order
 
 BASE = "base"
 RESERVED_NAMES = frozenset(
-    {BASE, "best", "benchmarks", "cluster", "finish", "guard", "judge", "threads", "tracking"}
-    | {"preflight", "report", "storage"}
+    {
+        BASE,
+        "adapter",
+        "attest",
+        "best",
+        "benchmarks",
+        "cluster",
+        "finish",
+        "guard",
+        "hardware",
+        "judge",
+        "notify",
+        "retrain",
+        "threads",
+    }
+    | {"preflight", "report", "storage", "tracking"}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong at `path`: keys and indices from the part that is checked."""
+    """One thing wrong at `path`: keys and indices from the part that is checked.
+
+    also: paths of further fields that it depends on. An error stands at the one that the user wrote.
+    """
 
     path: tuple[str | int, ...]
     what: str
     allowed: str | None = None
     remedy: str | None = None
+    also: tuple[tuple[str | int, ...], ...] = ()
 
 
 class CrossCheckError(ValueError):
@@ -48,76 +65,93 @@ def nearest(word: object, names: Sequence[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A stage or benchmark that has a name."""
+class NamedPart:
+    """A stage or benchmark that has a name. value: as JSON."""
 
     path: tuple[str | int, ...]
     name: str
     value: Mapping[str, Any]
 
 
-def cross_check(recipe: Mapping[str, Any]) -> None:
-    """Raise CrossCheckError when a recipe refers to what is not there."""
-    problems = list(cross_problems(recipe))
-    if problems:
-        raise CrossCheckError(problems)
-
-
 def cross_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     """Every dangling or doubtful reference of a recipe given as JSON value."""
-    stages, benchmarks = _entries(recipe, "stages"), _entries(recipe, "benchmarks")
+    stages, benchmarks = entries_of(recipe, "stages"), entries_of(recipe, "benchmarks")
     for entries in (stages, benchmarks):
         yield from _names_are_unique(entries)
+    domains = _domains(recipe, [*stages, *benchmarks])
     for position, stage in enumerate(stages):
         if stage.name in RESERVED_NAMES:
             what = f"a stage cannot be called {stage.name!r}"
             yield Problem((*stage.path, "name"), what, f"any name but {', '.join(sorted(RESERVED_NAMES))}")
-        yield from _references_exist(stage, stages[:position], benchmarks)
+        yield from _references_exist(stage, stages[:position], benchmarks, domains)
     yield from _side_branches_are_used(stages)
     yield from _judges_are_there(stages, recipe)
-    yield from _placements_fit(recipe, stages)
     yield from _environments_are_registered(recipe)
 
 
-def _entries(recipe: Mapping[str, Any], kind: str) -> list[_Entry]:
+def entries_of(recipe: Mapping[str, Any], kind: str) -> list[NamedPart]:
+    """The stages or benchmarks of a recipe that have a name."""
     items = recipe.get(kind)
     return [
-        _Entry((kind, index), item["name"], item)
+        NamedPart((kind, index), item["name"], item)
         for index, item in enumerate(items if isinstance(items, list) else [])
         if isinstance(item, dict) and isinstance(item.get("name"), str)
     ]
 
 
-def _names_are_unique(entries: Sequence[_Entry]) -> Iterator[Problem]:
+def _names_are_unique(entries: Sequence[NamedPart]) -> Iterator[Problem]:
     counts = Counter(entry.name for entry in entries)
     seen: set[str] = set()
     for entry in entries:
         if counts[entry.name] > 1 and entry.name in seen:
-            remedy = f"give it a name of its own, such as {entry.name[:37]}-2"
+            remedy = f"give it another name, such as {entry.name[:37]}-2"
             yield Problem((*entry.path, "name"), f"{entry.name!r} is used twice", remedy=remedy)
         seen.add(entry.name)
 
 
 def _references_exist(
-    stage: _Entry, earlier: Sequence[_Entry], benchmarks: Sequence[_Entry]
+    stage: NamedPart, earlier: Sequence[NamedPart], benchmarks: Sequence[NamedPart], domains: Sequence[str]
 ) -> Iterator[Problem]:
     stages_before = [other.name for other in earlier]
     parent = stage.value.get("parent")
     if isinstance(parent, str) and parent not in stages_before:
-        yield _unknown((*stage.path, "parent"), parent, "an earlier stage", stages_before)
+        yield unknown_name((*stage.path, "parent"), parent, "an earlier stage", stages_before)
     goals = stage.value.get("goals")
     exams = [benchmark.name for benchmark in benchmarks]
     for index, goal in enumerate(goals if isinstance(goals, list) else []):
         if isinstance(goal, str) and goal not in exams:
-            yield _unknown((*stage.path, "goals", index), goal, "a benchmark", exams)
+            yield unknown_name((*stage.path, "goals", index), goal, "a benchmark", exams)
     teachers = stage.value.get("teachers")
     for domain, teacher in (teachers if isinstance(teachers, dict) else {}).items():
-        if isinstance(teacher, str) and teacher != "best" and teacher not in stages_before:
-            path = (*stage.path, "teachers", domain)
-            yield _unknown(path, teacher, "an earlier stage", [*stages_before, "best"])
+        path = (*stage.path, "teachers", domain)
+        if domains and domain not in domains:
+            yield unknown_name(path, domain, "a domain of this recipe's environments", domains)
+        elif isinstance(teacher, str) and teacher != "best" and teacher not in stages_before:
+            yield unknown_name(path, teacher, "an earlier stage", [*stages_before, "best"])
 
 
-def _unknown(path: tuple[str | int, ...], name: str, what: str, known: Sequence[str]) -> Problem:
+def _domains(recipe: Mapping[str, Any], entries: Sequence[NamedPart]) -> list[str]:
+    """Domains that the recipe's environments may have. Empty where only a plug-in's own class can say."""
+    sources = [source for entry in entries for source in _sources(entry.value)]
+    if any(source.get("environment") in plugin_environments() for source in sources):
+        return []
+    options = [source["options"] for source in sources if isinstance(source.get("options"), dict)]
+    declared = [option["domain"] for option in options if isinstance(option.get("domain"), str)]
+    return in_order([*SHIPPED_DOMAINS, *declared])
+
+
+def _sources(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Data sources of a stage or a benchmark."""
+    mixes = value.get("data")
+    parts = [value, *(mixes if isinstance(mixes, list) else [])]
+    for part in parts:
+        source = part.get("source") if isinstance(part, dict) else None
+        if isinstance(source, dict):
+            yield source
+
+
+def unknown_name(path: tuple[str | int, ...], name: str, what: str, known: Sequence[str]) -> Problem:
+    """`name` is not one of `known`, which are called `what`."""
     return Problem(
         path,
         f"{name!r} is not {what}",
@@ -126,7 +160,7 @@ def _unknown(path: tuple[str | int, ...], name: str, what: str, known: Sequence[
     )
 
 
-def _side_branches_are_used(stages: Sequence[_Entry]) -> Iterator[Problem]:
+def _side_branches_are_used(stages: Sequence[NamedPart]) -> Iterator[Problem]:
     branches = [stage for stage in stages if stage.value.get("side_branch") is True]
     if stages and len(branches) == len(stages):
         yield Problem(
@@ -142,7 +176,7 @@ def _side_branches_are_used(stages: Sequence[_Entry]) -> Iterator[Problem]:
             )
 
 
-def _judges_are_there(stages: Sequence[_Entry], recipe: Mapping[str, Any]) -> Iterator[Problem]:
+def _judges_are_there(stages: Sequence[NamedPart], recipe: Mapping[str, Any]) -> Iterator[Problem]:
     for stage in stages:
         judge = stage.value.get("judge")
         if isinstance(judge, dict) and judge.get("kind") == "genrm" and not recipe.get("judge"):
@@ -150,91 +184,17 @@ def _judges_are_there(stages: Sequence[_Entry], recipe: Mapping[str, Any]) -> It
             yield Problem((*stage.path, "judge", "kind"), what, "rule, reward_model", remedy)
 
 
-def _uses(stage: _Entry, branch: str) -> bool:
+def _uses(stage: NamedPart, branch: str) -> bool:
     teachers = stage.value.get("teachers")
     named = list(teachers.values()) if isinstance(teachers, dict) else []
     return stage.value.get("parent") == branch or branch in named
-
-
-def _placements_fit(recipe: Mapping[str, Any], stages: Sequence[_Entry]) -> Iterator[Problem]:
-    """Placements of stages that there are, as jobs that can train their kind."""
-    cluster = recipe.get("cluster")
-    if not isinstance(cluster, dict):
-        return
-    named = cluster.get("stages")
-    placements = named if isinstance(named, dict) else {}
-    known = [stage.name for stage in stages]
-    for name in [name for name in placements if name not in known]:
-        yield _unknown(("cluster", "stages", name), name, "a stage", known)
-    for stage in stages:
-        own = ("stages", stage.name) if stage.name in placements else ("default",)
-        placement = placements.get(stage.name, cluster.get("default"))
-        runs_as = placement.get("runs_as") if isinstance(placement, dict) else None
-        fitting = "trainjob" if stage.value.get("kind") == "sft" else "rayjob"
-        if runs_as in ("trainjob", "rayjob") and runs_as != fitting:
-            what = f"a {runs_as} does not train {stage.name!r}, a stage of kind {stage.value.get('kind')}"
-            yield Problem(("cluster", *own, "runs_as"), what, f"auto, inline, {fitting}")
-        elif fitting == "rayjob" and _several_nodes(placement) and not _has_workers(stage):
-            what = f"{stage.name!r} has no `workers` to spread over nodes"
-            remedy = "give the stage trainers and samplers under `workers` (RL), or one node"
-            yield Problem(("cluster", *own, "nodes"), what, remedy=remedy)
-        elif fitting == "rayjob" and _several_nodes(placement):
-            with suppress(TypeError, ValueError):  # values of a wrong type are told elsewhere
-                yield from _actors_have_room(stage, placement)
-
-
-def _actors_have_room(stage: _Entry, placement: Any) -> Iterator[Problem]:
-    """All actors of a RayJob, and the process that drives them, on its nodes at once."""
-    workers = stage.value["workers"]
-    trainers, samplers = workers.get("trainers", 1), workers.get("samplers", 0)
-    actors = count_actors(trainers, samplers)
-    needs = [(workers.get("cpus", 1), workers.get("gpus", 0))] * actors
-    driver = workers.get("driver_cpus", 1), workers.get("driver_gpus", 0)
-    node = _cores(str(placement.get("cpu", "2"))), placement.get("accelerators", 0)
-    free = [node] * placement.get("nodes", 1)
-    for cpus, gpus in [driver, *needs]:
-        place = next((n for n, (c, g) in enumerate(free) if c >= cpus and g >= gpus), None)
-        if place is None:
-            what = (
-                f"{actors} actors of {needs[0][0]:g} CPUs and {needs[0][1]:g} accelerators, and a driver of "
-                f"{driver[0]:g} and {driver[1]:g}, do not fit on {len(free)} x ({node[0]:g} and {node[1]})"
-            )
-            remedy = "give it more `nodes`, `cpu` or `accelerators`, or ask for fewer or smaller actors"
-            yield Problem((*stage.path, "workers"), what, remedy=remedy)
-            return
-        free[place] = free[place][0] - cpus, free[place][1] - gpus
-
-
-def count_actors(trainers: int, samplers: int) -> int:
-    """Processes beside the stage's own, which is the trainer where there is one only."""
-    return samplers + (trainers if trainers > 1 else 0)
-
-
-def _cores(quantity: str) -> float:
-    """CPUs of a Kubernetes quantity; a Ray node counts whole ones, rounded up."""
-    number = float(quantity.removesuffix("m"))
-    return float(math.ceil(number / 1000 if quantity.endswith("m") else number))
-
-
-def _several_nodes(placement: Any) -> bool:
-    if not isinstance(placement, dict):
-        return False
-    runs_as = placement.get("runs_as", "auto")
-    return bool(runs_as == "rayjob" or (runs_as == "auto" and placement.get("nodes", 1) != 1))
-
-
-def _has_workers(stage: _Entry) -> bool:
-    workers = stage.value.get("workers")
-    if not isinstance(workers, dict):
-        return False
-    return bool(workers.get("trainers", 1) != 1 or workers.get("samplers", 0) != 0)
 
 
 def _environments_are_registered(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
     known = sorted(known_environments())
     for where, name in _environments(value, path):
         if name not in known:
-            yield _unknown(where, name, "a registered environment", known)
+            yield unknown_name(where, name, "a registered environment", known)
 
 
 def _environments(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -11,11 +11,15 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from kascade.recipe.checks import CrossCheckError, Problem
+from kascade.recipe.methods import method_of
 from kascade.recipe.parts import Name, Part
+from kascade.recipe.stages import StagePart
 
 # Forms of Kubernetes: quantities, object names (RFC 1123), label keys, environment variables.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$")]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+# Kubeflow names a pod's volume after its claim, so it must be a DNS label.
+ClaimName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 LabelKey = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
@@ -25,11 +29,19 @@ RunsAs = Literal["inline", "trainjob", "rayjob"]
 class Toleration(Part):
     """A taint that the pods put up with, as Kubernetes has it."""
 
-    key: LabelKey | None = None
-    operator: Literal["Equal", "Exists"] = "Equal"
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = Field(None, ge=0)
+    key: LabelKey | None = Field(
+        None, description="key of the taint; None with Exists: every taint [Kubernetes]"
+    )
+    operator: Literal["Equal", "Exists"] = Field(
+        "Equal", description="how the taint is compared [Kubernetes]"
+    )
+    value: str | None = Field(None, description="value of the taint, with Equal [Kubernetes]")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="effect of the taint; None: every effect [Kubernetes]"
+    )
+    toleration_seconds: int | None = Field(
+        None, ge=0, description="how long NoExecute is borne; None: for good [Kubernetes]"
+    )
 
     @model_validator(mode="after")
     def _operator_and_value_agree(self) -> Toleration:
@@ -43,9 +55,11 @@ class Toleration(Part):
 class NodeTerm(Part):
     """One condition on a node's labels."""
 
-    key: LabelKey
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = "In"
-    values: tuple[str, ...] = ()
+    key: LabelKey = Field(description="label of the node [Kubernetes]")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
+        "In", description="how the label is compared [Kubernetes]"
+    )
+    values: tuple[str, ...] = Field((), description="values to compare it with [Kubernetes]")
     weight: int | None = Field(
         None, ge=1, le=100, description="a preference of this weight; None: the node must fulfil it"
     )
@@ -54,27 +68,29 @@ class NodeTerm(Part):
 class SecretVariable(Part):
     """One key of a secret as an environment variable; only the reference is ever written down."""
 
-    secret: ObjectName
-    key: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    variable: VariableName
-    optional: bool = False
+    secret: ObjectName = Field(description="name of the secret [Kubernetes]")
+    key: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="key inside the secret [Kubernetes]")
+    variable: VariableName = Field(description="environment variable that gets the value")
+    optional: bool = Field(False, description="start the pod where the secret is not there, too")
 
 
 class Volume(Part):
     """A persistent volume claim and where it is mounted."""
 
-    claim: ObjectName
-    path: MountPath
-    sub_path: str = ""
+    claim: ClaimName = Field(description="name of the PersistentVolumeClaim")
+    path: MountPath = Field(description="where it is mounted in the pods")
+    sub_path: str = Field("", description="folder of the volume to mount; empty: all of it")
 
 
 class Retries(Part):
     """How often a failed step is tried again; a step that is tried again continues where it stopped."""
 
-    count: int = Field(0, ge=0)
+    count: int = Field(0, ge=0, description="how often")
     backoff_s: PositiveInt = Field(60, description="wait before the first retry")
-    factor: float = Field(2.0, ge=1, description="each wait is this many times the one before")
-    max_backoff_s: PositiveInt = 3600
+    factor: PositiveInt = Field(2, description="each wait is this many times the one before; a whole number")
+    max_backoff_s: PositiveInt | None = Field(
+        None, description="no longer used: the time for all tries follows from `timeout_s` and `count`"
+    )
 
 
 class Placement(Part):
@@ -89,14 +105,16 @@ class Placement(Part):
         None, description="size of /dev/shm, within `memory`; None: the container runtime's (often 64 MiB)"
     )
     node_selector: dict[LabelKey, str] = Field(default_factory=dict, description="labels a node must have")
-    tolerations: tuple[Toleration, ...] = ()
+    tolerations: tuple[Toleration, ...] = Field(
+        (), description="taints of nodes that the pods bear [Kubernetes]"
+    )
     affinity: tuple[NodeTerm, ...] = Field((), description="conditions on nodes, must or prefer")
-    secrets: tuple[SecretVariable, ...] = ()
-    volumes: tuple[Volume, ...] = ()
+    secrets: tuple[SecretVariable, ...] = Field((), description="secrets that become environment variables")
+    volumes: tuple[Volume, ...] = Field((), description="volumes that the pods mount")
     timeout_s: PositiveInt | None = Field(None, description="a step is ended after this time; None: never")
-    retries: Retries = Retries()
-    caching: bool = Field(
-        True, description="take a finished step's result when nothing it depends on changed"
+    retries: Retries = Field(Retries(), description="whether a pod that failed is started again")
+    caching: bool | None = Field(
+        None, description="no longer used: every step finds finished work by its key"
     )
     nodes: PositiveInt = Field(1, description="pods that train together")
     runs_as: Literal["auto", "inline", "trainjob", "rayjob"] = Field(
@@ -121,17 +139,31 @@ class Placement(Part):
         return self
 
 
+def _over(default: Placement, own: Placement) -> Placement:
+    return default.model_copy(update={field: getattr(own, field) for field in own.model_fields_set})
+
+
 class Cluster(Part):
     """Everything about the cluster. Stages take `default`, with the fields named under `stages` replaced."""
 
     image: str | None = Field(None, description="image of every step; None: that of this version of Kascade")
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    image_pull_secrets: tuple[ObjectName, ...] = ()
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="when nodes fetch the image [Kubernetes]"
+    )
+    image_pull_secrets: tuple[ObjectName, ...] = Field(
+        (), description="secrets that hold the registry's keys [Kubernetes]"
+    )
     service_account: ObjectName = Field(
         "kascade-runner", description="of jobs' pods, which need no right in the API"
     )
+    restricted: bool = Field(
+        True,
+        description="pods of jobs meet Pod Security `restricted` (no root, no privileges); false: for an "
+        "image that runs as root",
+    )
     storage: Volume = Field(
-        Volume(claim="kascade-runs", path="/kascade"), description="shared by all pods; runs lie in PATH/runs"
+        Volume(claim="kascade-runs", path="/kascade"),
+        description="shared by all pods; runs are stored in PATH/runs",
     )
     secrets: tuple[SecretVariable, ...] = Field((), description="for every pod, beside its stage's")
     volumes: tuple[Volume, ...] = Field((), description="for every pod, beside its stage's")
@@ -139,33 +171,68 @@ class Cluster(Part):
     ray_version: str = Field("2.60.0", description="version of Ray in the image")
     active_deadline_s: PositiveInt | None = Field(None, description="the whole pipeline is ended after this")
     keep_finished_s: PositiveInt | None = Field(
-        None, description="a finished pipeline's pods are removed after this time; None: as the cluster does"
+        None,
+        description="a finished pipeline's pods and their logs are removed after this time; None: as the "
+        "cluster does (Kubeflow 2.17: one hour)",
     )
     light: Placement = Field(
         Placement(cpu="1", memory="4Gi"), description="steps without a model: verdicts, settling, the report"
     )
-    default: Placement = Placement()
+    default: Placement = Field(Placement(), description="pods of stages that `stages` does not name")
     stages: dict[Name, Placement] = Field(default_factory=dict, description="by stage, over `default`")
+    benchmarks: Placement | None = Field(
+        None,
+        description="pods of all benchmarks and of the end check, over `default`; None: a stage's benchmarks "
+        "have the stage's pods, the others `default`",
+    )
 
     @model_validator(mode="after")
-    def _stages_are_complete(self) -> Cluster:
-        """Fill what a stage does not say from `default`: a written recipe is read without a rule."""
-        complete = {
-            name: self.default.model_copy(update={f: getattr(own, f) for f in own.model_fields_set})
-            for name, own in self.stages.items()
-        }
+    def _parts_are_complete(self) -> Cluster:
+        """Fill what a part does not say from `default`: a written recipe is read without a rule."""
+        complete = {name: _over(self.default, own) for name, own in self.stages.items()}
         object.__setattr__(self, "stages", complete)
+        if self.benchmarks is not None:
+            one_pod = self.default.model_copy(update={"nodes": 1, "runs_as": "inline"})
+            object.__setattr__(self, "benchmarks", _over(one_pod, self.benchmarks))
+        return self
+
+    @model_validator(mode="after")
+    def _benchmarks_are_one_pod(self) -> Cluster:
+        own = self.benchmarks
+        for field, wanted in (("nodes", (1,)), ("runs_as", ("inline", "auto"))):
+            if own is not None and (value := getattr(own, field)) not in wanted:
+                what = f"{value} will not do: a benchmark runs in one pod"
+                allowed = ", ".join(str(one) for one in wanted)
+                raise CrossCheckError([Problem(("benchmarks", field), what, allowed)])
+        return self
+
+    @model_validator(mode="after")
+    def _one_volume_a_path(self) -> Cluster:
+        """Kubernetes refuses a pod that mounts two volumes at one path."""
+        parts = {"light": self.light, "default": self.default, **self.stages}
+        if self.benchmarks is not None:
+            parts["benchmarks"] = self.benchmarks
+        for where, placement in parts.items():
+            mounted = dict.fromkeys((self.storage, *self.volumes, *placement.volumes))
+            paths = [volume.path for volume in mounted]
+            if twice := sorted({path for path in paths if paths.count(path) > 1}):
+                what = f"pods of {where} would mount two volumes at {', '.join(twice)}"
+                raise CrossCheckError([Problem(("volumes",), what, remedy="give each a path of its own")])
         return self
 
     def placement(self, stage: str) -> Placement:
         """Of a stage; `base`, whose exams come first, has the default."""
         return self.stages.get(stage, self.default)
 
-    def shape_of(self, stage: str, kind: str) -> RunsAs:
+    def benchmark_pods(self, stage: str) -> Placement:
+        """Of the benchmarks that follow a stage; of `base`: of its benchmarks, and of the end check."""
+        return self.benchmarks or self.placement(stage)
+
+    def shape_of(self, stage: StagePart) -> RunsAs:
         """How a stage's training runs, `auto` decided."""
-        placement = self.placement(stage)
+        placement = self.placement(stage.name)
         if placement.runs_as != "auto":
             return placement.runs_as
         if placement.nodes == 1:
             return "inline"
-        return "trainjob" if kind == "sft" else "rayjob"
+        return method_of(stage).cluster_job

@@ -6,6 +6,7 @@ Scalars follow YAML 1.2's core schema: `3e-6` is a number, `no` and `on` are tex
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from kascade.errors import Fault, UserError
 
 Scalar = str | int | float | bool | None
 MAX_VALUES = 100_000  # aliases of aliases can blow a small file up; no recipe comes near
+LONGEST = 2**20  # characters of a recipe; what its aliases stand for may be as long again
+ROWS_ELSEWHERE = "rows belong in files of their own: `path` of a data source"
+MAX_DEPTH = 60  # levels of lists and objects
+MOST_DIGITS = 4000
+LARGEST = 2**63  # of whole numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Node:
 
 
 def from_value(value: Any, origin: str, path: tuple[str, ...] = ()) -> Node:
-    """A Python value as a tree; `origin` tells where it comes from, as a file's name does."""
+    """A Python value as a tree; `origin` says where it comes from, as a file's name does."""
     place = f"{origin} {'.'.join(path)}".rstrip()
     if isinstance(value, Mapping):
         return Node({str(k): from_value(v, origin, (*path, str(k))) for k, v in value.items()}, place)
@@ -62,8 +68,8 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}  # without YAML 1.1's dates, octals, sexagesimals and yes/no
-_NULL, _BOOL, _INT, _FLOAT, _TEXT = (
-    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str")
+_NULL, _BOOL, _INT, _FLOAT, _TEXT, _MAP, _SEQ = (
+    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "map", "seq")
 )
 _Loader.add_implicit_resolver(_NULL, re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -76,15 +82,22 @@ _Loader.add_implicit_resolver(
 def _scalar(node: yaml.ScalarNode) -> Scalar:
     text: str = node.value
     if node.tag == _TEXT:
-        text.encode()  # a lone surrogate cannot be written down again
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half a character (\\ud800 to \\udfff), which no file can hold") from None
         return text
     if node.tag == _NULL:
         return None
     if node.tag == _BOOL and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if node.tag == _INT:
+        if len(text) > MOST_DIGITS or abs(int(text)) >= LARGEST:
+            raise ValueError(f"a whole number of {len(text)} digits is too large")
         return int(text)
     if node.tag == _FLOAT:
+        if not math.isfinite(float(text)):
+            raise ValueError(f"the number {text[:20]} is too large")
         return float(text)
     raise ValueError(f"the tag {node.tag} does not belong in a recipe")
 
@@ -96,18 +109,26 @@ class _Builder:
     origin: str
     faults: list[Fault] = field(default_factory=list)
     count: int = 0
+    characters: int = 0
 
     def build(self, node: yaml.Node, path: tuple[str, ...], above: frozenset[int]) -> Node:
         place = f"{self.origin}:{node.start_mark.line + 1} {'.'.join(path)}".rstrip()
         self.count += 1
-        if self.count > MAX_VALUES:
-            raise UserError(
-                Fault(self.origin, f"holds more than {MAX_VALUES} values", remedy="drop the aliases")
-            )
+        self.characters += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if self.count > MAX_VALUES or self.characters > 2 * LONGEST:
+            what = f"holds more than {MAX_VALUES:,} values, or {2 * LONGEST:,} characters with its aliases"
+            raise UserError(Fault(self.origin, what, remedy="drop the aliases"))
+        if len(above) > MAX_DEPTH:
+            what = f"is nested deeper than {MAX_DEPTH} levels"
+            raise UserError(Fault(place, what, remedy="no field is nested so deep: check the brackets"))
         if id(node) in above:
-            self.faults.append(Fault(place, "an alias that contains itself"))
+            self.faults.append(Fault(place, "an alias that contains itself", remedy="drop the alias"))
             return Node(None, place)
         within = above | {id(node)}
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in (_MAP, _SEQ):
+            what = f"unreadable value: the tag {node.tag} does not belong in a recipe"
+            self.faults.append(Fault(place, what, remedy="write a plain list or mapping"))
+            return Node(None, place)
         if isinstance(node, yaml.MappingNode):
             return Node(self._mapping(node, path, within), place)
         if isinstance(node, yaml.SequenceNode):
@@ -117,7 +138,8 @@ class _Builder:
         try:
             return Node(_scalar(node), place)
         except ValueError as error:
-            self.faults.append(Fault(place, f"unreadable value: {error}"))
+            remedy = "write a number, text in quotes, true, false or null"
+            self.faults.append(Fault(place, f"unreadable value: {error}", remedy=remedy))
             return Node(None, place)
 
     def _mapping(
@@ -127,7 +149,7 @@ class _Builder:
         for key, value in node.value:
             here = f"{self.origin}:{key.start_mark.line + 1} {'.'.join(path)}".rstrip()
             if not isinstance(key, yaml.ScalarNode):
-                self.faults.append(Fault(here, "a key must be plain text"))
+                self.faults.append(Fault(here, "a key must be plain text", remedy="write `name: value`"))
                 continue
             if key.value in fields:
                 remedy = "keep one of the two"
@@ -140,18 +162,31 @@ class _Builder:
 def parse_yaml(text: str, origin: str) -> Node:
     """The tree of one YAML (or JSON) document. Raises UserError with every fault of its form."""
     builder = _Builder(origin)
+    if len(text) > LONGEST:
+        what = f"has {len(text):,} characters, a recipe at most {LONGEST:,}"
+        raise UserError(Fault(origin, what, remedy=ROWS_ELSEWHERE))
+    if text.count(",") + text.count("\n") > MAX_VALUES:  # counted first: the library is slow
+        what = f"holds more than {MAX_VALUES:,} values"
+        raise UserError(Fault(origin, what, remedy=ROWS_ELSEWHERE))
     try:
-        composed = yaml.compose(text, Loader=_Loader)
+        composed = yaml.compose(
+            text.rstrip(), Loader=_Loader
+        )  # a record of ours ends in white space with tabs
         root = builder.build(composed, (), frozenset()) if composed is not None else Node(None, origin)
     except RecursionError:
-        raise UserError(Fault(origin, "is nested too deeply to be read")) from None
+        remedy = "no field is nested so deep: check the brackets"
+        raise UserError(Fault(origin, "is nested too deeply to be read", remedy=remedy)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{origin}:{mark.line + 1}" if mark else origin
         what = f"not readable as YAML: {error.problem or error.context}"
         raise UserError(Fault(where, what, remedy="check indentation, colons and quotes here")) from error
     except yaml.YAMLError as error:
-        raise UserError(Fault(origin, f"not readable as YAML: {' '.join(str(error).split())}")) from error
+        what = f"not readable as YAML: {' '.join(str(error).split())}"
+        raise UserError(Fault(origin, what, remedy="save it as UTF-8, without control characters")) from error
+    except (ValueError, TypeError, AttributeError) as error:  # what the library does not expect of a text
+        what = f"not readable as YAML: {' '.join(str(error).split())[:200]}"
+        raise UserError(Fault(origin, what, remedy="check tags, dates and directives")) from error
     if not isinstance(root.value, dict) and not builder.faults:
         builder.faults.append(Fault(origin, "holds no fields", remedy="begin with `preset: quickstart`"))
     if builder.faults:

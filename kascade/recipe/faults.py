@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from kascade.recipe.document import Node
 
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
+PLACE = re.compile(r":\d+$")  # the line behind a file's name
 
 
 def validation_faults(error: ValidationError, root: Node, schema: Schema) -> list[Fault]:
@@ -23,8 +25,11 @@ def validation_faults(error: ValidationError, root: Node, schema: Schema) -> lis
     Problems of the root's own cross-check are left out: `problem_faults` tells them.
     """
     faults: dict[Fault, None] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
         path = _path_in(root, detail)
+        if _is_echo(detail, details):
+            continue
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, CrossCheckError):
             faults.update(dict.fromkeys(problem_faults(cause.problems if path else (), root, path)))
@@ -33,9 +38,46 @@ def validation_faults(error: ValidationError, root: Node, schema: Schema) -> lis
     return list(faults)
 
 
+def _is_echo(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+    """Whether a list only seems too short because an item of it is wrong, which is reported by itself."""
+    where = detail["loc"]
+    inside = (other["loc"] for other in details if len(other["loc"]) > len(where))
+    return detail["type"] == "too_short" and any(path[: len(where)] == where for path in inside)
+
+
 def problem_faults(problems: Iterable[Problem], root: Node, above: Path = ()) -> list[Fault]:
     """Problems of a check as faults with their places."""
-    return [Fault(place_of(root, (*above, *p.path)), p.what, p.allowed, p.remedy) for p in problems]
+    return [_problem_fault(problem, root, above) for problem in problems]
+
+
+def _problem_fault(problem: Problem, root: Node, above: Path) -> Fault:
+    """A problem of several fields stands where the user wrote one of them, not in the preset below."""
+    places = [place_of(root, (*above, *path)) for path in (problem.path, *problem.also)]
+    own = next((place for place in places if origin_of(place) != origin_of(root.place)), places[0])
+    if own == places[0]:
+        return Fault(own, problem.what, problem.allowed, problem.remedy)
+    field = ".".join(map(str, problem.path))
+    what = f"{problem.what} ({field} is set in {places[0].partition(' ')[0]})"
+    return Fault(own, what, problem.allowed and f"{field}: {problem.allowed}", problem.remedy)
+
+
+def origin_of(place: str) -> str:
+    """The file, or the setting of the command line, that a place is in."""
+    if place.startswith("--"):
+        return place
+    return PLACE.sub("", place.partition(" ")[0])
+
+
+def in_order(faults: Iterable[Fault]) -> list[Fault]:
+    """Each fault once: files in the order in which they occur, the lines of a file in their own order."""
+    found = list(dict.fromkeys(faults))
+    origins = list(dict.fromkeys(origin_of(fault.where) for fault in found))
+
+    def position(fault: Fault) -> tuple[int, int]:
+        line = PLACE.search(fault.where.partition(" ")[0])
+        return origins.index(origin_of(fault.where)), int(line[0][1:]) if line else 0
+
+    return sorted(found, key=position)
 
 
 def place_of(root: Node, path: Path) -> str:

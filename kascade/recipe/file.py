@@ -12,28 +12,36 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
-from kascade.recipe.schema import ModelPart, Name, Part, Recipe
+from kascade.recipe.budget import Budget
+from kascade.recipe.schema import Name, Part, Recipe
 
 Overrides = dict[str, JsonValue]
 OVERRIDES_HELP = (
     "stage name: fields to change, or null to leave the stage out; `benchmarks`: the same by benchmark; "
-    "`guard`, `judge`, `storage`, `tracking` and `cluster`: fields to change"
+    "`guard`, `judge`, `storage`, `tracking`, `cluster`, `adapter`, `hardware`, `budget`, `prices`, "
+    "`approval`, `attest` and `retrain`: fields to change; `notify`: a list in place of all"
 )
-DATA_HELP = "environment: JSONL of NeMo-Gym rows in place of its tasks; or a folder of ENVIRONMENT.jsonl"
+DATA_HELP = (
+    "by environment, rows in place of its tasks: a path, or fields of a source such as {path: ..., columns: "
+    "{...}}; or a folder of ENVIRONMENT.jsonl files"
+)
+Rows = str | dict[str, JsonValue]
 
 
 class Dials(Part):
     """Level 1 and 2: what the command line and a short file may say on top of a recipe."""
 
-    name: Name | None = None
-    description: str | None = None
-    model: str | ModelPart | None = Field(None, description="builtin://NAME, a folder, or a hub id")
-    data: str | dict[str, str] | None = Field(None, description=DATA_HELP)
-    seed: int | None = Field(None, ge=0, lt=2**32)
+    name: Name | None = Field(None, description="of the run; None: the preset's")
+    description: str | None = Field(None, description="what the recipe is for; None: the preset's")
+    model: str | dict[str, JsonValue] | None = Field(
+        None, description="builtin://NAME, a folder, or a hub id; or fields of `model` to change"
+    )
+    data: str | dict[str, Rows] | None = Field(None, description=DATA_HELP)
+    seed: int | None = Field(None, ge=0, lt=2**32, description="of everything that is drawn at random")
     threads: PositiveInt | None = Field(None, description="CPU threads")
     scale: Name | None = Field(None, description="one of the sizes that the preset declares under `scales`")
-    budget: PositiveFloat | None = Field(
-        None, description="CPU hours: stop before a stage that would exceed it"
+    budget: PositiveFloat | Budget | None = Field(
+        None, description="CPU hours, or fields of `budget`: a stage that would exceed it waits"
     )
     overrides: Overrides = Field(default_factory=dict, description=OVERRIDES_HELP)
 
@@ -42,13 +50,13 @@ class PresetFile(Dials):
     """A recipe that starts from a preset."""
 
     kascade: Literal[1] = Field(1, description="version of this format")
-    preset: str
+    preset: str = Field(description="the recipe to start from: see `kascade init --help`")
 
 
 class FullDials(Part):
     """What a file that spells everything out may hold beside `Recipe`'s fields."""
 
-    data: str | dict[str, str] | None = Field(None, description=DATA_HELP)
+    data: str | dict[str, Rows] | None = Field(None, description=DATA_HELP)
     scale: Name | None = Field(None, description="which of `scales` to take; None: none")
     scales: dict[Name, Overrides] = Field(
         default_factory=dict, description="overrides by name of a size, for `scale` to choose from"
@@ -86,15 +94,45 @@ def _overrides_schema(definitions: dict[str, Any]) -> dict[str, Any]:
         "type": "object",
         "description": OVERRIDES_HELP,
         "properties": {
+            "model": {"anyOf": [{"$ref": "#/$defs/ModelPartChanges"}, {"type": "string"}]},
             "guard": {"$ref": "#/$defs/GuardChanges"},
             "judge": {"$ref": "#/$defs/JudgeModelChanges"},
             "storage": {"$ref": "#/$defs/StorageChanges"},
             "tracking": {"$ref": "#/$defs/TrackingChanges"},
             "cluster": {"$ref": "#/$defs/ClusterChanges"},
-            "benchmarks": {"type": "object", "additionalProperties": benchmark},
+            "adapter": {"$ref": "#/$defs/AdapterChanges"},
+            "hardware": {"$ref": "#/$defs/HardwareChanges"},
+            "attest": {"$ref": "#/$defs/AttestChanges"},
+            "retrain": {"$ref": "#/$defs/RetrainChanges"},
+            "notify": {"type": "array", "items": {"$ref": "#/$defs/Notify"}},
+            "budget": {"anyOf": [{"$ref": "#/$defs/BudgetChanges"}, {"type": "number"}]},
+            "prices": {"$ref": "#/$defs/PricesChanges"},
+            "approval": {"$ref": "#/$defs/ApprovalChanges"},
+            "benchmarks": {
+                "anyOf": [
+                    {"type": "object", "additionalProperties": benchmark},
+                    {"type": "array", "items": {"$ref": "#/$defs/Benchmark"}},
+                ]
+            },
         },
         "additionalProperties": {"anyOf": [*stages, {"type": "null"}]},
     }
+
+
+def _add_short_forms(definitions: dict[str, Any]) -> None:
+    """Let sources, data of stages and models be written in the short ways of `kascade.recipe.forms`."""
+    fields = {"$ref": "#/$defs/DataSourceChanges"}
+    rows = {"type": "object", "additionalProperties": {"anyOf": [{"type": ["string", "null"]}, fields]}}
+    weighted = {**definitions["DataSource"], "description": "a source, with its weight beside its fields"}
+    weighted["properties"] = weighted["properties"] | {"weight": definitions["Mix"]["properties"]["weight"]}
+    definitions["WeightedSource"] = weighted
+    for part in definitions.values():
+        own = part.get("properties", {})
+        if "data" in own and "kind" in own:
+            listed = {"type": "array", "items": {"$ref": "#/$defs/WeightedSource"}}
+            own["data"] = {"anyOf": [own["data"], listed, rows]}
+        if "source" in own and "$ref" in own["source"]:
+            own["source"] = {"anyOf": [own["source"], {"type": "string"}, {**rows, "maxProperties": 1}]}
 
 
 def file_schema() -> dict[str, Any]:
@@ -102,12 +140,16 @@ def file_schema() -> dict[str, Any]:
     full, dials, preset = (copy.deepcopy(model_schema(m)) for m in (Recipe, FullDials, PresetFile))
     definitions: dict[str, Any] = full.pop("$defs")
     changes = {f"{name}Changes": _refs_to_partial(part) for name, part in definitions.items()}
+    definitions |= changes
+    _add_short_forms(definitions)
     overrides = _overrides_schema(definitions)
-    preset.pop("$defs")
+    preset.pop("$defs", None)
     preset["properties"]["overrides"] = {"$ref": "#/$defs/Overrides"}
     scales = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Overrides"}}
     dials["properties"]["scales"] = scales
     full["properties"] |= dials["properties"]
+    full["properties"]["model"] = {"anyOf": [full["properties"]["model"], {"type": "string"}]}
+    full["properties"]["budget"] = {"anyOf": [full["properties"]["budget"], {"type": "number"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Kascade recipe",
@@ -115,5 +157,5 @@ def file_schema() -> dict[str, Any]:
         "if": {"required": ["preset"]},
         "then": {"$ref": "#/$defs/PresetFile"},
         "else": {"$ref": "#/$defs/FullFile"},
-        "$defs": {**definitions, **changes, "Overrides": overrides, "PresetFile": preset, "FullFile": full},
+        "$defs": {**definitions, "Overrides": overrides, "PresetFile": preset, "FullFile": full},
     }

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import kascade
+from kascade.errors import Fault, UserError
+from kascade.recipe.adapter import Adapter
 from kascade.recipe.checks import BASE
-from kascade.recipe.schema import MOPDStage, Recipe, Stage
+from kascade.recipe.schema import Benchmark, Guard, Recipe, Stage, StagePart
+from kascade.recipe.vllm import NO_RESULTS
 from kascade.recipe.workers import PLACEMENT
+from kascade.storage.files import is_file, is_folder
+from kascade.version import __version__
 
 _NOT_WEIGHTS = {
     **dict.fromkeys(("title", "goals", "side_branch", "parent", "limits", "save_every", "keep_states"), True),
-    "workers": PLACEMENT,  # a stage that ran out of memory goes on with more of it
+    **dict.fromkeys(("parallel", "activations", "frozen_weights"), True),  # beyond the order of additions
+    "workers": PLACEMENT,  # a stage that ran out of memory continues with more of it
 }
+_NOT_OF_MODEL = {"source": True, "rollout": {"vllm": NO_RESULTS}}
 KEY_LENGTH = 12
 
 
@@ -37,9 +43,43 @@ def short_hash(value: Any) -> str:
 
 @lru_cache(maxsize=1024)
 def _file_digest(path: str, size: int, modified_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        remedy = "check who may read it, and the disk"
+        raise UserError(Fault(path, f"cannot be read: {error.strerror or error}", remedy=remedy)) from error
 
+
+# Fields that came after recipes were first run: at their default they are left out, so that old keys stay
+# valid.
+_LATER_GUARD = (
+    "first_share",
+    "first_look",
+    "better_level",
+    "within_share",
+    "within_margin",
+    "futile_fall",
+    "futile_level",
+    "max_missing",
+    "visible_fall",
+    "weak_exams",
+    "let_pass_budget",
+    "side_branches",
+    "retention",
+)
+_LATER_RETENTION = ("near_best", "futile_chance")
+UNUSED = (
+    ("join", None),
+    ("adapter", None),
+    ("parallel", {"shard": None, "experts": 1, "replicate": 1}),
+    ("activations", "keep"),
+    ("thinking_switch", "template"),
+    ("thinking_words", None),
+    ("mode", None),
+    ("obey_switch", False),
+    ("frozen_weights", "device"),
+)
 
 _NOT_ROWS = {"path", "count", "levels"}  # of a data source that reads rows
 
@@ -47,10 +87,10 @@ _NOT_ROWS = {"path", "count", "levels"}  # of a data source that reads rows
 def data_digest(path: str) -> str:
     """Hash of a data file or folder; for one that is not here (yet, or in a bucket) its address stands in."""
     file = Path(path)
-    if file.is_dir():
+    if is_folder(file):
         inside = sorted(one for one in file.rglob("*") if one.is_file())
         return short_hash([[one.relative_to(file).as_posix(), data_digest(str(one))] for one in inside])
-    if not file.is_file():
+    if not is_file(file):
         return f"absent:{path}"
     stat = file.stat()
     return _file_digest(path, stat.st_size, stat.st_mtime_ns)
@@ -60,11 +100,12 @@ def _with_digests(value: Any) -> Any:
     """A dumped recipe part in which a data file stands for its contents."""
     if isinstance(value, dict):
         if "environment" in value and value.get("path") is not None:
-            read = {name: item for name, item in value.items() if name not in _NOT_ROWS}
+            used = {name: item for name, item in value.items() if (name, item) != ("mode", None)}
+            read = {name: item for name, item in used.items() if name not in _NOT_ROWS}
             if (join := read.pop("join", None)) is not None:
                 read["join"] = {**join, "digest": data_digest(join["path"])}
             return {**read, "digest": data_digest(value["path"])}
-        return {key: _with_digests(item) for key, item in value.items() if (key, item) != ("join", None)}
+        return {key: _with_digests(item) for key, item in value.items() if (key, item) not in UNUSED}
     if isinstance(value, list):
         return [_with_digests(item) for item in value]
     return value
@@ -72,6 +113,38 @@ def _with_digests(value: Any) -> Any:
 
 def _dumped(part: Any, exclude: set[str] | dict[str, Any] | None = None) -> Any:
     return _with_digests(part.model_dump(mode="json", exclude=exclude))
+
+
+def _benchmarks(recipe: Recipe) -> list[Any]:
+    dumped = [_dumped(benchmark) for benchmark in recipe.benchmarks]
+    plain = list(Benchmark.model_fields["reward_range"].default)
+    return [
+        {name: value for name, value in one.items() if (name, value) != ("reward_range", plain)}
+        for one in dumped
+    ]
+
+
+def adapter_of(recipe: Recipe, stage: StagePart) -> Adapter | None:
+    """The adapter that a stage trains: its own, else the recipe's; None: it trains all weights."""
+    return stage.adapter or recipe.adapter
+
+
+def _with_adapter(recipe: Recipe, stage: Stage) -> Stage:
+    """The stage with the adapter that it trains, be it its own or the recipe's."""
+    return stage.model_copy(update={"adapter": adapter_of(recipe, stage)})
+
+
+def _guard(recipe: Recipe) -> Any:
+    dumped, plain = _dumped(recipe.guard), _dumped(Guard())
+    known = plain["retention"]
+    for one in (dumped, plain):
+        one["retention"] = _changed(one["retention"], known, _LATER_RETENTION)
+    return _changed(dumped, plain, _LATER_GUARD)
+
+
+def _changed(dumped: Mapping[str, Any], plain: Mapping[str, Any], later: Collection[str]) -> dict[str, Any]:
+    """Without the later fields that are at their default."""
+    return {name: value for name, value in dumped.items() if name not in later or value != plain[name]}
 
 
 def _judge(recipe: Recipe) -> Any:
@@ -100,12 +173,12 @@ def _determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, An
     """What `attempt` of a stage depends on, beside the checkpoints it starts from and learns from."""
     stage = find_stage(recipe, stage_name)
     basis = {
-        "code": kascade.__version__,
+        "code": __version__,
         "seed": recipe.seed,
-        "model": _dumped(recipe.model, exclude={"source"}),
+        "model": _dumped(recipe.model, exclude=_NOT_OF_MODEL),
         "attempt": attempt,
         "judge": _judge(recipe),
-        "stage": _dumped(stage, exclude=_NOT_WEIGHTS),
+        "stage": _dumped(_with_adapter(recipe, stage), exclude=_NOT_WEIGHTS),
     }
     if attempt == "train":
         return basis
@@ -113,7 +186,7 @@ def _determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, An
         **basis,
         "recovery": _dumped(recipe.guard.recovery, exclude={"rounds"}),
         "earlier": [_dumped(other)["data"] for other in _earlier(recipe, stage_name)],
-        "benchmarks": [_dumped(benchmark) for benchmark in recipe.benchmarks],
+        "benchmarks": _benchmarks(recipe),
     }
 
 
@@ -133,8 +206,8 @@ def stage_key(
     return short_hash({**determined_by, "parent": parent_digest, "teachers": dict(teachers or {})})
 
 
-def _model_identity(source: str) -> Any:
-    """The base model as far as it can be told without reading its weights."""
+def model_identity(source: str) -> Any:
+    """The base model as far as it can be known without reading its weights."""
     folder = Path(source)
     if not folder.is_dir():
         return source
@@ -152,20 +225,21 @@ def fingerprint(recipe: Recipe, stage_name: str | None = None) -> str:
     earlier: list[Any] = []
     own: Any = None
     if stage_name is None:
-        earlier = [_dumped(stage) for stage in recipe.stages]
+        earlier = [_dumped(_with_adapter(recipe, stage)) for stage in recipe.stages]
     elif stage_name != BASE:
-        earlier = [_dumped(stage, exclude=_NOT_WEIGHTS) for stage in _earlier(recipe, stage_name)]
-        own = _dumped(find_stage(recipe, stage_name))
+        stages = [_with_adapter(recipe, stage) for stage in _earlier(recipe, stage_name)]
+        earlier = [_dumped(stage, exclude=_NOT_WEIGHTS) for stage in stages]
+        own = _dumped(_with_adapter(recipe, find_stage(recipe, stage_name)))
     return short_hash(
         {
-            "code": kascade.__version__,
+            "code": __version__,
             "seed": recipe.seed,
-            "model": [_model_identity(recipe.model.source), _dumped(recipe.model, exclude={"source"})],
+            "model": [model_identity(recipe.model.source), _dumped(recipe.model, exclude=_NOT_OF_MODEL)],
             "earlier": earlier,
             "stage": own,
             "num_stages": len(recipe.stages),
-            "benchmarks": [_dumped(benchmark) for benchmark in recipe.benchmarks],
-            "guard": _dumped(recipe.guard),
+            "benchmarks": _benchmarks(recipe),
+            "guard": _guard(recipe),
             "judge": _judge(recipe),
             "tracking": _dumped(recipe.tracking),
         }
@@ -184,10 +258,11 @@ def parent_of(recipe: Recipe, stage_name: str) -> str | None:
 def teachers_of(recipe: Recipe, stage_name: str) -> tuple[str, ...]:
     """Stages that may teach a MOPD stage: those named, and every earlier one where `best` decides."""
     stage = find_stage(recipe, stage_name)
-    if not isinstance(stage, MOPDStage):
+    teachers = stage.teacher_names()
+    if teachers is None:
         return ()
-    named = tuple(dict.fromkeys(name for name in stage.teachers.values() if name != "best"))
-    open_choice = not stage.teachers or "best" in stage.teachers.values()
+    named = tuple(dict.fromkeys(name for name in teachers.values() if name != "best"))
+    open_choice = not teachers or "best" in teachers.values()
     return tuple(other.name for other in _earlier(recipe, stage_name)) if open_choice else named
 
 
@@ -203,7 +278,7 @@ def differences(old: Any, new: Any, field: str = "") -> Iterator[str]:
 def changed_stages(old: Recipe, new: Recipe) -> dict[str, tuple[str, ...]]:
     """Stages of `new` whose weights a run of `old` does not already hold, with the reasons, in order."""
     known = {stage.name for stage in old.stages}
-    base = list(differences(_model_identity(old.model.source), _model_identity(new.model.source), "model"))
+    base = list(differences(model_identity(old.model.source), model_identity(new.model.source), "model"))
     changed: dict[str, tuple[str, ...]] = {}
     for stage in new.stages:
         name = stage.name

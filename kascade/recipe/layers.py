@@ -8,10 +8,15 @@ from pathlib import Path
 from kascade.errors import Fault
 from kascade.recipe.checks import nearest
 from kascade.recipe.document import Node
+from kascade.recipe.forms import long_budget, long_model, long_overrides, long_rows
+from kascade.storage.files import expanded, is_file, is_folder
 
-PARTS = ("guard", "judge", "storage", "tracking", "cluster")
+PARTS = (
+    *("model", "guard", "judge", "storage", "tracking", "cluster", "adapter", "hardware"),
+    *("attest", "notify", "retrain"),
+    *("budget", "prices", "approval"),
+)
 PLAIN_DIALS = {"name": "name", "description": "description", "seed": "seed", "threads": "threads"}
-RENAMED_DIALS = {"budget": "budget_cpu_hours"}
 
 
 def merged(base: Node | None, change: Node) -> Node:
@@ -28,13 +33,18 @@ def with_field(root: Node, key: str, value: Node) -> Node:
 
 
 def resolve_path(path: str, folder: Path) -> str:
-    """A path as seen from the file it was written in; addresses with a scheme stay as they are."""
-    return path if "://" in path else str(folder.joinpath(Path(path).expanduser()).resolve())
+    """A path as seen from the file it was written in. Addresses with a scheme, and no path, stay so."""
+    if not path or "://" in path:
+        return path
+    try:
+        return str(folder.joinpath(expanded(path)).resolve())
+    except (OSError, RuntimeError, ValueError):  # too long, a link to itself, NUL: whoever opens it says so
+        return path
 
 
 def resolve_model(source: str, folder: Path) -> str:
     """A model's folder as an absolute path; a built-in name or hub id as it is."""
-    is_path = source.startswith((".", "/", "~")) or folder.joinpath(source).is_dir()
+    is_path = source.startswith((".", "/", "~")) or (source and is_folder(folder.joinpath(source)))
     return resolve_path(source, folder) if is_path else source
 
 
@@ -49,6 +59,8 @@ def with_resolved_paths(root: Node, folder: Path) -> Node:
 
 
 def _resolved_source(source: Node, folder: Path) -> Node:
+    if (join := source.mapping.get("join")) is not None and "path" in join.mapping:
+        source = with_field(source, "join", _resolved_source(join, folder))
     path = source.mapping.get("path")
     if path is None or not isinstance(path.value, str):
         return source
@@ -77,13 +89,16 @@ def _environments(node: Node) -> Iterator[str]:
 def apply_layer(root: Node, layer: Mapping[str, Node], folder: Path, faults: list[Fault]) -> Node:
     """`root` with the dials and overrides of one file (or of the command line) applied.
 
-    Paths are seen from `folder`. What cannot be applied is left out and told in `faults`.
+    Paths are seen from `folder`. What cannot be applied is left out and reported in `faults`.
     """
     if "overrides" in layer:
         root = apply_overrides(root, layer["overrides"], folder, faults)
-    for dial, key in {**PLAIN_DIALS, **RENAMED_DIALS}.items():
+    for dial, key in PLAIN_DIALS.items():
         if dial in layer and layer[dial].value is not None:
             root = with_field(root, key, layer[dial])
+    if "budget" in layer and layer["budget"].value is not None:
+        budget = merged(root.mapping.get("budget"), long_budget(layer["budget"]))
+        root = with_field(root, "budget", budget)
     if "model" in layer:
         root = _apply_model(root, layer["model"], folder)
     if "data" in layer:
@@ -92,12 +107,9 @@ def apply_layer(root: Node, layer: Mapping[str, Node], folder: Path, faults: lis
 
 
 def _apply_model(root: Node, model: Node, folder: Path) -> Node:
-    if isinstance(model.value, str):
-        source = Node(resolve_model(model.value, folder), model.place)
-        model = Node({"source": source}, model.place)
-    elif model.value is None:
+    if model.value is None:
         return root
-    change = Node({"model": model}, root.place)
+    change = Node({"model": long_model(model)}, root.place)
     return with_resolved_paths(merged(root, change), folder)
 
 
@@ -106,7 +118,8 @@ def _apply_data(root: Node, data: Node, folder: Path, faults: list[Fault]) -> No
     if isinstance(data.value, str):
         paths = _folder_paths(data, environments, folder, faults)
     else:
-        paths = {name: _resolved(node, folder) for name, node in data.mapping.items()}
+        named = {name: long_rows(name, node) for name, node in data.mapping.items()}
+        paths = {name: _resolved_source(source, folder) for name, source in named.items()}
     for name in [name for name in paths if name not in environments]:
         what = f"no stage or benchmark of this recipe uses the environment {name!r}"
         faults.append(
@@ -114,20 +127,21 @@ def _apply_data(root: Node, data: Node, folder: Path, faults: list[Fault]) -> No
         )
 
     def rows(source: Node) -> Node:
-        path = paths.get(str(source.mapping["environment"].value))
-        return with_field(source, "path", path) if path else source
+        own = paths.get(str(source.mapping["environment"].value))
+        return merged(source, own) if own else source
 
     return _map_sources(root, rows)
 
 
-def _resolved(path: Node, folder: Path) -> Node:
-    return Node(resolve_path(path.value, folder), path.place) if isinstance(path.value, str) else path
-
-
 def _folder_paths(data: Node, environments: list[str], folder: Path, faults: list[Fault]) -> dict[str, Node]:
+    if "://" in str(data.value):
+        remedy = "name the rows of each environment: data: {ENVIRONMENT: ADDRESS}"
+        faults.append(Fault(data.place, "an address is no folder here", "a folder", remedy))
+        return {}
     rows = Path(resolve_path(str(data.value), folder))
     files = {name: rows / f"{name}.jsonl" for name in environments}
-    found = {name: Node(str(file), data.place) for name, file in files.items() if file.is_file()}
+    there = {name: Node(str(file), data.place) for name, file in files.items() if is_file(file)}
+    found = {name: long_rows(name, path) for name, path in there.items()}
     if not found:
         allowed = ", ".join(file.name for file in files.values())
         faults.append(
@@ -137,13 +151,21 @@ def _folder_paths(data: Node, environments: list[str], folder: Path, faults: lis
 
 
 def apply_overrides(root: Node, overrides: Node, folder: Path, faults: list[Fault]) -> Node:
-    """`root` with partial changes by stage name, `benchmarks`, and by name of the other parts."""
+    """`root` with partial changes by stage name, `benchmarks`, and by name of the other parts.
+
+    A list of benchmarks replaces all; a mapping changes or adds single ones.
+    """
+    overrides = long_overrides(overrides, PARTS)
     overrides = _map_sources(overrides, lambda source: _resolved_source(source, folder))
     stages = root.mapping.get("stages", Node([], root.place))
     benchmarks = root.mapping.get("benchmarks", Node([], root.place))
     for key, change in overrides.mapping.items():
-        if key in PARTS:
+        if key == "model":
+            root = _apply_model(root, change, folder)
+        elif key in PARTS:
             root = with_field(root, key, merged(root.mapping.get(key), change))
+        elif key == "benchmarks" and isinstance(change.value, list):
+            benchmarks = change
         elif key == "benchmarks":
             for name, part in change.mapping.items():
                 benchmarks = _change_item(benchmarks, name, part, "benchmark", faults)
@@ -166,6 +188,9 @@ def _without_placement(root: Node, stage: str) -> Node:
 def _change_item(items: Node, name: str, change: Node, what: str, faults: list[Fault]) -> Node:
     """The list with one named item changed, or left out where `change` is null."""
     names = [_name(item) for item in items.items]
+    if name not in names and what == "benchmark" and {"source", "preset"} & change.mapping.keys():
+        added = Node({"name": Node(name, change.place), **change.mapping}, change.place)
+        return Node([*items.items, added], items.place)
     if name not in names:
         known = [known for known in names if known is not None]
         allowed = ", ".join([*known, *((*PARTS, "benchmarks") if what == "stage" else ())])

@@ -10,17 +10,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import kascade
 from kascade.errors import Fault, UserError
+from kascade.recipe.addresses import secret_problems
 from kascade.recipe.benchmark_presets import with_presets
-from kascade.recipe.checks import cross_problems, nearest
-from kascade.recipe.document import Node, from_value, parse_yaml
-from kascade.recipe.faults import place_of, problem_faults, show, validation_faults
+from kascade.recipe.checks import nearest
+from kascade.recipe.document import LONGEST, Node, from_value, parse_yaml
+from kascade.recipe.faults import in_order, place_of, problem_faults, show, validation_faults
 from kascade.recipe.file import Dials, FullDials, PresetFile, model_schema
-from kascade.recipe.layers import apply_layer, apply_overrides, merged, with_resolved_paths
+from kascade.recipe.forms import long_recipe
+from kascade.recipe.layers import (
+    apply_layer,
+    apply_overrides,
+    merged,
+    with_field,
+    with_resolved_paths,
+)
 from kascade.recipe.schema import Part, Recipe
+from kascade.recipe.whole import whole_problems
 
-PRESETS = Path(kascade.__file__).parent.parent / "recipes"  # beside the package, in a checkout and installed
+PRESETS = Path(__file__).resolve().parents[2] / "recipes"  # beside the package, in a checkout and installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,8 @@ def read_recipe_text(
     if overrides:
         arguments["overrides"] = _override_node(overrides, faults)
     files = _chain(parse_yaml(text, origin), faults)
+    for written in (Node(dict(arguments), given), *files):  # scales and dials that end nowhere, too
+        faults += problem_faults(secret_problems(written.plain()), written)
     layers = [(_checked(Dials, Node(dict(arguments), given), faults), Path.cwd())]
     layers += [(_checked(PresetFile, file, faults), folder) for file in files[:-1]]
     root = _complete(files[-1], layers, folder, faults)
@@ -105,10 +115,17 @@ def read_recipe_text(
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source).expanduser()
     names = preset_names()
-    if path.is_file():
-        return path
+    try:
+        path = Path(source).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown user, NUL
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        where = str(source)[:200].replace("\0", "\\0")
+        raise UserError(
+            Fault(where, f"cannot be a file: {why}", "a YAML file, or a preset's name")
+        ) from error
     if str(source) in names:
         return PRESETS / f"{source}.yaml"
     if path.is_dir():
@@ -124,11 +141,18 @@ def _find(source: str | Path) -> Path:
 
 def _read(path: Path) -> str:
     try:
+        if path.stat().st_size > 4 * LONGEST:  # bytes of that many characters
+            what = f"has {path.stat().st_size:,} bytes, which no recipe has"
+            raise UserError(
+                Fault(str(path), what, f"at most {LONGEST:,} characters", "is it the right file?")
+            )
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(Fault(str(path), f"cannot be read: {error.strerror}")) from error
     except UnicodeDecodeError as error:
-        raise UserError(Fault(str(path), f"is not UTF-8 text (byte {error.start})")) from error
+        raise UserError(
+            Fault(str(path), f"is not UTF-8 text (byte {error.start})", remedy="save it as UTF-8")
+        ) from error
 
 
 def _chain(root: Node, faults: list[Fault]) -> list[Node]:
@@ -167,14 +191,48 @@ def _complete(
     own_fields = [key for key in FullDials.model_fields if key in full.mapping]
     own = _checked(FullDials, Node({key: full.mapping[key] for key in own_fields}, full.place), faults)
     rest = {key: part for key, part in full.mapping.items() if key not in own_fields}
-    root = with_resolved_paths(with_presets(Node(rest, full.place), faults), folder)
+    root = with_resolved_paths(with_presets(long_recipe(Node(rest, full.place)), faults), folder)
     scale = next((layer["scale"] for layer, _ in [*layers, (own, folder)] if "scale" in layer), None)
+    _check_scales(root, own.get("scales"), scale, folder, faults)
     if scale is not None and scale.value is not None:
         root = _apply_scale(root, scale, own.get("scales"), folder, faults)
     root = apply_layer(root, own, folder, faults)
     for layer, seen_from in reversed(layers):
         root = apply_layer(root, layer, seen_from, faults)
+    root = _described(root, [layer for layer, _ in layers])
     return with_presets(root, faults)  # overrides may name one, too
+
+
+def _check_scales(
+    root: Node, scales: Node | None, chosen: Node | None, folder: Path, faults: list[Fault]
+) -> None:
+    """Add the errors of the sizes that were not chosen: each is tried on the recipe as it is without one."""
+    declared = dict(scales.mapping if scales else {})
+    declared.pop(str(chosen.value) if chosen else "", None)
+    known = set(_faults_of(root)) if declared else set()
+    for scale in declared.values():
+        own: list[Fault] = []
+        own += _faults_of(with_presets(apply_overrides(root, scale, folder, own), own))
+        faults += [fault for fault in dict.fromkeys(own) if fault not in known]
+
+
+def _faults_of(root: Node) -> list[Fault]:
+    try:
+        _validated(root, [])
+    except UserError as error:
+        return list(error.faults)
+    return []
+
+
+def _described(root: Node, layers: Sequence[Mapping[str, Node]]) -> Node:
+    """A preset's description is not that of a run with another model or other rows: say what differs."""
+    given = {key for layer in layers for key, part in layer.items() if part.value is not None}
+    own = [what for key, what in (("model", "another model"), ("data", "own rows")) if key in given]
+    name = root.mapping.get("name")
+    if not own or "description" in given or name is None:
+        return root
+    text = f"as the recipe {name.plain()}, with {' and '.join(own)}"
+    return with_field(root, "description", Node(text, root.place))
 
 
 def _apply_scale(root: Node, scale: Node, scales: Node | None, folder: Path, faults: list[Fault]) -> Node:
@@ -196,10 +254,10 @@ def _validated(root: Node, faults: list[Fault]) -> Recipe:
         recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
         found += validation_faults(error, root, model_schema(Recipe))
-        found += problem_faults(cross_problems(plain), root)
-        raise UserError(list(dict.fromkeys(found))) from None
+        found += problem_faults(whole_problems(plain), root)
+        raise UserError(in_order(found)) from None
     if found:
-        raise UserError(found)
+        raise UserError(in_order(found))
     return recipe
 
 

@@ -6,7 +6,7 @@ white paper (arXiv 2512.20856), [C1] Nemotron-Cascade (arXiv 2512.13607), [YaRN]
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -14,6 +14,8 @@ from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.recipe.parts import Part, Share
 
 PrecisionName = Literal["fp32", "bf16", "fp8", "nvfp4"]
+ThinkingSwitch = Literal["template", "system", "slash"]
+Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class LowPrecision(Part):
@@ -35,7 +37,7 @@ class LongContext(Part):
     The numbers go into the base checkpoint's config, so that every later step and every server reads them.
     """
 
-    method: Literal["yarn"] = "yarn"
+    method: Literal["yarn"] = Field("yarn", description="how positions are stretched; YaRN is the only one")
     factor: float = Field(2.0, gt=1, description="new context over the original one [C1 App. B]")
     original_max_position_embeddings: PositiveInt | None = Field(
         None, description="context of the original training; None: the config's max_position_embeddings"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from kascade.recipe.checks import BASE
-from kascade.recipe.identity import changed_stages, find_stage, parent_of, teachers_of
-from kascade.recipe.schema import Recipe, RLHFStage, RLStage, SFTStage, Stage
-from kascade.recipe.titles import stage_title
+from kascade.recipe.fits import MemoryPlan, plan_memory
+from kascade.recipe.forecast import Forecast, forecast
+from kascade.recipe.identity import changed_stages, parent_of, teachers_of
+from kascade.recipe.measured import Measurement
+from kascade.recipe.methods import Stage, stage_title
+from kascade.recipe.schema import Recipe
 
 
 class _Planned(BaseModel):
@@ -58,20 +60,11 @@ class WorstCase(_Planned):
     exam_answers: int
 
 
-class Estimate(_Planned):
-    """CPU seconds: without recovery, as measured, and with every recovery; `basis` says what was measured.
-
-    low and expected are None while a stage is unmeasured; high while no recovery is.
-    """
-
-    low: float | None
-    expected: float | None
-    high: float | None
-    basis: str
-
-
 class Plan(_Planned):
-    """The whole plan. `redo`: stages that a given run would train again, with reasons; None without a run."""
+    """The whole plan. `redo`: stages that a given run would train again, with reasons; None without a run.
+
+    memory: of every group of processes on the recipe's hardware; None where it names none.
+    """
 
     recipe: str
     model: str
@@ -80,21 +73,22 @@ class Plan(_Planned):
     exams: tuple[PlannedExam, ...]
     answers_per_checkpoint: int
     worst_case: WorstCase
-    estimate: Estimate
+    forecast: Forecast
     redo: dict[str, tuple[str, ...]] | None = None
+    memory: MemoryPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierRun:
-    """A run that was measured: its name, its recipe, and CPU seconds by step ("if_rl.train")."""
+    """A run that was measured, and its recipe."""
 
-    name: str
     recipe: Recipe
-    cpu_seconds: Mapping[str, float]
+    measurement: Measurement
 
 
-def make_plan(recipe: Recipe, earlier: EarlierRun | None = None) -> Plan:
-    """The plan of `recipe`; with an earlier run, also what changes and what it may cost."""
+def make_plan(recipe: Recipe, earlier: EarlierRun | None = None, others: Sequence[Measurement] = ()) -> Plan:
+    """The plan of `recipe`; with an earlier run, also what changes. others: own runs to measure by, too."""
+    known = [*([earlier.measurement] if earlier else []), *others]
     return Plan(
         recipe=recipe.name,
         model=recipe.model.source,
@@ -106,23 +100,10 @@ def make_plan(recipe: Recipe, earlier: EarlierRun | None = None) -> Plan:
         ),
         answers_per_checkpoint=_screen_answers(recipe),
         worst_case=_worst_case(recipe),
-        estimate=_estimate(recipe, earlier),
+        forecast=forecast(recipe, known),
         redo=changed_stages(earlier.recipe, recipe) if earlier else None,
+        memory=plan_memory(recipe),
     )
-
-
-def samples_per_step(stage: Stage) -> int:
-    """Demonstrations of an SFT step, rollouts of any other."""
-    if isinstance(stage, SFTStage):
-        return stage.batch_size
-    return stage.prompts_per_step * stage.rollouts_per_prompt
-
-
-def _most_tokens(stage: Stage) -> int:
-    if isinstance(stage, SFTStage):
-        return stage.batch_size * stage.max_tokens
-    draws = stage.grpo.max_generation_batches if isinstance(stage, RLStage | RLHFStage) else 1
-    return samples_per_step(stage) * stage.sampling.max_new_tokens * draws
 
 
 def _planned(recipe: Recipe, stage: Stage) -> PlannedStage:
@@ -133,8 +114,8 @@ def _planned(recipe: Recipe, stage: Stage) -> PlannedStage:
         parent=parent_of(recipe, stage.name) or BASE,
         side_branch=stage.side_branch,
         steps=stage.steps,
-        samples_per_step=samples_per_step(stage),
-        tokens_per_step=_most_tokens(stage),
+        samples_per_step=stage.samples_per_step,
+        tokens_per_step=stage.most_tokens_per_step,
         environments=tuple(mix.source.environment for mix in stage.data),
         goals=stage.goals,
     )
@@ -150,64 +131,16 @@ def _edges(recipe: Recipe) -> Iterator[Edge]:
 
 def _screen_answers(recipe: Recipe) -> int:
     screen = recipe.guard.screen_samples
-    return sum(benchmark.tasks * (benchmark.samples or screen) for benchmark in recipe.benchmarks)
+    return sum(one.tasks * one.drawn(one.samples or screen) for one in recipe.benchmarks)
 
 
 def _worst_case(recipe: Recipe) -> WorstCase:
     guard, stages = recipe.guard, len(recipe.stages)
     recoveries = stages * guard.recovery.rounds
-    tasks = sum(benchmark.tasks for benchmark in recipe.benchmarks)
+    tasks = sum(one.tasks for one in recipe.benchmarks if not one.is_fixed)
     confirming = 2 * tasks * guard.confirm_samples  # both checkpoints, every benchmark suspicious
     verdicts = stages + recoveries
     steps = recoveries * guard.recovery.steps
     rollouts = guard.recovery.prompts_per_step * guard.recovery.rollouts_per_prompt
     answers = (verdicts + 1) * _screen_answers(recipe) + verdicts * confirming
     return WorstCase(recoveries=recoveries, steps=steps, samples=steps * rollouts, exam_answers=answers)
-
-
-def _estimate(recipe: Recipe, earlier: EarlierRun | None) -> Estimate:
-    if earlier is None:
-        return _nothing("no measurements yet: name a finished run of the same model with --run")
-    if earlier.recipe.model.source != recipe.model.source:
-        return _nothing(f"no measurements: {earlier.name} trained {earlier.recipe.model.source}")
-    main, rounds = _by_stage(earlier)
-    unmeasured = [stage.name for stage in recipe.stages if stage.name not in main]
-    if unmeasured:
-        return _nothing(f"no measurements in {earlier.name} of {', '.join(unmeasured)}")
-    low = main[BASE] + sum(main[s.name] * _work_ratio(earlier.recipe, recipe, s) for s in recipe.stages)
-    worst = len(recipe.stages) * recipe.guard.recovery.rounds
-    return Estimate(
-        low=low,
-        expected=low + sum(rounds.values()),
-        high=low + worst * max(rounds.values()) if rounds else None,
-        basis=f"measured in {earlier.name} with {len(rounds)} recoveries; changed stages by samples",
-    )
-
-
-def _nothing(basis: str) -> Estimate:
-    return Estimate(low=None, expected=None, high=None, basis=basis)
-
-
-def _work_ratio(old: Recipe, new: Recipe, stage: Stage) -> float:
-    before = find_stage(old, stage.name)
-    return stage.steps * samples_per_step(stage) / (before.steps * samples_per_step(before))
-
-
-def _by_stage(earlier: EarlierRun) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """CPU seconds of each stage without its recoveries, and of each recovery round with its exams.
-
-    Steps that belong to no stage (preflight, the base's exams, the report) count for the base.
-    """
-    names = {stage.name for stage in earlier.recipe.stages}
-    main: dict[str, float] = defaultdict(float)
-    rounds: dict[str, float] = defaultdict(float)
-    for step, seconds in earlier.cpu_seconds.items():
-        stage, _, rest = step.partition(".")
-        attempt = rest.partition(".")[0]
-        if stage not in names:
-            main[BASE] += seconds
-        elif attempt.startswith("recover-"):
-            rounds[f"{stage}.{attempt}"] += seconds
-        else:
-            main[stage] += seconds
-    return main, rounds

@@ -4,36 +4,38 @@ Nemotron-Cascade (arXiv 2512.13607), [N3] Nemotron 3 Nano (arXiv 2512.20848).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from kascade.environments.base import Domain
+from kascade.recipe.adapter import Adapter
 from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.recipe.model_parts import MTP, MoE
-from kascade.recipe.parts import (
+from kascade.recipe.parallel import Activations, FrozenWeights, Parallel, parallel_problems
+from kascade.recipe.parts import Mix, Name, Optimizer, Part, Share, TrainingLimits, check_warmup
+from kascade.recipe.rules import (
     GRPO,
     Curriculum,
     ImportanceRange,
-    Judge,
-    Limits,
-    Mix,
-    Name,
-    Optimizer,
     Pairwise,
-    Part,
-    Sampling,
-    Share,
+    PreferenceJudge,
     check_usable_groups,
-    check_warmup,
 )
+from kascade.recipe.sampling import Sampling
 from kascade.recipe.workers import Workers
+from kascade.task import Domain
 
 
 class StagePart(Part):
-    """What every stage has."""
+    """What every stage has, and what the plan, the guard and the report ask of it.
 
-    name: Name
+    A method's part overrides the functions that do not hold for it.
+    """
+
+    kind: str
+    name: Name = Field(description="its name in reports, folders, and other stages' `parent` and `teachers`")
     title: str | None = Field(None, description="as a person reads it; None: derived from the kind")
     parent: Name | None = Field(
         None, description="stage whose accepted checkpoint to start from; None: the previous main-line stage"
@@ -42,27 +44,76 @@ class StagePart(Part):
     goals: tuple[Name, ...] | None = Field(
         None, description="benchmarks that must rise; None: those of the stage's domains"
     )
-    optimizer: Optimizer = Optimizer()
-    limits: Limits = Limits()
+    optimizer: Optimizer = Field(Optimizer(), description="how weights are updated")
+    limits: TrainingLimits = Field(TrainingLimits(), description="values at which training stops")
     moe: MoE | None = Field(None, description="experts; None: trained like all other weights")
     mtp: MTP | None = Field(None, description="multi-token-prediction head; None: kept as it is")
-    steps: PositiveInt
+    adapter: Adapter | None = Field(
+        None, description="LoRA; None: the recipe's, else all weights are trained"
+    )
+    steps: PositiveInt = Field(description="updates of the weights")
+    data: tuple[Mix, ...] = Field(min_length=1, description="sources, with their shares of each batch")
     micro_batch_tokens: PositiveInt = Field(8192, description="padded tokens of one forward and backward")
     save_every: PositiveInt = Field(10, description="steps between training states kept for resume")
     keep_states: PositiveInt = Field(2, description="training states kept: one may be damaged")
+    parallel: Parallel = Field(Parallel(), description="how the processes that train share the weights")
+    activations: Activations = Field(
+        "keep",
+        description="of a forward, until its backward. recompute: only each layer's input is kept; offload: "
+        "and that in the host's memory",
+    )
+    frozen_weights: FrozenWeights = Field(
+        "device",
+        description="where teachers and the reference lie. host: in the machine's memory; they come to the "
+        "device to score, which takes time instead of memory",
+    )
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> StagePart:
         check_warmup(self.optimizer, self.steps)
         return self
 
+    @property
+    def samples_per_step(self) -> int:
+        """Sequences that an update learns from."""
+        raise NotImplementedError
+
+    @property
+    def most_tokens_per_step(self) -> int:
+        """Tokens of them, at most."""
+        raise NotImplementedError
+
+    @property
+    def batch_words(self) -> str:
+        """What an update learns from, in words: "64 demonstrations"."""
+        raise NotImplementedError
+
+    def answers_by(self) -> Sampling | None:
+        """How the stage samples its own answers; None: it learns from given ones."""
+        return None
+
+    def longest_given(self) -> int | None:
+        """Tokens of the longest sequence taken from rows; None: the stage samples its own answers."""
+        return None
+
+    def actors(self) -> Workers:
+        """Who trains and who samples."""
+        return Workers()
+
+    def copies_that_score(self) -> tuple[int, int]:
+        """Models beside the policy that score for it: references (its start), and judges made from it."""
+        return 0, 0
+
+    def teacher_names(self) -> Mapping[Domain, str] | None:
+        """Stage that teaches a domain, where one is named ("best" leaves it open); None: nobody teaches."""
+        return None
+
 
 class SFTStage(StagePart):
     """Supervised fine-tuning. [C2 §3, T7]"""
 
-    kind: Literal["sft"]
-    data: tuple[Mix, ...] = Field(min_length=1)
-    batch_size: PositiveInt = 64
+    kind: Literal["sft"] = Field(description="supervised fine-tuning")
+    batch_size: PositiveInt = Field(64, description="demonstrations per update")
     max_tokens: PositiveInt = Field(
         262_144, description="longest sequence; longer ones are left out and counted"
     )
@@ -71,43 +122,97 @@ class SFTStage(StagePart):
     )
     noise: Share = Field(0.0, description="share of demonstrations replaced by a wrong one (miniature only)")
 
+    @property
+    def samples_per_step(self) -> int:
+        return self.batch_size
+
+    @property
+    def most_tokens_per_step(self) -> int:
+        return self.batch_size * self.max_tokens
+
+    @property
+    def batch_words(self) -> str:
+        return f"{self.batch_size} demonstrations"
+
+    def longest_given(self) -> int:
+        return self.max_tokens
+
 
 def check_batches_are_new(grpo: GRPO, workers: Workers) -> None:
     if workers.asynchronous and grpo.updates_per_batch > 1:
         what = "asynchronous workers sample for every update, updates_per_batch uses a batch again"
-        raise CrossCheckError([Problem(("grpo", "updates_per_batch"), what, allowed="1")])
+        path = ("grpo", "updates_per_batch")
+        raise CrossCheckError([Problem(path, what, allowed="1", also=(("workers", "asynchronous"),))])
 
 
 class RolloutStage(StagePart):
     """What all stages that learn from their own samples share."""
 
-    data: tuple[Mix, ...] = Field(min_length=1)
-    prompts_per_step: PositiveInt = 128
-    rollouts_per_prompt: PositiveInt = 16
-    sampling: Sampling = Sampling()
+    prompts_per_step: PositiveInt = Field(128, description="tasks per step [C2 App. B]")
+    rollouts_per_prompt: PositiveInt = Field(16, description="answers drawn per task [C2 App. B]")
+    sampling: Sampling = Field(Sampling(), description="how answers are drawn")
     workers: Workers = Field(Workers(), description="Ray actors that train and sample")
 
+    @model_validator(mode="after")
+    def _processes_match(self) -> RolloutStage:
+        problems = parallel_problems(self.parallel, self.workers.trainers)
+        if found := [replace(p, path=("parallel", *p.path)) for p in problems]:
+            raise CrossCheckError(found)
+        return self
 
-class RLStage(RolloutStage):
-    """A GRPO stage on graded environments."""
+    @property
+    def samples_per_step(self) -> int:
+        return self.prompts_per_step * self.rollouts_per_prompt
 
-    kind: Literal["if_rl", "multi_domain_rl", "long_context_rl", "code_rl", "swe_rl"]
+    @property
+    def most_tokens_per_step(self) -> int:
+        return self.samples_per_step * self.sampling.max_new_tokens
+
+    @property
+    def batch_words(self) -> str:
+        return f"{self.prompts_per_step} prompts, {self.rollouts_per_prompt} rollouts each"
+
+    def answers_by(self) -> Sampling:
+        return self.sampling
+
+    def actors(self) -> Workers:
+        return self.workers
+
+
+class GradedStage(RolloutStage):
+    """What all stages that learn from rewards of their own samples share: GRPO."""
+
     rollouts_per_prompt: int = Field(16, ge=2, description="a group; one rollout has nothing to compare with")
-    grpo: GRPO = GRPO()
-    curriculum: Curriculum | None = Field(None, description="tasks by pass rate; None: in random order")
+    grpo: GRPO = Field(GRPO(), description="how rewards become updates")
+
+    @property
+    def most_tokens_per_step(self) -> int:
+        draws = self.grpo.max_generation_batches
+        return self.samples_per_step * self.sampling.max_new_tokens * draws
 
     @model_validator(mode="after")
-    def _updates_are_possible(self) -> RLStage:
+    def _updates_are_possible(self) -> GradedStage:
         check_batches_are_new(self.grpo, self.workers)
         check_usable_groups(self.grpo, self.prompts_per_step)
         return self
 
 
+class RLStage(GradedStage):
+    """A GRPO stage on graded environments."""
+
+    kind: Literal["if_rl", "multi_domain_rl", "long_context_rl", "code_rl", "swe_rl"] = Field(
+        description="GRPO on graded tasks; the kinds differ in their title only"
+    )
+    curriculum: Curriculum | None = Field(None, description="tasks by pass rate; None: in random order")
+
+
 class MOPDStage(RolloutStage):
     """Multi-domain on-policy distillation. [C2 §4.4]"""
 
-    kind: Literal["mopd"]
-    rollouts_per_prompt: PositiveInt = 4
+    kind: Literal["mopd"] = Field(
+        description="distillation from several teachers on the student's own answers"
+    )
+    rollouts_per_prompt: PositiveInt = Field(4, description="answers drawn per task [C2 App. B]")
     teachers: dict[Domain, Name | Literal["best"]] = Field(
         default_factory=dict,
         description="teacher stage by domain; a domain not named has the best accepted checkpoint",
@@ -120,7 +225,10 @@ class MOPDStage(RolloutStage):
     full_vocabulary: bool = Field(
         False, description="reverse KL over the whole vocabulary, not the sampled token"
     )
-    importance: ImportanceRange = ImportanceRange()
+    importance: ImportanceRange = Field(ImportanceRange(), description="tokens that count")
+
+    def teacher_names(self) -> Mapping[Domain, str]:
+        return self.teachers
 
 
 class PreferenceGRPO(GRPO):
@@ -128,22 +236,23 @@ class PreferenceGRPO(GRPO):
 
     kl_coefficient: float = Field(0.03, ge=0, description="of the KL to the checkpoint the stage starts from")
 
-
-class RLHFStage(RolloutStage):
-    """RLHF by pairwise comparison with a KL to the stage's start. [C2 §4.5; N3 §3.3]"""
-
-    kind: Literal["rlhf"]
-    rollouts_per_prompt: int = Field(16, ge=2, description="answers compared with each other, pair by pair")
-    judge: Judge = Judge()
-    pairwise: Pairwise = Pairwise()
-    grpo: PreferenceGRPO = PreferenceGRPO()
-
     @model_validator(mode="after")
-    def _updates_are_possible(self) -> RLHFStage:
-        check_batches_are_new(self.grpo, self.workers)
-        check_usable_groups(self.grpo, self.prompts_per_step)
+    def _penalties_are_absolute(self) -> PreferenceGRPO:
+        if self.obey_switch:
+            what = "rewards of comparisons are relative, so 0 is no penalty"
+            remedy = "use it in a stage whose answers are graded one by one"
+            raise CrossCheckError([Problem(("obey_switch",), what, "false", remedy)])
         return self
 
 
-Stage = Annotated[SFTStage | RLStage | MOPDStage | RLHFStage, Field(discriminator="kind")]
-StageKind = Literal["sft", "if_rl", "multi_domain_rl", "mopd", "rlhf", "long_context_rl", "code_rl", "swe_rl"]
+class RLHFStage(GradedStage):
+    """RLHF by pairwise comparison with a KL to the stage's start. [C2 §4.5; N3 §3.3]"""
+
+    kind: Literal["rlhf"] = Field(description="learning from comparisons of answers")
+    rollouts_per_prompt: int = Field(16, ge=2, description="answers compared with each other, pair by pair")
+    judge: PreferenceJudge = Field(PreferenceJudge(), description="who compares")
+    pairwise: Pairwise = Field(Pairwise(), description="how comparisons become rewards")
+    grpo: PreferenceGRPO = Field(PreferenceGRPO(), description="how rewards become updates")
+
+    def copies_that_score(self) -> tuple[int, int]:
+        return int(self.grpo.kl_coefficient > 0), int(self.judge.kind == "reward_model")

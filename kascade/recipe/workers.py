@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from kascade.recipe.checks import CrossCheckError, Problem, count_actors
-from kascade.recipe.parts import Correction, Part
+from kascade.recipe.checks import CrossCheckError, Problem
+from kascade.recipe.parts import Part
+from kascade.recipe.rules import Correction
 
 PLACEMENT = {
     "max_losses",
@@ -21,6 +22,11 @@ PLACEMENT = {
 }  # weights know nothing of it
 
 
+def count_actors(trainers: int, samplers: int) -> int:
+    """Processes beside the stage's own, which is the trainer where there is one only."""
+    return samplers + (trainers if trainers > 1 else 0)
+
+
 class Workers(Part):
     """Ray actors of a stage. trainers 1 and samplers 0: one process does both, without Ray."""
 
@@ -29,7 +35,9 @@ class Workers(Part):
     asynchronous: bool = Field(
         False, description="sample the next step while this one is learnt, one step off [S3 RL]"
     )
-    correction: Correction = Correction()
+    correction: Correction = Field(
+        Correction(), description="importance weights of tokens that older weights sampled"
+    )
     max_losses: PositiveInt = Field(
         3, description="actors that may be lost over one piece of work before the stage fails"
     )
@@ -56,6 +64,6 @@ class Workers(Part):
     @model_validator(mode="after")
     def _somebody_samples_meanwhile(self) -> Workers:
         if self.asynchronous and not self.samplers:
-            what = "asynchronous, but nobody samples while the trainer learns"
+            what = "asynchronous, but no process samples while the trainer learns"
             raise CrossCheckError([Problem(("samplers",), what, allowed="1 or more")])
         return self

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kascade.rollout.prefix import Prefix, Prefixes, attend, hiding, scores_of
+from kascade.rollout.bags import Bags, by_bags, transposed
+from kascade.rollout.prefix import Prefix, Prefixes, hiding, mass_of, scores_of
 
 GROWTH = 64  # at least so many slots for new tokens are added at a time
 MOST_COPIED = 64  # tokens; attending to the group's one copy of a shorter prompt costs more than it saves
@@ -18,15 +19,19 @@ class RowAttention:
     """Attention of each row's newest token over its prompt and over what it added itself.
 
     All rows write to the same slot, whenever they began: slots [rows, kv heads, slots, D] before a row's
-    first are hidden. Prompts either lie there too, or once for all their rows in `Prefixes`; then the two
+    first are hidden. Prompts either are there too, or once for all their rows in `Prefixes`; then the two
     parts are merged by their normalisers, so that the result is that of one softmax over both.
     """
 
-    def __init__(self, num_layers: int, rows: int, like: Tensor) -> None:
-        """like: [kv heads, D], gives shape, type and device of keys and values."""
-        self._like = like
-        # keys of layer i at 2 i, its values behind them: [2 layers, rows, kv heads, slots, D]
-        self._store = like.new_zeros(2 * num_layers, rows, like.shape[0], 0, like.shape[1])
+    def __init__(self, num_layers: int, rows: int, like: Tensor, *, bags: bool | None = None) -> None:
+        """like: [kv heads, D], gives shape, type and device of keys and values.
+
+        bags: compute by weighted sums in place of batched products; None: where that is faster.
+        """
+        self._like, self._num_layers = like, num_layers
+        self._by_bags = by_bags(like) if bags is None else bags
+        self._bags: Bags | None = None
+        self._keys, self._values = self._room_for(rows, 0)  # [layers, rows, kv heads, slots, D]
         self._first = np.zeros(rows, dtype=np.int64)  # slot of each row
         self._low = self._now = 0  # the lowest of the first slots, and the one that comes next
         self._count = 0
@@ -54,9 +59,8 @@ class RowAttention:
         """Row i becomes what row order[i] was; into, from_: the rows that change, as indices."""
         for row, source in enumerate(order):
             if row != source:
-                self._store[:, row, :, self._low : self._now] = self._store[
-                    :, source, :, self._low : self._now
-                ]
+                for store in (self._keys, self._values):
+                    store[:, row, :, self._low : self._now] = store[:, source, :, self._low : self._now]
         self._first[: len(order)] = self._first[np.array(order, dtype=np.int64)]
         if self._shared is not None:
             self._shared.retain(order)
@@ -67,17 +71,23 @@ class RowAttention:
         """Before the layers of a step: what they share."""
         if self._changed:
             self._low = int(self._first[: self._count].min())
-        if self._now == self._store.shape[3]:
+        if self._now == self._values.shape[3]:
             used = self._now - self._low
-            self._relocate(0, used + max(GROWTH, used // 2))
+            self._relocate(0, used + self._growth(used))
         if self._changed:
             self._hidden = self._hide()
             self._changed = False
         if self._shared is not None:
             self._shared.begin(self._count)
-        store = self._store[:, : self._count]
-        self._newest = store[..., self._now, :].unbind()
-        self._seen = store[..., self._low : self._now + 1, :].flatten(1, 2).unbind()
+        stores = [store[:, : self._count] for store in (self._keys, self._values)]
+        self._newest = [store[..., self._now, :].unbind() for store in stores]
+        slots = slice(self._low, self._now + 1)
+        if self._by_bags:
+            if self._bags is None or self._bags.rows != self._count:
+                self._bags = Bags(self._keys, self._values, self._count)
+            self._bags.look_at(slots)
+        else:
+            self._seen = [store[..., slots, :].flatten(1, 2).unbind() for store in stores]
 
     def end(self) -> None:
         """After the layers of a step."""
@@ -88,54 +98,77 @@ class RowAttention:
 
         layer counts attention layers only; query: [n, heads, D], scaled; key, value: [n, kv heads, D].
         """
-        rows = len(query)
-        self._newest[2 * layer].copy_(key)
-        self._newest[2 * layer + 1].copy_(value)
-        keys, values = self._seen[2 * layer], self._seen[2 * layer + 1]
-        query = query.reshape(len(keys), -1, key.shape[-1])
+        rows, (kv_heads, width) = query.shape[0], self._like.shape
+        self._newest[0][layer].copy_(key)
+        self._newest[1][layer].copy_(value)
         hidden = None if self._hidden is None else self._hidden[..., self._low : self._now + 1]
+        if self._bags is not None:
+            scores = self._bags.scores(layer, query)
+            weights = (scores if hidden is None else scores.add_(hidden)).softmax(-1)
+            own = self._bags.sums(layer, weights)
+        else:
+            keys, values = self._seen[0][layer], self._seen[1][layer]
+            scores = scores_of(query.reshape(len(keys), -1, width), keys, hidden)
+            weights = scores.softmax(-1)
+            own = torch.bmm(weights, values)
         if self._shared is None:
-            return torch.bmm(scores_of(query, keys, hidden).softmax(-1), values).view(rows, -1)
-        own, own_mass = attend(query, keys, values, hidden)
-        prompt, mass = self._shared.attend(layer, query)
-        return torch.lerp(own, prompt, (mass - own_mass).sigmoid_()[..., None]).view(rows, -1)
+            return own.view(rows, -1)
+        own_mass = mass_of(scores, weights).view(rows * kv_heads, -1)
+        prompt, mass = self._shared.attend(layer, query.reshape(rows * kv_heads, -1, width))
+        return torch.lerp(own.view_as(prompt), prompt, (mass - own_mass).sigmoid_()[..., None]).view(rows, -1)
 
     def _copy(self, prefix: Prefix, rows: Sequence[int], places: Sequence[int]) -> None:
         """Put each row's prompt right before the next slot."""
         longest = max(prefix.lengths)
         if longest > self._now:
-            self._relocate(self._low + longest - self._now, longest + GROWTH)
+            self._relocate(self._low + longest - self._now, longest + self._growth(0))
         into, from_ = (torch.tensor(x, device=self._like.device) for x in (rows, places))
         taken = slice(self._now - longest, self._now)
-        for kind, prompts in enumerate(prefix.flush_right()):
+        for store, prompts in zip((self._keys, self._values), prefix.flush_right(), strict=True):
             for layer, prompt in enumerate(prompts):
-                self._store[2 * layer + kind][into, :, taken] = prompt[from_]
+                store[layer][into, :, taken] = prompt[from_]
         self._first[list(rows)] = [self._now - prefix.lengths[place] for place in places]
         if taken.start < self._low:
-            self._store[:, : self._count, :, taken.start : self._low] = 0
+            for store in (self._keys, self._values):
+                store[:, : self._count, :, taken.start : self._low] = 0
             self._low = taken.start
         self._clear(rows, taken.start)
 
     def _clear(self, rows: Sequence[int], end: int) -> None:
         """Set what is before slot `end` of rows to 0: though hidden, it must be a number."""
         if self._low < end:
-            for row in rows:
-                self._store[:, row, :, self._low : end] = 0
+            for store in (self._keys, self._values):
+                for row in rows:
+                    store[:, row, :, self._low : end] = 0
 
     def _hide(self) -> Tensor | None:
         """What hides slots before each row's first, [n, 1, slots]; None where there are none in use."""
         first = self._first[: self._count]
         if first.max() == self._low:
             return None
-        slots = torch.arange(self._store.shape[3], device=self._like.device)
+        slots = torch.arange(self._values.shape[3], device=self._like.device)
         return hiding(slots < torch.from_numpy(first).to(slots.device)[:, None], self._like.dtype)
+
+    def _growth(self, used: int) -> int:
+        """How many slots to add to those in use, so that they move a logarithmic number of times."""
+        if self._by_bags:  # which read the slots that are still empty, too
+            return max(GROWTH // 2, used // 4)
+        return max(GROWTH, used // 2)
 
     def _relocate(self, start: int, room: int) -> None:
         """Move what is stored to slots from `start` on, in memory for `room` slots or one more."""
         room |= 1  # rows that begin a power of two apart would push each other out of the cache
         old, new = slice(self._low, self._now), slice(start, start + self._now - self._low)
-        store = self._store.new_empty(*self._store.shape[:3], room, self._store.shape[4])
-        store[:, : self._count, :, new] = self._store[:, : self._count, :, old]
-        self._store = store
+        before, self._bags = (self._keys, self._values), None
+        self._keys, self._values = self._room_for(self._values.shape[1], room)
+        for store, moved in zip((self._keys, self._values), before, strict=True):
+            store[:, : self._count, :, new] = moved[:, : self._count, :, old]
         self._first += start - self._low
         self._low, self._now, self._changed = new.start, new.stop, True
+
+    def _room_for(self, rows: int, room: int) -> tuple[Tensor, Tensor]:
+        kv_heads, width = self._like.shape
+        values = self._like.new_empty(self._num_layers, rows, kv_heads, room, width)
+        if self._by_bags:
+            return transposed(self._like, self._num_layers, rows, room), values
+        return torch.empty_like(values), values

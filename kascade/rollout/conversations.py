@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from kascade.data.chat import ChatFormat
 from kascade.data.conversation import Conversation
 from kascade.environments import get_environment
-from kascade.environments.base import Grade, Session, Task, Turn
-from kascade.environments.crashes import responded, stopped
+from kascade.environments.base import Session, Turn, WholePrompt
+from kascade.environments.crashes import opened, responded, stopped
 from kascade.errors import Fault, UserError
-from kascade.recipe.schema import Conversation as Limits
+from kascade.recipe.schema import ConversationLimits
 from kascade.rollout.sampling import stream_key
 from kascade.rollout.types import FinishReason, Prompt, RolloutEngine, Sample, SamplingParams
+from kascade.task import Grade, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,20 +26,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A conversation to be had, `sessions` times over; `seed` fixes what is drawn."""
+    """A conversation to be had, `sessions` times over; `seed` fixes what is drawn.
+
+    first: number of the first conversation, as of samples in `Prompt`.
+    """
 
     task: Task
     sessions: tuple[Session, ...]
     seed: int
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
     """One conversation that ended: all after its prompt as one sample, its text, and its grade.
 
-    finish_reason is "length" when a limit (turns, tokens, time) ended it.
+    prompt_ids: the beginning that all conversations of its opening have in common. finish_reason is
+    "length" when a limit (turns, tokens, time) ended it.
     """
 
+    prompt_ids: tuple[int, ...]
     sample: Sample
     text: str
     grade: Grade
@@ -47,12 +54,16 @@ class Dialogue:
 
 @dataclass(slots=True)
 class _Open:
-    """A conversation under way: number `place` of its opening. The policy has said `num_turns` answers."""
+    """A conversation under way: number `place` of its opening. The policy has said `num_turns` answers.
+
+    thinking: prompts leave a think block open.
+    """
 
     opening: Opening
     place: int
     tokens: Conversation
     deadline: float
+    thinking: bool
     num_turns: int = 0
     routing: Tensor | None = None
     versions: set[int] = field(default_factory=set)
@@ -66,15 +77,15 @@ class _Open:
     def task(self) -> Task:
         return self.opening.task
 
-    def room(self, limits: Limits) -> int:
+    def room(self, limits: ConversationLimits) -> int:
         return limits.max_tokens - len(self.tokens.token_ids)
 
     def end(self, grade: Grade, reason: FinishReason) -> None:
         self.ended = grade, reason
         self.session.close()
 
-    def end_if_exhausted(self, limits: Limits) -> None:
-        """End it where it may not go on, though nobody ended it."""
+    def end_if_exhausted(self, limits: ConversationLimits) -> None:
+        """End it where it may not continue, though nobody ended it."""
         out_of_time = time.monotonic() >= self.deadline
         if self.num_turns >= limits.max_turns or self.room(limits) < 1 or out_of_time:
             self.end(stopped(self.task.environment, self.session), "length")
@@ -120,26 +131,53 @@ def converse(
             for session in opening.sessions:
                 stack.callback(session.close)
         limits = params.conversation
-        groups = [_open(chat, opening, limits) for opening in openings]
+        said = _first_words(openings)
+        groups = [_open(chat, opening, said, limits) for opening in openings]
         waiting = [one for group in groups for one in group]
         while waiting:
             _respond(chat, waiting, _sample(engine, waiting, params, limits), limits)
             waiting = [one for one in waiting if one.ended is None]
-        return [[_close(chat, one) for one in group] for group in groups]
+        return [_closed(chat, group) for group in groups]
 
 
-def _open(chat: ChatFormat, opening: Opening, limits: Limits) -> list[_Open]:
-    prompt = tuple(chat.prompt_ids(opening.task))
-    if len(prompt) >= limits.max_tokens:
-        what = f"its prompt has {len(prompt)} tokens, which leaves no room in a conversation"
+def _first_words(openings: Sequence[Opening]) -> dict[int, Turn | None]:
+    """What each session says before the first answer, by the session's `id`."""
+    by_environment: dict[str, list[Session]] = defaultdict(list)
+    for opening in openings:
+        by_environment[opening.task.environment] += opening.sessions
+    return {
+        id(session): turn
+        for name, sessions in by_environment.items()
+        for session, turn in zip(sessions, opened(get_environment(name), sessions), strict=True)
+    }
+
+
+def _open(
+    chat: ChatFormat, opening: Opening, said: Mapping[int, Turn | None], limits: ConversationLimits
+) -> list[_Open]:
+    turns = [said[id(session)] for session in opening.sessions]
+    prompts = [_prompt_ids(chat, opening.task, turn) for turn in turns]
+    if (longest := max(map(len, prompts))) >= limits.max_tokens:
+        what = f"its prompt has {longest} tokens, which leaves no room in a conversation"
         allowed = f"fewer than conversation.max_tokens, {limits.max_tokens}"
         raise UserError(Fault(f"{opening.task.environment}, task {opening.task.id}", what, allowed))
     deadline = time.monotonic() + limits.max_seconds
-    return [_Open(opening, place, Conversation(prompt), deadline) for place in range(len(opening.sessions))]
+    thinking = opening.task.thinking and chat.opens(opening.task)
+    return [
+        _Open(opening, place, Conversation(prompt), deadline, thinking)
+        for place, prompt in enumerate(prompts)
+    ]
+
+
+def _prompt_ids(chat: ChatFormat, task: Task, said: Turn | None) -> tuple[int, ...]:
+    asked = task if said is None else replace(task, messages=(*task.messages, *said.messages))
+    if isinstance(said, WholePrompt):
+        asked = replace(task, messages=said.messages, tools=said.tools)
+    return tuple(chat.prompt_ids(asked))
 
 
 def _sample(
-    engine: RolloutEngine, waiting: Sequence[_Open], params: SamplingParams, limits: Limits
+    engine: RolloutEngine, waiting: Sequence[_Open], params: SamplingParams, limits: ConversationLimits
 ) -> list[Sample]:
     """One answer for each waiting conversation; those that may say equally much are sampled together."""
     drawn: dict[int, Sample] = {}
@@ -154,23 +192,30 @@ def _sample(
 
 
 def _owners(rows: Sequence[int], waiting: Sequence[_Open]) -> list[list[int]]:
-    """Rows that share a prompt: first answers of an opening, whose prompt the engine then computes once."""
-    shared: dict[tuple[int, int], list[int]] = defaultdict(list)
+    """Rows that share a prompt: first answers of an opening, whose prompt the engine then computes once.
+
+    Where the environment has said different words to them, each row has a prompt of its own.
+    """
+    shared: dict[tuple[int, object], list[int]] = defaultdict(list)
     for row in rows:
         one = waiting[row]
-        shared[id(one.opening), 0 if one.num_turns == 0 else 1 + one.place].append(row)
+        shared[id(one.opening), one.place if one.num_turns else one.tokens.prompt_ids].append(row)
     return list(shared.values())
 
 
 def _prompt(sharing: Sequence[_Open]) -> Prompt:
     one = sharing[0]
-    seed = one.opening.seed
-    if one.num_turns:
-        seed = stream_key(stream_key(seed, one.place), one.num_turns) >> 1  # 63 bits, as all seeds
-    return Prompt(tuple(one.tokens.token_ids), len(sharing), seed, thinking=one.task.thinking)
+    seed, first = one.opening.seed, one.opening.first
+    if one.num_turns or len(sharing) < len(one.opening.sessions):  # no prompt that all of them share
+        seed = stream_key(stream_key(seed, first + one.place), one.num_turns) >> 1  # 63 bits, as all seeds
+        first = 0
+    ids = tuple(one.tokens.token_ids)
+    return Prompt(ids, len(sharing), seed, thinking=one.thinking, first=first)
 
 
-def _respond(chat: ChatFormat, waiting: Sequence[_Open], answers: Sequence[Sample], limits: Limits) -> None:
+def _respond(
+    chat: ChatFormat, waiting: Sequence[_Open], answers: Sequence[Sample], limits: ConversationLimits
+) -> None:
     """Hand every answer to its environment, all of one environment at once, and append what it says."""
     complete: dict[str, list[tuple[_Open, str]]] = defaultdict(list)
     for one, sample in zip(waiting, answers, strict=True):
@@ -181,26 +226,40 @@ def _respond(chat: ChatFormat, waiting: Sequence[_Open], answers: Sequence[Sampl
         if sample.finish_reason == "length":
             one.end(stopped(one.task.environment, one.session), "length")
         else:
-            complete[one.task.environment].append((one, chat.decode(sample.token_ids)))
+            # All answers to one environment together: a server or a sandbox is asked once per round.
+            complete[one.task.environment].append((one, chat.said(one.task, sample.token_ids)))
     for name, turns in complete.items():
         said = responded(get_environment(name), [(one.session, text) for one, text in turns])
         for (one, _), reaction in zip(turns, said, strict=True):
             if isinstance(reaction, Turn):
-                one.tokens.add_context(chat, reaction.messages, thinking=one.task.thinking)
+                one.tokens.add_context(chat, reaction.messages, thinking=one.task.asks_to_think)
                 one.end_if_exhausted(limits)
             else:
                 one.end(reaction, "stop")
 
 
-def _close(chat: ChatFormat, one: _Open) -> Dialogue:
+def _closed(chat: ChatFormat, group: Sequence[_Open]) -> list[Dialogue]:
+    """The dialogues of one opening. Their prompt is what they have in common, the rest was read, not said."""
+    common = _common([one.tokens.prompt_ids for one in group])
+    return [_close(chat, one, common) for one in group]
+
+
+def _common(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many first tokens all prompts share."""
+    first, last = min(prompts), max(prompts)
+    return next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+
+
+def _close(chat: ChatFormat, one: _Open, common: int) -> Dialogue:
     if len(one.versions) > 1:
         raise ValueError(f"one conversation was drawn by several versions of the weights: {one.versions}")
     assert one.ended is not None
     grade, reason = one.ended
-    token_ids, drawn = one.tokens.after_prompt
+    token_ids, drawn = one.tokens.after(common)
     # What the environment said last, when a limit left it without an answer, is nobody's to learn from.
     while drawn and not drawn[-1]:
         token_ids, drawn = token_ids[:-1], drawn[:-1]
     (version,) = one.versions
     sample = Sample(token_ids, tuple(one.tokens.logprobs), reason, version, drawn, one.routing)
-    return Dialogue(sample, chat.decode(token_ids), grade, one.num_turns)
+    prompt_ids = one.tokens.prompt_ids[:common]
+    return Dialogue(prompt_ids, sample, chat.decode(token_ids), grade, one.num_turns)

@@ -67,6 +67,7 @@ class CacheDecoder:
         longest = max(map(len, prompts))
         pads = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
         ids = torch.tensor([[ANY_TOKEN] * (longest - len(p)) + list(p) for p in prompts], device=device)
+        # Padding is on the left, so that the last column is the last token of every row.
         positions = torch.arange(longest, device=device) - pads[:, None]
         mask = (positions >= 0).long()
         output = self._model(
@@ -79,6 +80,7 @@ class CacheDecoder:
         return logits
 
     def step(self, tokens: Tensor) -> Tensor:
+        # The mask counts real tokens, so its sum is the position of the new one.
         self._mask = F.pad(self._mask, (0, 1), value=1)
         where = self._where(self._mask, self._mask.sum(-1, keepdim=True) - 1)
         output = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True, **where)
@@ -92,6 +94,7 @@ class CacheDecoder:
         rows = torch.tensor(order, dtype=torch.long, device=self._model.device)
         self._cache.reorder_cache(rows)
         self._mask = self._mask[rows]
+        # Columns that are padding in all rows that stay.
         unused = int(self._mask.any(0).int().argmax())
         if unused:  # the longest rows have left
             self._mask = self._mask[:, unused:]

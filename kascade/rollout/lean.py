@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.data.packing import micro_batches
-from kascade.models.products import through
+from kascade.models.projections import through
 from kascade.rollout.attention import RowAttention
 from kascade.rollout.mamba import scale_to_unit
 from kascade.rollout.prefix import Prefix, blocks_of
@@ -154,6 +154,7 @@ class LeanDecoder(ABC):
             lengths = [len(prompts[i]) for i in block]
             prefix = Prefix.empty(lengths, self.num_attention_layers(), self._like)
             rows = [list(range(ends[i] - copies[i], ends[i])) for i in block]
+            # A block is sorted by length, so that parts of it pad little.
             for members in micro_batches(lengths, PREFILL_TOKENS):
                 places = slice(members[0], members[-1] + 1)  # the block is sorted, so they are neighbours
                 owners = [place for place, own in enumerate(rows[places]) for _ in own]
@@ -168,6 +169,7 @@ class LeanDecoder(ABC):
                 parts.append((batch.rows, self._prefill([prompts[i] for i in block[places]], batch)))
             flat = list(chain(*rows))
             self._attention.admit(prefix, flat, [place for place, own in enumerate(rows) for _ in own])
+        # Logits in the order of rows, whatever the order in which prompts were computed.
         order = torch.cat([rows for rows, _ in parts]).argsort()
         self._count = ends[-1]
         return torch.cat([scores for _, scores in parts])[order]
@@ -193,6 +195,7 @@ class LeanDecoder(ABC):
 
     def retain(self, order: Sequence[int]) -> None:
         """See `Decoder.retain`."""
+        # Only rows that change move: most stay where they are.
         targets = [i for i, source in enumerate(order) if source != i]
         into = torch.tensor(targets, dtype=torch.long, device=self.lengths.device)
         from_ = torch.tensor([order[i] for i in targets], dtype=torch.long, device=self.lengths.device)
@@ -220,18 +223,37 @@ class LeanDecoder(ABC):
         self.before_prefill(ids)
         x = F.embedding(ids, self._embedding)
         for number, layer in enumerate(self._layers):
+            # Behind the last layer that mixes tokens only each prompt's last token is needed.
             x = layer.prefill(x, batch, only_last=number == self._last_mixing)
         return self.head(self._norm(x[:, 0]))[batch.owners]
 
 
 class Norm:
-    """What transformers' RMSNorm module computes, in fewer passes than F.rms_norm on a CPU."""
+    """What transformers' RMSNorm module computes, in fewer passes than F.rms_norm on a CPU.
+
+    Before a product its own weight can be part of the product's: norm(x) W^T = bare(x) fold(W)^T.
+    """
 
     def __init__(self, norm: Any) -> None:
         self._weight, self._epsilon = norm.weight.detach(), norm.variance_epsilon
+        # In bfloat16 a folded weight would be rounded once more than the model's.
+        self._folds = self._weight.device.type == "cpu" and self._weight.dtype == torch.float32
+        # x / sqrt(mean of x^2 + epsilon) = sqrt(D) x / sqrt(|x|^2 + D epsilon), and hypot is that root.
+        self._floor = torch.tensor((len(self._weight) * self._epsilon) ** 0.5)
 
     def __call__(self, x: Tensor) -> Tensor:
         return scale_to_unit(x, self._epsilon).mul_(self._weight)
+
+    def bare(self, x: Tensor) -> Tensor:
+        """x [..., H] normed, but for what `fold` puts into the weight."""
+        if not self._folds:
+            return self(x)
+        length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / length.hypot_(self._floor)
+
+    def fold(self, weight: Tensor) -> Tensor:
+        """The weight [O, H] to multiply what `bare` gives by."""
+        return weight * (self._weight * len(self._weight) ** 0.5) if self._folds else weight
 
 
 def runs_in_its_type(model: PreTrainedModel) -> bool:

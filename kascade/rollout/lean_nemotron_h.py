@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kascade.models.products import linear, linear_added, through
+from kascade.models.products import linear, linear_added
+from kascade.models.projections import through, weight_of
 from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
 from kascade.rollout.mamba import MambaMixer, MambaStore
 
@@ -91,10 +92,11 @@ class _Attention:
 
     def __init__(self, mixer: Any, norm: Norm, number: int) -> None:
         self._norm, self._number, self._width = norm, number, mixer.head_dim
-        query = mixer.q_proj.weight.detach() * mixer.head_dim**-0.5
-        self._qkv = torch.cat([query, mixer.k_proj.weight.detach(), mixer.v_proj.weight.detach()])
-        self._sizes = [len(query), len(mixer.k_proj.weight), len(mixer.v_proj.weight)]
-        self._out = mixer.o_proj.weight.detach()
+        query, key, value = (weight_of(p) for p in (mixer.q_proj, mixer.k_proj, mixer.v_proj))
+        # The scale goes into the weight once instead of into every query.
+        self._qkv = torch.cat([query * mixer.head_dim**-0.5, key, value])
+        self._sizes = [len(query), len(key), len(value)]
+        self._out = weight_of(mixer.o_proj)
 
     def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
         h = self._norm(x)
@@ -133,7 +135,7 @@ class _Local:
 class _MLP(_Local):
     def __init__(self, mixer: Any, norm: Norm) -> None:
         self._norm = norm
-        self._up, self._down = mixer.up_proj.weight.detach(), mixer.down_proj.weight.detach()
+        self._up, self._down = weight_of(mixer.up_proj), weight_of(mixer.down_proj)
 
     def run(self, x: Tensor) -> Tensor:
         inner = linear(self._norm(x), self._up).relu_().square_()
@@ -163,6 +165,7 @@ class _MoE(_Local):
     def _dense(self, latent: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         inner = linear(latent, self._ups.flatten(0, 1)).relu_().square_()
         routing = weights.new_zeros(len(latent), len(self._ups)).scatter_(1, chosen, weights)
+        # Weighed before the second product, which then adds the experts up by itself.
         inner.view(*routing.shape, -1).mul_(routing[..., None])
         return linear(inner, self._down)
 
@@ -181,8 +184,10 @@ class _MoE(_Local):
     def _route(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The experts of each row and their weights: both [n, k]."""
         gate = self._mixer.gate
+        # float32, as transformers: in bfloat16 close experts would change places.
         scores = linear(h.float(), gate.weight.float()).sigmoid()
         chosen = (scores + gate.e_score_correction_bias).topk(gate.top_k, dim=-1).indices
+        # The bias chooses but does not weigh (arXiv 2408.15664).
         weights = scores.gather(1, chosen)
         if gate.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)

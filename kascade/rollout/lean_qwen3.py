@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.models.products import linear, linear_added
+from kascade.models.projections import weight_of
 from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
 from kascade.rollout.mamba import scale_to_unit
 
@@ -50,7 +51,7 @@ class Qwen3Decoder(LeanDecoder):
         self._cos, self._sin = self._angles_at(torch.arange(ids.shape[1], device=ids.device)[None])
 
     def before_step(self, x: Tensor) -> None:
-        cos, sin = self._angles_at(self.lengths[: len(x)])
+        cos, sin = self._angles_at(self.lengths[: x.shape[0]])
         heads = self._model.config.num_attention_heads + self._model.config.num_key_value_heads
         # for each head: whole rows are multiplied faster than broadcast ones
         self._cos, self._sin = (part.expand(-1, heads, -1).contiguous() for part in (cos, sin))
@@ -74,6 +75,7 @@ class Qwen3Decoder(LeanDecoder):
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotary position embedding of [..., heads, D]."""
+        # rotate_half as a roll: its minus sign is in the sines.
         return x.roll(x.shape[-1] // 2, -1).mul_(self._sin).addcmul_(x, self._cos)
 
 
@@ -84,26 +86,27 @@ class _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         self._number, self._decoder, self._width = number, decoder, attention.head_dim
         self._before, self._after = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
-        projections = [p.weight.detach() for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        self._qkv = torch.cat(projections)
+        projections = [weight_of(p) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        self._qkv = self._before.fold(torch.cat(projections))
         self._queries, self._keys, _ = (len(p) // self._width for p in projections)
-        self._out = attention.o_proj.weight.detach()
+        self._out = weight_of(attention.o_proj)
         scaled = attention.q_norm.weight.detach() * attention.scaling  # a rotation keeps the scale
         self._norms = torch.stack([scaled] * self._queries + [attention.k_norm.weight.detach()] * self._keys)
         self._epsilon = attention.q_norm.variance_epsilon
-        self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
-        self._down = mlp.down_proj.weight.detach()
+        self._gate_up = self._after.fold(torch.cat([weight_of(mlp.gate_proj), weight_of(mlp.up_proj)]))
+        self._down = weight_of(mlp.down_proj)
 
     def prefill(self, x: Tensor, prompts: Prompts, *, only_last: bool) -> Tensor:
-        query, key, value = self._heads(self._before(x))
+        query, key, value = self._heads(self._before.bare(x))
         prompts.keep(self._number, key, value)
         if only_last:
             x, query = prompts.last(x), prompts.last(query)
+        # Keys and values of all tokens are stored above; behind them one token per prompt is enough.
         x = x + linear(prompts.attend(query, key, value), self._out)
         return self._mlp(x.flatten(0, 1)).view_as(x)
 
     def step(self, x: Tensor, attend: Attend) -> Tensor:
-        query, key, value = self._heads(self._before(x))
+        query, key, value = self._heads(self._before.bare(x))
         return self._mlp(linear_added(attend(self._number, query, key, value), self._out, x))
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,5 +118,5 @@ class _Layer:
         return query, key, value
 
     def _mlp(self, x: Tensor) -> Tensor:
-        gate, up = linear(self._after(x), self._gate_up).chunk(2, dim=-1)
+        gate, up = linear(self._after.bare(x), self._gate_up).chunk(2, dim=-1)
         return linear_added(F.silu(gate).mul_(up), self._down, x)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.models.products import linear
+from kascade.models.projections import base_of, weight_of
 from kascade.models.ssm import scan
 
 
@@ -26,7 +27,7 @@ class MambaStore:
         self._static = static
         inner, groups = mixer.intermediate_size, mixer.n_groups
         self.states = torch.empty(rows, groups, mixer.ssm_state_size, inner // groups, device=device)
-        taps, dtype = mixer.conv_kernel_size, mixer.in_proj.weight.dtype
+        taps, dtype = mixer.conv_kernel_size, base_of(mixer.in_proj).weight.dtype
         self.windows = [
             torch.empty(rows, mixer.conv_dim, device=device, dtype=dtype) for _ in range(taps - 1)
         ]
@@ -60,7 +61,7 @@ class MambaMixer:
 
     def __init__(self, mixer: Any) -> None:
         self._mixer = mixer
-        self._in, self._out = mixer.in_proj.weight.detach(), mixer.out_proj.weight.detach()
+        self._in, self._out = weight_of(mixer.in_proj), weight_of(mixer.out_proj)
         self._decay_rate = -mixer.A_log.detach().float().exp()
         self._dt_bias = mixer.dt_bias.detach()
         self._taps = mixer.conv1d.weight.detach().squeeze(1).T.contiguous()  # [K, channels]
@@ -79,6 +80,7 @@ class MambaMixer:
         u, B, C = self._split(self._convolve_step(mixed, store))
         dt = self._time_steps(dt)
         decay = (dt * self._decay_rate).exp_()
+        # Spread over the head's width, so that decay and update are one pass over contiguous memory.
         decay = decay[..., None].expand(rows, self._heads, self._width).reshape(rows, self._groups, 1, -1)
         added = (u.view(rows, self._heads, -1) * dt[..., None]).view(rows, self._groups, 1, -1)
         state = store.states[:rows]
@@ -97,8 +99,10 @@ class MambaMixer:
         taps = len(self._taps)
         padded = F.pad(mixed, (0, 0, taps - 1, 0))
         last = lengths[:, None] + torch.arange(taps - 1, device=h.device)
+        # In the padded input token t is at t + taps - 1, so these are the last inputs of each prompt.
         window = padded.gather(1, last[..., None].expand(-1, -1, padded.shape[-1]))
         mixed = self._bias_and_newest(mixed)
+        # A depthwise convolution of few taps: a pass per tap is faster than conv1d on a CPU.
         for i in range(taps - 1):
             mixed.addcmul_(padded[:, i : i + longest], self._taps[i])
         u, B, C = (part.float() for part in self._split(F.silu(mixed, inplace=True)))

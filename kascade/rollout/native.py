@@ -13,7 +13,7 @@ import torch
 from kascade.models.checksum import weights_checksum
 from kascade.rollout.decoder import Decoder, make_decoder
 from kascade.rollout.ending import Ending
-from kascade.rollout.rows import Answer, Record, Rows
+from kascade.rollout.rows import PendingAnswer, Record, Rows, Watch
 from kascade.rollout.sampling import draw, uniforms
 from kascade.rollout.types import Prompt, Sample, SamplingParams
 
@@ -63,12 +63,18 @@ class NativeEngine:
         self._version = version
         self.weights_checksum = weights_checksum(self._model)
 
-    @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
         """For each prompt, its answers in order, a greedy one first.
 
         Raises ValueError for an empty prompt, or for a budget or stop text that the engine was not made for.
         """
+        return self.sample_watched(prompts, params, None)
+
+    @torch.inference_mode()
+    def sample_watched(
+        self, prompts: Sequence[Prompt], params: SamplingParams, watch: Watch | None
+    ) -> list[list[Sample]]:
+        """`sample`, with each token shown to `watch` once it is drawn. An exception of `watch` ends it."""
         if any(not prompt.token_ids for prompt in prompts):
             raise ValueError("a prompt has no tokens")
         ending = self.make_ending(prompts, params)
@@ -76,7 +82,7 @@ class NativeEngine:
         self._model.eval()
         self._decoder.start(min(self._max_rows, sum(prompt.num_answers for prompt in prompts)))
         try:
-            return self._sample(prompts, params, ending)
+            return self._sample(prompts, params, ending, Record(sum(p.num_answers for p in prompts), watch))
         finally:
             self._decoder.start(0)
             self._model.train(training)
@@ -86,12 +92,15 @@ class NativeEngine:
         return Ending(params, self._end_ids, self._think_end_ids, self._decode)
 
     def _sample(
-        self, prompts: Sequence[Prompt], params: SamplingParams, ending: Ending
+        self, prompts: Sequence[Prompt], params: SamplingParams, ending: Ending, record: Record
     ) -> list[list[Sample]]:
         answers = [
-            Answer.of(prompt, i, k) for i, prompt in enumerate(prompts) for k in range(prompt.num_answers)
+            PendingAnswer.of(prompt, i, k)
+            for i, prompt in enumerate(prompts)
+            for k in range(prompt.num_answers)
         ]
-        waiting, rows, record = _queue(answers, prompts), Rows.none(), Record(len(answers))
+        # Asked for once: transformers looks through the parameters for it.
+        waiting, rows, device = _queue(answers, prompts), Rows.none(), self._model.device
         while waiting or len(rows):
             if waiting and self._has_room(len(rows)):
                 fresh = self._admissible(waiting, len(rows), prompts, answers)
@@ -99,7 +108,7 @@ class NativeEngine:
                 rows = rows.extended(fresh, answers)
                 news = slice(len(rows) - len(fresh), len(rows))
             else:
-                logits = self._decoder.step(torch.from_numpy(rows.last).to(self._model.device))
+                logits = self._decoder.step(torch.from_numpy(rows.last).to(device))
                 news = slice(0, len(rows))
             self._draw(rows, news, logits, params, ending, record)
             rows = self._retire(rows)
@@ -113,7 +122,7 @@ class NativeEngine:
         return active == 0 or (self._decoder.uneven and free >= max(1, self._max_rows // 8))
 
     def _admissible(
-        self, waiting: deque[int], active: int, prompts: Sequence[Prompt], answers: Sequence[Answer]
+        self, waiting: deque[int], active: int, prompts: Sequence[Prompt], answers: Sequence[PendingAnswer]
     ) -> list[int]:
         """Take from the queue what may start now."""
         fresh = [waiting.popleft()]
@@ -124,7 +133,9 @@ class NativeEngine:
             fresh.append(waiting.popleft())
         return fresh
 
-    def _admit(self, fresh: Sequence[int], prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Tensor:
+    def _admit(
+        self, fresh: Sequence[int], prompts: Sequence[Prompt], answers: Sequence[PendingAnswer]
+    ) -> Tensor:
         groups = [(i, len(list(own))) for i, own in groupby(answers[number].prompt for number in fresh)]
         return self._decoder.admit([prompts[i].token_ids for i, _ in groups], [n for _, n in groups])
 
@@ -134,6 +145,7 @@ class NativeEngine:
         """Draw the next token of the rows in `news`, write it down, and note which rows are finished."""
         numbers, positions = rows.answers[news], rows.positions[news]
         uniform = torch.from_numpy(uniforms(rows.keys[news], positions.astype(np.uint64)))
+        # By position, not by step: an answer draws the same numbers whenever its row was admitted.
         greedy, forced = rows.greedy[news], ending.forced(numbers, positions, rows.thinking[news])
         tokens, logprobs = draw(
             logits,
@@ -144,6 +156,7 @@ class NativeEngine:
         drawn = tokens.cpu().numpy()
         if forced is not None:
             drawn = np.where(forced < 0, drawn, forced)
+        # A finished row still computes until rows are moved; what it draws is not written down.
         alive = ~rows.finished[news]
         stopped = ending.stopped(numbers, positions, drawn)
         record.write(numbers, drawn, logprobs.cpu().numpy(), alive=alive, stopped=stopped, forced=forced)
@@ -155,6 +168,7 @@ class NativeEngine:
         """Let finished rows go, the last rows taking their places, once there are enough of them."""
         alive = np.flatnonzero(~rows.finished)
         finished = len(rows) - len(alive)
+        # Moving rows copies their caches: worth it only once enough of them idle.
         if not finished or (len(alive) and finished * SPARE_SHARE < len(rows)):
             return rows
         order = _fill_holes(alive.tolist())
@@ -162,7 +176,7 @@ class NativeEngine:
         return rows.taken(order)
 
 
-def _queue(answers: Sequence[Answer], prompts: Sequence[Prompt]) -> deque[int]:
+def _queue(answers: Sequence[PendingAnswer], prompts: Sequence[Prompt]) -> deque[int]:
     """All answers, longest prompts first: room is made once, and neighbours pad each other little."""
     return deque(
         sorted(

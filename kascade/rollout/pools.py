@@ -11,10 +11,11 @@ from functools import lru_cache
 import numpy as np
 
 from kascade.environments import get_environment
-from kascade.environments.base import Environment, Split, Task, generate_tasks, split_of
-from kascade.environments.loading import load_tasks
+from kascade.environments.base import Environment, generate_tasks
+from kascade.environments.rows.loading import load_tasks
 from kascade.errors import Fault, UserError
 from kascade.recipe.schema import DataSource, Mix
+from kascade.task import Split, Task, in_mode, split_of
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples spread evenly over [0, 1): any stretch has the mix's shares
 
@@ -35,9 +36,10 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
     if wanted is None:
         raise UserError(Fault(f"source {source.environment!r}", "has neither a path nor a count"))
     try:
-        return generate_tasks(environment, split=split, count=wanted, seed=seed, levels=source.levels)
+        made = generate_tasks(environment, split=split, count=wanted, seed=seed, levels=source.levels)
+        return [in_mode(task, source.mode) for task in made]
     except ValueError as error:
-        remedy = "ask for fewer tasks (count), widen `levels`, or mend `options`"
+        remedy = "ask for fewer tasks (count), widen `levels`, or change `options`"
         raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error
 
 
@@ -112,6 +114,7 @@ class TaskPool:
 
     def _owners(self, count: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """Which source each of the first `count` positions draws from."""
+        # A low-discrepancy sequence: after n draws each source is off its share by less than about one task.
         shares = np.cumsum(self.weights) / np.sum(self.weights)
         points = (random.Random(f"{self.seed}/mix").random() + np.arange(count) * GOLDEN_RATIO) % 1
         return np.searchsorted(shares[:-1], points, side="right")

@@ -92,8 +92,13 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -
     """Attention of [B, m, D] over [B, L, D], and the logarithm of its normaliser: [B, m, D], [B, m]."""
     scores = scores_of(query, keys, hidden)
     weights = scores.softmax(-1)
-    mass = scores.amax(-1) - weights.amax(-1).log()
-    return torch.bmm(weights, values), mass
+    return torch.bmm(weights, values), mass_of(scores, weights)
+
+
+def mass_of(scores: Tensor, weights: Tensor) -> Tensor:
+    """The logarithm of the normaliser of weights [..., L], the softmax of the scores."""
+    # Log sum exp without a second pass: the largest weight is exp(largest score - log sum exp).
+    return scores.amax(-1) - weights.amax(-1).log()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +197,12 @@ class Prefixes:
             places = self._place[rows]
             counts = np.bincount(places, minlength=len(prefix.lengths))
             most = int(counts.max())
+            # rank: which of its prompt's rows a row is; sorted_: its place in the padded block.
             rank = np.arange(len(rows)) - (np.cumsum(counts) - counts)[places]
             heads = np.arange(kv_heads)
             sorted_ = ((places[:, None] * kv_heads + heads) * most + rank[:, None]).ravel()
             row_heads = (rows[:, None] * kv_heads + heads).ravel()
+            # Places without a row compute row 0 again; nothing reads them.
             chosen = np.zeros(len(prefix.lengths) * kv_heads * most, dtype=np.int64)
             chosen[sorted_] = row_heads
             target[row_heads] = start + sorted_

@@ -64,6 +64,7 @@ class RollbackCache:
             _State(
                 self._model.base_model.layers[index].mixer,
                 layer,
+                # Copies: the forward of the trial writes into the layer's own tensors.
                 layer.conv_states[0].clone(),
                 layer.recurrent_states[0].clone(),
             )
@@ -77,6 +78,7 @@ class RollbackCache:
 
     def keep(self, tried: int, kept: int) -> None:
         """Of the last trial's `tried` tokens only the first `kept` have been."""
+        # The cache already is what it would be made again to.
         if kept == tried:
             return
         for layer in self.cache.layers:
@@ -102,6 +104,7 @@ def advance(mixer: Any, window: Tensor, state: Tensor, hidden: Tensor) -> tuple[
     groups, size = mixer.n_groups, mixer.ssm_state_size
     projected = mixer.in_proj(hidden)
     _, mixed, dt = projected.split([mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], dim=-1)
+    # The window holds the inputs before `hidden`, so the convolution sees no edge.
     inputs = torch.cat([window, mixed.transpose(1, 2)], dim=-1)
     convolved = F.conv1d(inputs, mixer.conv1d.weight, mixer.conv1d.bias, groups=mixer.conv_dim)
     convolved = mixer.act(convolved[..., -steps:]).transpose(1, 2).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PendingAnswer:
     """One answer to give: which prompt's, its random stream, and whether it is the greedy one."""
 
     prompt: int
@@ -26,9 +26,9 @@ class Answer:
     thinking: bool
 
     @classmethod
-    def of(cls, prompt: Prompt, index: int, number: int) -> Answer:
+    def of(cls, prompt: Prompt, index: int, number: int) -> PendingAnswer:
         """Answer `number` to the prompt; the greedy one comes first and takes no sample's stream."""
-        sample = number - prompt.greedy
+        sample = prompt.first + number - prompt.greedy
         return cls(index, stream_key(prompt.seed, sample), prompt.greedy and number == 0, prompt.thinking)
 
 
@@ -54,7 +54,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.answers)
 
-    def extended(self, fresh: Sequence[int], answers: Sequence[Answer]) -> Rows:
+    def extended(self, fresh: Sequence[int], answers: Sequence[PendingAnswer]) -> Rows:
         """With rows for the answers of these numbers at the end."""
         zeros = np.zeros(len(fresh), dtype=np.int64)
         more = Rows(
@@ -74,10 +74,17 @@ class Rows:
         return Rows(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
-class Record:
-    """Everything drawn in one call, step by step; sorted into answers at the end."""
+Watch = Callable[[list[int], list[int]], None]  # numbers of answers, and the token that each was just given
 
-    def __init__(self, num_answers: int) -> None:
+
+class Record:
+    """Everything drawn in one call, step by step; sorted into answers at the end.
+
+    watch: shown each step as it is written.
+    """
+
+    def __init__(self, num_answers: int, watch: Watch | None = None) -> None:
+        self._watch = watch
         self._steps: list[tuple[Ints, Ints, Floats, Bools]] = []
         self._stopped = np.zeros(num_answers, dtype=np.bool_)
 
@@ -95,12 +102,15 @@ class Record:
         put = np.zeros(len(tokens), dtype=np.bool_) if forced is None else forced >= 0
         self._steps.append((numbers[alive], tokens[alive], logprobs[alive], put[alive]))
         self._stopped[numbers[alive & stopped]] = True
+        if self._watch is not None:
+            self._watch(numbers[alive].tolist(), tokens[alive].tolist())
 
     def samples(self, version: int) -> list[Sample]:
         """The answers in order of their numbers."""
         if not self._steps:
             return []
         numbers, tokens, logprobs, put = (np.concatenate(parts) for parts in zip(*self._steps, strict=True))
+        # Stable: steps were written in the order of positions, and stay so within an answer.
         order = np.argsort(numbers, kind="stable")
         tokens, logprobs, put = tokens[order], logprobs[order], put[order]
         ends = np.cumsum(np.bincount(numbers, minlength=len(self._stopped)))

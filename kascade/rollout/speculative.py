@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kascade.models.checksum import weights_checksum
-from kascade.models.mtp import mtp_head
+from kascade.rollout.drafting import Drafter, MTPDrafter
 from kascade.rollout.ending import Ending
 from kascade.rollout.rollback import RollbackCache
 from kascade.rollout.sampling import restrict, stream_key, uniforms
@@ -28,76 +28,6 @@ if TYPE_CHECKING:
 
 Uniform = Callable[[], float]
 ONE_ROW = np.zeros(1, dtype=np.int64)  # number of the only answer that an `Ending` watches here
-
-
-class Drafter(Protocol):
-    """Proposes tokens for one row; what it remembers of the row is its own."""
-
-    def begin(self, token_ids: Tensor, hidden: Tensor) -> None:
-        """Start a row: the prompt's tokens [1, T] and the model's states behind them [1, T, H]."""
-        ...
-
-    def copy(self) -> Drafter:
-        """One that goes on from here by itself."""
-        ...
-
-    def draft(
-        self, tokens: Sequence[int], hidden: Tensor, count: int, choose: Callable[[Tensor], int]
-    ) -> list[int]:
-        """`count` tokens to follow; `tokens` are new since the last call, hidden [1, n, H] led to them.
-
-        choose: draws a token from logits [V].
-        """
-        ...
-
-
-class MTPDrafter:
-    """The model's own multi-token-prediction head, fed its own output to look further ahead.
-
-    Raises ValueError for a model without a head, and for one whose head has several steps or Mamba layers.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        head = mtp_head(model)
-        if head is None:
-            raise ValueError("the model has no multi-token-prediction head to draft with")
-        if head.num_steps > 1 or "linear_attention" in head.pattern:
-            raise ValueError("drafting takes a head of one step (num_nextn_predict_layers 1) without Mamba")
-        self._model: Any = model
-        self._head = head
-        self._cache: RollbackCache | None = None
-        self._ahead = 0  # entries of the cache that rest on drafted states
-
-    def begin(self, token_ids: Tensor, hidden: Tensor) -> None:
-        from transformers import DynamicCache
-
-        self._cache, self._ahead = RollbackCache(self._model, DynamicCache(config=self._head.config)), 0
-        if token_ids.shape[1] > 1:
-            self._forward(token_ids[:, 1:], hidden[:, :-1])
-
-    def copy(self) -> MTPDrafter:
-        other = MTPDrafter(self._model)
-        other._cache, other._ahead = self._cache.copy() if self._cache else None, self._ahead
-        return other
-
-    def draft(
-        self, tokens: Sequence[int], hidden: Tensor, count: int, choose: Callable[[Tensor], int]
-    ) -> list[int]:
-        if self._cache is None:
-            raise RuntimeError("`begin` comes first")
-        self._cache.keep(self._ahead, 0)
-        states = self._forward(torch.tensor([list(tokens)], device=hidden.device), hidden)[:, -1:]
-        drafted = [choose(self._model.get_output_embeddings()(states[0, -1]))]
-        self._ahead = count - 1
-        while len(drafted) < count:
-            states = self._forward(torch.tensor([drafted[-1:]], device=hidden.device), states)
-            drafted.append(choose(self._model.get_output_embeddings()(states[0, -1])))
-        return drafted
-
-    def _forward(self, token_ids: Tensor, hidden: Tensor) -> Tensor:
-        cache = self._cache.cache if self._cache else None
-        states: Tensor = self._head(self._model.get_input_embeddings()(token_ids), hidden, cache=cache)
-        return states
 
 
 @dataclass(slots=True)
@@ -182,6 +112,7 @@ class SpeculativeEngine:
     def _answers(self, prompt: Prompt, params: SamplingParams) -> list[Sample]:
         ids = torch.tensor([list(prompt.token_ids)], device=self._model.device)
         output = self._model.base_model(input_ids=ids, use_cache=True)
+        # The prompt is computed once; each answer works on a copy of its cache.
         cache = RollbackCache(self._model, output.past_key_values)
         hidden: Tensor = output.last_hidden_state
         self._drafter.begin(ids, hidden)
@@ -189,7 +120,7 @@ class SpeculativeEngine:
         for number in range(prompt.num_answers):
             greedy = prompt.greedy and number == 0
             how = replace(params, temperature=0) if greedy else params
-            uniform = _stream(prompt.seed, number - prompt.greedy)
+            uniform = _stream(prompt.seed, prompt.first + number - prompt.greedy)
             row = _Row(self._model, how, cache.copy(), self._drafter.copy(), uniform)
             samples.append(self._finish(row, hidden[:, -1:], params))
         return samples
@@ -238,12 +169,14 @@ class _Row:
             return pick(probabilities[0], self._uniform())
 
         drafted = self._drafter.draft(fresh, states, count, choose)
+        # The last token kept has not been through the model yet: it goes first, so k drafts give k + 1 rows.
         ids = torch.tensor([[last, *drafted]], device=states.device)
         with self._cache.trial():
             output = self._model.base_model(input_ids=ids, past_key_values=self._cache.cache, use_cache=True)
         hidden = output.last_hidden_state
         target, logprobs = self._distribution(self._model.get_output_embeddings()(hidden[0]))
         accepted, token = judge(target, torch.stack(proposals), drafted, self._uniform)
+        # `last` and what was accepted; the token that follows them is the next round's `last`.
         self._cache.keep(len(drafted) + 1, accepted + 1)
         won = [*drafted[:accepted], token]
         return won, [float(logprobs[i, t]) for i, t in enumerate(won)], hidden[:, : accepted + 1]
@@ -255,6 +188,7 @@ class _Row:
             best = logits.argmax(-1)[:, None]
             certain = torch.zeros_like(logits, dtype=torch.float64).scatter_(1, best, 1.0)
             return certain, logits.log_softmax(-1)
+        # float64 for drawing: p / q of rare tokens decides acceptance, and float32 would bias it.
         restricted = restrict(logits / self._params.temperature, self._params.top_k, self._params.top_p)
         return restricted.double().softmax(-1), restricted.log_softmax(-1)
 
@@ -266,6 +200,7 @@ def judge(target: Tensor, proposal: Tensor, drafted: Sequence[int], uniform: Uni
     drafted token, one for the token that follows.
     """
     for index, token in enumerate(drafted):
+        # The uniforms are drawn in a fixed order, so that an answer does not depend on what is beside it.
         if uniform() >= acceptance(target[index], proposal[index], token):
             return index, pick(residual(target[index], proposal[index]), uniform())
     return len(drafted), pick(target[-1], uniform())

@@ -72,6 +72,7 @@ class StaticAttention:
         rows = len(query)
         lengths, index = self._lengths[:rows], self._rows[:rows]
         keys, values = self._keys[layer], self._values[layer]
+        # The new token goes behind each row's last one: a write by index, whose shape never changes.
         keys[index, :, lengths], values[index, :, lengths] = key, value
         seen = torch.arange(self.slots, device=query.device) <= lengths[:, None]
         out = F.scaled_dot_product_attention(
@@ -86,6 +87,7 @@ class StaticAttention:
 
     def _grow(self, length: int) -> None:
         if length > self.room:
+            # By half again: moving everything, and recording anew, happens a logarithmic number of times.
             room = -(-max(length, self.room * 3 // 2) // SLOTS) * SLOTS
             for stores in (self._keys, self._values):
                 stores[:] = [F.pad(store, (0, 0, 0, room - store.shape[2])) for store in stores]
@@ -111,6 +113,7 @@ class StepGraphs:
         graph, given, logits = self._graphs[key]
         given[: len(tokens)] = tokens
         graph.replay()
+        # A copy: the next replay writes over these logits.
         return logits[: len(tokens)].clone()
 
     def forget(self) -> None:
@@ -126,6 +129,7 @@ class StepGraphs:
         with torch.cuda.stream(stream):
             self._step(given)
         torch.cuda.current_stream().wait_stream(stream)
+        # The trial run has advanced the states; a recording itself computes nothing.
         for state, old in zip(self._states(), before, strict=True):
             state.copy_(old)
         graph = torch.cuda.CUDAGraph()

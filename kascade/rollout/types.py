@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from kascade.recipe.schema import Conversation
+import numpy as np
+from numpy.typing import NDArray
+
+from kascade.recipe.schema import ConversationLimits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Floats = NDArray[np.float64]  # [G], an entry per rollout
+Mask = NDArray[np.bool_]
 FinishReason = Literal["stop", "length"]
 
 
@@ -31,7 +36,7 @@ class SamplingParams:
     stop_ids: tuple[tuple[int, ...], ...] = ()
     stop_texts: tuple[str, ...] = ()
     thinking_budget: int | None = None
-    conversation: Conversation = field(default_factory=Conversation)
+    conversation: ConversationLimits = field(default_factory=ConversationLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Prompt:
 
     greedy: also one greedy answer, put before the samples; the prompt is still computed once.
     thinking: the prompt ends inside an open think block, so that a thinking budget applies.
+    first: number of the first sample; sample i has its random numbers however many are drawn at once.
     """
 
     token_ids: tuple[int, ...]
@@ -47,6 +53,7 @@ class Prompt:
     seed: int
     greedy: bool = False
     thinking: bool = False
+    first: int = 0
 
     @property
     def num_answers(self) -> int:
@@ -59,7 +66,7 @@ class Sample:
 
     logprobs: log-probability of each drawn token under the distribution it was drawn from (greedy: under the
     model's own), in nats. weights_version: which weights drew it. drawn: per token whether the policy drew
-    it; the end of a thinking budget is put there, and in a conversation the environment's words lie between
+    it; the end of a thinking budget is put there, and in a conversation the environment's words are between
     its answers. None: it drew all of them. routing: experts used for the
     prompt's tokens and all of these but the last, [tokens, layers, experts a token] int16, where recorded.
     """

@@ -1,20 +1,17 @@
 """Rollouts by vLLM behind the engine's face: token ids in, token ids and processed log-probabilities out.
 
-vLLM is imported when the engine first takes over weights. It reads them from a folder of safetensors,
-which works in one process or many; the folder is written anew for each version.
+The vLLM itself is in this process (`vllm_local`) or behind a server (`vllm_served`).
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import Any, Literal
+from typing import Protocol
 
 from kascade.errors import Fault, TrainingStopped, UserError
+from kascade.rollout.canary import Rows, Watch
+from kascade.rollout.handover import WeightSource
 from kascade.rollout.sampling import stream_key
 from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
 
@@ -22,13 +19,47 @@ MAX_SEED = 2**63  # vLLM hands seeds to torch generators
 
 
 @dataclass(frozen=True, slots=True)
-class VLLMSettings:
-    """What the engine asks of vLLM; see `recipe.parts.VLLM` for the meaning of each."""
+class Request:
+    """Tokens to continue, and how; names and meanings are vLLM's own."""
 
-    tensor_parallel_size: int
-    gpu_memory_utilization: float
-    max_model_len: int | None
-    dtype: Literal["auto", "bfloat16", "float32"]
+    token_ids: list[int]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    stop_token_ids: list[int]
+    stop: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What vLLM made of a request. stopped: it ended at a token or text that ends answers."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    stopped: bool
+
+
+class AnyVLLM(Protocol):
+    """A vLLM, wherever it is."""
+
+    def take(self, version: int, unchanged: Callable[[], None]) -> None:
+        """Take over the source's weights; drop what older ones computed.
+
+        unchanged: raises TrainingStopped when the source's weights changed meanwhile.
+        """
+        ...
+
+    def extend(self, requests: Sequence[Request]) -> list[Continuation]: ...
+
+    def score(self, rows: Rows) -> list[list[float]]:
+        """Per row the log-probabilities of every token after the first."""
+        ...
+
+    def dtype(self) -> str:
+        """In what it computes."""
+        ...
 
 
 @dataclass(slots=True)
@@ -51,54 +82,36 @@ class VLLMEngine:
 
     def __init__(
         self,
-        folder: Path | None,
-        save: Callable[[Path], None],
+        vllm: AnyVLLM,
+        source: WeightSource,
         *,
-        checksum: Callable[[], int],
-        settings: VLLMSettings,
+        watch: Watch | None,
         end_ids: Sequence[int],
         think_end_ids: Sequence[int] = (),
     ) -> None:
-        """folder: where weights travel through, None: one of its own, removed with it. save: writes model and
-        tokenizer to a folder, as they are now in training. checksum: `weights_checksum` of that model.
-
-        Raises UserError when vllm is not installed.
-        """
-        self._vllm: Any = import_vllm()
-        if folder is None:
-            self._own = tempfile.TemporaryDirectory(prefix="kascade-vllm-")
-            folder = Path(self._own.name)
-        self._folder = folder
-        self._save, self._checksum, self._settings = save, checksum, settings
+        """source: who holds the weights that `vllm` takes over. watch: the canary; None: there is none."""
+        self._vllm, self._source, self._watch = vllm, source, watch
         self.weights_checksum = 0
         self._end_ids, self._think_end_ids = list(end_ids), list(think_end_ids)
-        self._llm: Any = None
-        self._version = 0
+        self._version: int | None = None
 
     def load_weights(self, version: int) -> None:
-        """Hand the current weights to vLLM; what it computed with older ones (cached prefixes) is dropped.
+        """Hand the current weights to vLLM, then let the canary compare what both compute with them.
 
         `weights_checksum` is then that of what was handed over: vLLM keeps weights in a form of its own, with
-        other bits. Raises TrainingStopped when the weights changed while they were written.
+        other bits. Raises TrainingStopped when the weights changed on their way, or vLLM scores otherwise.
         """
-        handed_over = self._checksum()
-        self._save(self._folder)
-        if self._checksum() != handed_over:
-            raise TrainingStopped(f"weights version {version} changed while they were handed to vLLM")
-        if self._llm is None:
-            self._llm = self._vllm.LLM(
-                model=str(self._folder),
-                tensor_parallel_size=self._settings.tensor_parallel_size,
-                gpu_memory_utilization=self._settings.gpu_memory_utilization,
-                max_model_len=self._settings.max_model_len,
-                dtype=self._settings.dtype,
-                logprobs_mode="processed_logprobs",
-                enable_prefix_caching=True,
-                seed=0,
-            )
-        else:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(self._folder)})
-            self._llm.reset_prefix_cache()
+        handed_over = self._source.checksum()
+
+        def unchanged() -> None:
+            if self._source.checksum() != handed_over:
+                raise TrainingStopped(f"weights version {version} changed while they were handed to vLLM")
+
+        self._version = None  # until the new ones have proved right
+        self._vllm.take(version, unchanged)
+        if self._watch is not None:
+            mine = self._source.logprobs_of(self._watch.rows)
+            self._watch.check(mine, self._vllm.score(self._watch.rows), version, self._vllm.dtype())
         self._version, self.weights_checksum = version, handed_over
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:
@@ -107,7 +120,7 @@ class VLLMEngine:
         Raises ValueError for an empty prompt, weights never loaded, or a budget without think_end_ids;
         UserError for stop sequences of several tokens, which vLLM does not have.
         """
-        if self._llm is None:
+        if self._version is None:
             raise ValueError("load_weights comes first")
         if any(not prompt.token_ids for prompt in prompts):
             raise ValueError("a prompt has no tokens")
@@ -135,7 +148,8 @@ class VLLMEngine:
         if answer.forced is not None:
             put = range(len(answer.token_ids))[answer.forced]
             drawn = tuple(place not in put for place in range(len(answer.token_ids)))
-        return Sample(tuple(answer.token_ids), tuple(answer.logprobs), answer.ended, self._version, drawn)
+        version = self._version or 0
+        return Sample(tuple(answer.token_ids), tuple(answer.logprobs), answer.ended, version, drawn)
 
     def _close_thinking(self, answer: _Growing, max_new_tokens: int) -> None:
         """At the budget: append the end of the think block, unless the model has closed it itself."""
@@ -151,52 +165,32 @@ class VLLMEngine:
         growing = [answer for answer in answers if len(answer.token_ids) < length]
         if not growing:
             return
-        requests = [{"prompt_token_ids": [*answer.prompt.token_ids, *answer.token_ids]} for answer in growing]
-        how = [self._request_params(answer, params, length - len(answer.token_ids)) for answer in growing]
-        outputs = self._llm.generate(requests, how, use_tqdm=False)
-        for answer, output in zip(growing, outputs, strict=True):
-            (completion,) = output.outputs
-            answer.token_ids += completion.token_ids
-            answer.logprobs += [
-                step[token].logprob
-                for token, step in zip(completion.token_ids, completion.logprobs, strict=True)
-            ]
-            answer.ended = "stop" if completion.finish_reason == "stop" else "length"
+        requests = [self._request(answer, params, length - len(answer.token_ids)) for answer in growing]
+        for answer, found in zip(growing, self._vllm.extend(requests), strict=True):
+            answer.token_ids += found.token_ids
+            answer.logprobs += found.logprobs
+            answer.ended = "stop" if found.stopped else "length"
 
-    def _request_params(self, answer: _Growing, params: SamplingParams, max_tokens: int) -> Any:
+    def _request(self, answer: _Growing, params: SamplingParams, max_tokens: int) -> Request:
         greedy = answer.greedy or params.temperature == 0
-        return self._vllm.SamplingParams(
-            n=1,
+        return Request(
+            [*answer.prompt.token_ids, *answer.token_ids],
             max_tokens=max_tokens,
             temperature=0.0 if greedy else params.temperature,
             top_p=1.0 if greedy else params.top_p,
             top_k=0 if greedy or params.top_k is None else params.top_k,
             seed=stream_key(answer.key, len(answer.token_ids)) % MAX_SEED,
             stop_token_ids=[*self._end_ids, *(ids[0] for ids in params.stop_ids)],
-            stop=list(params.stop_texts) or None,
-            include_stop_str_in_output=bool(params.stop_texts),
-            detokenize=bool(params.stop_texts),
-            ignore_eos=True,  # what ends an answer is in stop_token_ids
-            logprobs=0,  # of the token drawn alone
+            stop=list(params.stop_texts),
         )
 
 
 def _answers(prompt: Prompt) -> Iterable[_Growing]:
     if prompt.greedy:
         yield _Growing(prompt, prompt.seed, True, [], [])
-    for sample in range(prompt.num_samples):
+    for sample in range(prompt.first, prompt.first + prompt.num_samples):
         yield _Growing(prompt, stream_key(prompt.seed, sample), False, [], [])
 
 
 def _holds(ids: Sequence[int], part: Sequence[int]) -> bool:
     return any(list(ids[i : i + len(part)]) == list(part) for i in range(len(ids) - len(part) + 1))
-
-
-def import_vllm() -> Any:
-    """The module. Raises UserError when it is not installed."""
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # nothing leaves the cluster
-    try:
-        return import_module("vllm")
-    except ImportError as error:
-        remedy = "install vllm on the GPU machine, or set model.rollout.engine: native"
-        raise UserError(Fault("model.rollout.engine", f"vllm is not here: {error}", remedy=remedy)) from error

@@ -12,7 +12,7 @@ from kascade.recipe.schema import RolloutStage
 Drawn_co = TypeVar("Drawn_co", covariant=True)
 
 
-class Draw(Protocol[Drawn_co]):
+class DrawBatch(Protocol[Drawn_co]):
     """Samples a step's batch."""
 
     def __call__(self, *, step: int) -> Drawn_co: ...
@@ -25,7 +25,7 @@ class Draws(Generic[Drawn_co]):
     Not across a saved state, so that a run that was interrupted draws what it would have drawn.
     """
 
-    def __init__(self, draw: Draw[Drawn_co], part: RolloutStage) -> None:
+    def __init__(self, draw: DrawBatch[Drawn_co], part: RolloutStage) -> None:
         self._draw, self._part = draw, part
         self._waiting: tuple[int, Future[Drawn_co]] | None = None
 

@@ -11,68 +11,86 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from kascade.environments.base import Domain, Task
+from kascade.environments import domain_of
+from kascade.exams.draws import sit_exam
+from kascade.learning.group import POLICY, GroupModel, Scored
+from kascade.models.adapters import plain_weights
+from kascade.models.load import load_model
+from kascade.models.resting import on_device
 from kascade.recipe.schema import Mix, MOPDStage
+from kascade.rollout.answers import sampling_params
+from kascade.rollout.policy import Policy
 from kascade.rollout.pools import source_tasks
-from kascade.stages.exams import sit_exam
-from kascade.stages.job import Job, Policy
-from kascade.stages.mopd import Teachers
-from kascade.stages.rollouts import sampling_params
-from kascade.stages.tasks import domain_of
+from kascade.stages.training import Training
 from kascade.storage.files import read_json, write_json
+from kascade.task import Domain, Task
 
 log = logging.getLogger(__name__)
 
 
-def leading_domains(policy: Policy, teachers: Teachers, part: MOPDStage, job: Job) -> tuple[Mix, ...]:
+def leading_domains(training: Training[MOPDStage]) -> tuple[Mix, ...]:
     """The stage's data without the domains whose teacher leads by less than `min_teacher_gap`.
 
     The policy must hold the stage's start. Measured once: an interrupted stage finds the numbers beside its
     curves. Empty when no teacher leads anywhere.
     """
+    part = training.stage
     if part.min_teacher_gap == 0:
         return part.data
-    path = job.training / "teacher_gaps.json" if job.training else None
+    path = training.folder.teacher_gaps if training.folder else None
     if path is not None and path.exists():
         gaps = read_json(path)
     else:
-        gaps = {domain: teacher_gap(policy, model, domain, part, job) for domain, model in teachers.items()}
+        gaps = {domain: teacher_gap(training, domain) for domain in training.teachers}
         if path is not None:
             write_json(path, gaps)
     log.info("teachers lead by %s", ", ".join(f"{domain} {gap:+.3f}" for domain, gap in gaps.items()))
     return tuple(mix for mix in part.data if gaps[domain_of(mix.source)] >= part.min_teacher_gap)
 
 
-def teacher_gap(policy: Policy, teacher: PreTrainedModel, domain: Domain, part: MOPDStage, job: Job) -> float:
-    """Mean reward of the teacher less the student's, on the validation split of the domain's data.
+def teacher_gap(training: Training[MOPDStage], domain: Domain) -> float:
+    """Mean reward of the domain's teacher less the student's, on the validation split of the domain's data.
 
     0 without an exam where both have the same weights, as when the stage's start is its own best teacher.
     """
-    if same_weights(teacher, policy.model):
+    policy, part, teacher = training.policy, training.stage, training.teachers[domain]
+    count, seed = part.validation_tasks, training.seed
+    if same_weights(teacher, policy):
         return 0.0
-    taught = Policy.around(teacher, policy.tokenizer, policy.chat)
+    model = _here(teacher)
     tasks = [
         task
         for mix in part.data
         if domain_of(mix.source) == domain
-        for task in source_tasks(mix.source, split="validation", seed=job.seed, count=part.validation_tasks)
+        for task in source_tasks(mix.source, split="validation", seed=seed, count=count)
     ]
-    return mean_reward(taught, tasks, part, job) - mean_reward(policy, tasks, part, job)
+    with on_device(model):
+        taught = mean_reward(Policy.around(model, policy.tokenizer, policy.chat), tasks, training)
+    return taught - mean_reward(policy, tasks, training)
 
 
-def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
-    pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return all(torch.equal(a, b.to(a.device)) for a, b in pairs)
+def _here(teacher: Scored) -> PreTrainedModel:
+    """The teacher as a model that samples: one that a group holds is loaded for this, and must fit here."""
+    return load_model(teacher.folder) if isinstance(teacher, GroupModel) else teacher
 
 
-def mean_reward(policy: Policy, tasks: list[Task], part: MOPDStage, job: Job) -> float:
+def same_weights(teacher: Scored, policy: Policy) -> bool:
+    """Whether two models of one architecture compute alike, adapters merged."""
+    if isinstance(teacher, GroupModel):
+        return teacher.group.checksum_of(teacher.name) == teacher.group.checksum_of(POLICY)
+    pairs = zip(plain_weights(teacher), plain_weights(policy.model), strict=True)
+    return all(torch.equal(a, b.to(a.device)) for (_, a), (_, b) in pairs)
+
+
+def mean_reward(policy: Policy, tasks: list[Task], training: Training[MOPDStage]) -> float:
+    """Of the policy's answers as the stage samples them; NaN when none could be graded."""
     groups = sit_exam(
         policy,
         tasks,
-        sampling_params(part.sampling),
-        num_samples=part.validation_samples,
-        seed=job.draw_seed("validation"),
-        clock=job.clock,
+        sampling_params(training.stage.sampling),
+        num_samples=training.stage.validation_samples,
+        seed=training.draw_seed("validation"),
+        clock=training.clock,
     )
     rewards = [grade.reward for group in groups for grade in group.grades if grade.error is None]
     return float(np.mean(rewards)) if rewards else float("nan")

@@ -1,7 +1,7 @@
 """On-policy GRPO: the loop of every stage that learns from rewards (IF, multi-domain, long-context, code,
 SWE and, with another grader and a KL term, RLHF). [C2 §4.1.2]
 
-[C2] Nemotron-Cascade 2 (arXiv 2603.19220).
+[C2] Nemotron-Cascade 2 (arXiv 2603.19220), [LN] Llama-Nemotron (arXiv 2505.00949).
 """
 
 from __future__ import annotations
@@ -11,29 +11,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from transformers import PreTrainedModel
 
 from kascade.learning.advantages import GroupSignal, group_signal
 from kascade.learning.buffer import Batch
+from kascade.learning.example import Example
+from kascade.learning.group import Reference
 from kascade.learning.losses import constant_weights, per_sample_weights, per_token_weights
 from kascade.learning.objectives import PolicyGradient
-from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example, Trainer
-from kascade.models.logprobs import token_logprobs
-from kascade.recipe.schema import RLHFStage, RLStage
+from kascade.learning.scoring import ScoreLogprobs, score_examples
+from kascade.recipe.schema import GradedStage
+from kascade.rollout.answers import Grader, Group, answer, grade, grade_by_environment, sampling_params
 from kascade.stages.draws import Draws
-from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
-from kascade.stages.rollouts import (
-    Grader,
-    Group,
-    answer,
-    grade,
-    grade_by_environment,
-    limit_check,
-    rollout_metrics,
-    rollout_seed,
-    sampling_params,
-)
+from kascade.stages.rollouts import limit_check, rollout_metrics, rollout_seed
+from kascade.stages.training import StepMetrics, Training, merge
+from kascade.task import OBEYED
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,97 +36,110 @@ class Drawn:
 
 
 def train_grpo(
-    policy: Policy,
-    tasks: TaskSource,
-    part: RLStage | RLHFStage,
-    job: Job,
+    training: Training[GradedStage],
     *,
     grader: Grader = grade_by_environment,
     observe: Callable[[Sequence[Group]], dict[str, float]] = rollout_metrics,
-    reference: PreTrainedModel | None = None,
-    trainer: Trainer | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Train the policy in place. With one update a rollout batch every ratio is 1; with more, the batch is in
-    the training state, so that an interrupted stage goes on with it, and ratios are clipped.
+    the training state, so that an interrupted stage continues with it, and ratios are clipped.
 
     With asynchronous workers the next batch is sampled meanwhile: by weights one update older, for which the
-    loss is corrected. trainer: None: one of this process.
+    loss is corrected.
 
     observe: the step's metrics from its groups. reference: whom the KL penalty keeps close to; needed where
     grpo.kl_coefficient > 0. Raises TrainingStopped when a limit of the recipe is passed.
     """
+    part = training.stage
     if part.grpo.kl_coefficient > 0 and reference is None:
         raise ValueError("a KL coefficient needs a reference model")
-    trainer = trainer or stage_trainer(policy, part)
-    rule, sampling, uses = part.grpo, part.sampling, part.grpo.updates_per_batch
-    if part.workers.asynchronous:
-        rule = rule.model_copy(update={"correction": part.workers.correction})
-    objective = PolicyGradient(sampling.temperature, rule, sampling.top_k, sampling.top_p)
-    draws = Draws(partial(draw_batch, policy, tasks, part, job, grader=grader), part)
+    loop = _Loop(training, observe, reference, Draws(partial(draw_batch, training, grader=grader), part))
+    training.run_steps(loop.take_step)
 
-    def make_batch(number: int, drawn: Drawn) -> Batch:
-        seen = observe(drawn.groups) | {"usable_groups": float(len(drawn.usable))}
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """The steps of one training."""
+
+    training: Training[GradedStage]
+    observe: Callable[[Sequence[Group]], dict[str, float]]
+    reference: Reference | None
+    draws: Draws[Drawn]
+
+    def take_step(self, step: int) -> StepMetrics:
+        """Draw a batch, or find the one that is used again, and learn from it."""
+        number = step // self.training.stage.grpo.updates_per_batch
+        rollouts = self.training.rollouts
+        held = Batch.from_tensors(rollouts) if rollouts else None
+        if held is not None and held.number == number:
+            return self._learn(step, held)
+        with self.draws.of(number) as drawn:
+            return self._learn(step, self._make_batch(number, drawn))
+
+    def _make_batch(self, number: int, drawn: Drawn) -> Batch:
+        training, part = self.training, self.training.stage
+        seen = self.observe(drawn.groups) | {"usable_groups": float(len(drawn.usable))}
         if len(drawn.usable) < part.grpo.min_usable_groups:
             return Batch(number, [], seen)
-        examples = policy_gradient_examples(drawn.usable, part)
-        with job.clock.section("teachers"):
-            if reference is not None:
-                examples = with_scores("reference_logprobs", reference, examples, part, policy.pad_id)
-            if uses > 1:
-                examples = with_scores("old_logprobs", policy.model, examples, part, policy.pad_id)
+        examples, policy = policy_gradient_examples(drawn.usable, part), training.policy
+        with training.clock.section("teachers"):
+            if self.reference is not None:
+                examples = with_scores("reference_logprobs", self.reference, examples, part, policy.pad_id)
+            if part.grpo.updates_per_batch > 1:
+                own = training.make_trainer().scored
+                examples = with_scores("old_logprobs", own, examples, part, policy.pad_id)
         return Batch(number, examples, seen)
 
-    def take_step(step: int) -> StepMetrics:
-        number = step // uses
-        held = Batch.from_tensors(job.rollouts) if job.rollouts else None
-        if held is not None and held.number == number:
-            return learn(step, held)
-        with draws.of(number) as drawn:
-            return learn(step, make_batch(number, drawn))
-
-    def learn(step: int, batch: Batch) -> StepMetrics:
-        job.rollouts.clear()
-        if (step + 1) % uses:
-            job.rollouts.update(batch.tensors())
-        check = limit_check(step, numbers(batch.metrics), part)
+    def _learn(self, step: int, batch: Batch) -> StepMetrics:
+        training, rule = self.training, self.training.stage.grpo
+        training.rollouts.clear()
+        if (step + 1) % rule.updates_per_batch:  # kept in the state: a resumed stage learns from it again
+            training.rollouts.update(batch.tensors())
+        check = limit_check(step, numbers(batch.metrics), training.stage)
         if not batch.examples:
             check({})
-            usable, needed = int(batch.metrics["usable_groups"]), part.grpo.min_usable_groups
-            what = (
-                f"{usable} usable groups, {needed} needed" if usable < needed else "no advantage in any group"
-            )
+            usable, needed = int(batch.metrics["usable_groups"]), rule.min_usable_groups
+            too_few = f"{usable} usable groups, {needed} needed"
+            what = too_few if usable < needed else "no advantage in any group"
             return merge(batch.metrics, {"note": f"update skipped: {what}"})
-        with job.clock.section("training"):
-            learnt = trainer.update(step, batch.examples, objective, check=check)
+        with training.clock.section("training"):
+            objective = policy_gradient(training.stage)
+            learnt = training.make_trainer().update(step, batch.examples, objective, check=check)
         return merge(batch.metrics, learnt)
 
-    job.run_steps(policy, trainer, part, take_step)
+
+def policy_gradient(part: GradedStage) -> PolicyGradient:
+    """The stage's objective; batches of asynchronous workers are one update old, which is corrected for."""
+    rule, sampling = part.grpo, part.sampling
+    if part.workers.asynchronous:
+        rule = rule.model_copy(update={"correction": part.workers.correction})
+    return PolicyGradient(sampling.temperature, rule, sampling.top_k, sampling.top_p)
 
 
 def numbers(metrics: Mapping[str, float | str]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not isinstance(value, str)}
 
 
-def draw_batch(
-    policy: Policy, tasks: TaskSource, part: RLStage | RLHFStage, job: Job, *, step: int, grader: Grader
-) -> Drawn:
+def draw_batch(training: Training[GradedStage], *, step: int, grader: Grader) -> Drawn:
     """Sample and grade a step's prompts; draw further batches while filtering leaves too few groups.
 
     [C2 §4.2; DAPO §3.2, arXiv 2503.14476]: at most grpo.max_generation_batches, until prompts_per_step
     groups are usable; what is more than that is left out.
     """
-    batch = Drawn([], [])
+    batch, part = Drawn([], []), training.stage
     for extra in range(part.grpo.max_generation_batches):
         number = step * part.grpo.max_generation_batches + extra
         answered = answer(
-            policy,
-            tasks.draw(number, part.prompts_per_step),
+            training.policy,
+            training.tasks.draw(number, part.prompts_per_step),
             sampling_params(part.sampling),
             num_samples=part.rollouts_per_prompt,
-            seed_of=partial(rollout_seed, job, number),
-            clock=job.clock,
+            seed_of=partial(rollout_seed, training, number),
+            clock=training.clock,
         )
-        for group in grade(answered, grader, job.clock):
+        graded = grade(answered, grader, training.clock)
+        for group in map(obedient, graded) if part.grpo.obey_switch else graded:
             signal = group_signal(group.rewards, group.graded, group.truncated, part.grpo)
             batch.groups.append(group)
             if signal.usable and len(batch.usable) < part.prompts_per_step:
@@ -145,9 +149,16 @@ def draw_batch(
     return batch
 
 
-def policy_gradient_examples(
-    usable: Sequence[tuple[Group, GroupSignal]], part: RLStage | RLHFStage
-) -> list[Example]:
+def obedient(group: Group) -> Group:
+    """The group with reward 0 for answers that do not think as their prompt asks. [LN §5.1]"""
+    grades = [
+        replace(one, reward=0.0) if one.error is None and one.components.get(OBEYED) == 0 else one
+        for one in group.grades
+    ]
+    return Group(group.answered, tuple(grades))
+
+
+def policy_gradient_examples(usable: Sequence[tuple[Group, GroupSignal]], part: GradedStage) -> list[Example]:
     """Rollouts that enter the loss, with advantages and weights under the stage's aggregation.
 
     Those whose advantage is 0 count in the weights, but are not computed where nothing else acts on them.
@@ -179,7 +190,7 @@ def policy_gradient_examples(
     ]
 
 
-def batch_weights(lengths: Sequence[int], part: RLStage | RLHFStage) -> list[float]:
+def batch_weights(lengths: Sequence[int], part: GradedStage) -> list[float]:
     """Weight of a token in each rollout of the batch, as grpo.aggregation says."""
     if part.grpo.aggregation == "constant":
         return constant_weights(lengths, part.sampling.max_new_tokens)
@@ -188,9 +199,9 @@ def batch_weights(lengths: Sequence[int], part: RLStage | RLHFStage) -> list[flo
 
 def with_scores(
     column: str,
-    model: PreTrainedModel,
+    model: Reference,
     examples: Sequence[Example],
-    part: RLStage | RLHFStage,
+    part: GradedStage,
     pad_id: int,
 ) -> list[Example]:
     """The examples with another model's log-probabilities of their scored tokens, as `column`."""
@@ -198,11 +209,7 @@ def with_scores(
     scores = score_examples(
         model,
         examples,
-        lambda model, batch: (
-            token_logprobs(
-                model, batch, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
-            ).logprobs
-        ),
+        ScoreLogprobs(sampling.temperature, sampling.top_k, sampling.top_p),
         micro_batch_tokens=part.micro_batch_tokens,
         pad_id=pad_id,
     )

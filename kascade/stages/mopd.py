@@ -5,90 +5,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from kascade.environments.base import Domain
 from kascade.errors import Fault, UserError
+from kascade.learning.example import Example, Objective
+from kascade.learning.group import GroupHead, Scored
 from kascade.learning.losses import per_sample_weights
 from kascade.learning.objectives import FullDistillation, SampledDistillation
-from kascade.learning.scoring import score_examples
-from kascade.learning.trainer import Example, Objective, Trainer
-from kascade.models.logprobs import TokenBatch, scored_hidden, token_logprobs
+from kascade.learning.scoring import ScoreHidden, ScoreLogprobs, score_examples
 from kascade.recipe.schema import MOPDStage
+from kascade.rollout.answers import Answered, answer, sampling_params
 from kascade.stages.draws import Draws
-from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
-from kascade.stages.rollouts import Answered, answer, limit_check, rollout_seed, sampling_params
+from kascade.stages.gaps import leading_domains
+from kascade.stages.rollouts import limit_check, rollout_seed
+from kascade.stages.tasks import training_pool
+from kascade.stages.training import StepMetrics, Teachers, Training, merge
+from kascade.task import switch_of, switch_shares
 
-Teachers = Mapping[Domain, PreTrainedModel]
 
-
-def train_mopd(
-    policy: Policy,
-    tasks: TaskSource,
-    part: MOPDStage,
-    job: Job,
-    teachers: Teachers,
-    *,
-    trainer: Trainer | None = None,
-) -> None:
+def train_mopd(training: Training[MOPDStage]) -> None:
     """Train the policy in place towards its teachers, one update a rollout batch; no reward, no baseline.
 
-    With asynchronous workers batches are one update older, which the importance range corrects. trainer:
-    None: one of this process.
-
-    Raises UserError for a domain without a teacher, TrainingStopped when a limit of the recipe is passed.
+    Domains whose teacher leads by too little are left out. With asynchronous workers batches are one update
+    older, which the importance range corrects. Raises UserError for a domain without a teacher,
+    TrainingStopped when a limit of the recipe is passed.
     """
-    trainer = trainer or stage_trainer(policy, part)
-    objective = make_objective(part, distinct(teachers))
-
-    def draw(*, step: int) -> list[Answered]:
-        return answer(
-            policy,
-            tasks.draw(step, part.prompts_per_step),
-            sampling_params(part.sampling),
-            num_samples=part.rollouts_per_prompt,
-            seed_of=partial(rollout_seed, job, step),
-            clock=job.clock,
-        )
-
-    draws = Draws(draw, part)
+    part = training.stage
+    data = leading_domains(training)
+    if not data:
+        training.skip(f"no update: no teacher leads by min_teacher_gap {part.min_teacher_gap}")
+        return
+    if data != part.data:
+        training.tasks = training_pool(data, training.seed, training.name)
+    objective = make_objective(part, distinct(training.teachers))
+    draws = Draws(partial(draw_answers, training), part)
 
     def take_step(step: int) -> StepMetrics:
         with draws.of(step) as answered:
             return learn(step, answered)
 
     def learn(step: int, answered: Sequence[Answered]) -> StepMetrics:
-        with job.clock.section("teachers"):
-            examples = taught_examples(answered, teachers, part, policy.pad_id)
+        with training.clock.section("teachers"):
+            examples = taught_examples(answered, training.teachers, part, training.policy.pad_id)
         seen = response_metrics(answered)
-        with job.clock.section("training"):
-            learnt = trainer.update(
-                step,
-                examples,
-                objective,
-                check=limit_check(step, seen, part),
-            )
+        with training.clock.section("training"):
+            check = limit_check(step, seen, part, whole_distributions=True)
+            learnt = training.make_trainer().update(step, examples, objective, check=check)
         return merge(seen, learnt)
 
-    job.run_steps(policy, trainer, part, take_step)
+    training.run_steps(take_step)
 
 
-def distinct(teachers: Teachers) -> list[PreTrainedModel]:
+def draw_answers(training: Training[MOPDStage], *, step: int) -> list[Answered]:
+    """The policy's answers to a step's prompts."""
+    part = training.stage
+    return answer(
+        training.policy,
+        training.tasks.draw(step, part.prompts_per_step),
+        sampling_params(part.sampling),
+        num_samples=part.rollouts_per_prompt,
+        seed_of=partial(rollout_seed, training, step),
+        clock=training.clock,
+    )
+
+
+def distinct(teachers: Teachers) -> list[Scored]:
     """Each teacher once, in order of first use."""
     return list({id(model): model for model in teachers.values()}.values())
 
 
-def make_objective(part: MOPDStage, models: Sequence[PreTrainedModel]) -> Objective:
+def make_objective(part: MOPDStage, models: Sequence[Scored]) -> Objective:
     rule, temperature = part.importance, part.sampling.temperature
     if not part.full_vocabulary:
         return SampledDistillation(temperature, rule.low, rule.high)
-    heads: list[nn.Module] = [model.get_output_embeddings() for model in models]
+    heads: list[nn.Module | GroupHead] = [model.get_output_embeddings() for model in models]
     return FullDistillation(temperature, rule.low, rule.high, heads)
 
 
@@ -97,6 +92,7 @@ def response_metrics(answered: Sequence[Answered]) -> dict[str, float]:
     return {
         "response_tokens": sum(len(sample.logprobs) for sample in samples) / len(samples),
         "truncated": sum(sample.finish_reason == "length" for sample in samples) / len(samples),
+        **switch_shares([does for one in answered for does in switch_of(one.task, one.answers)]),
     }
 
 
@@ -130,7 +126,7 @@ def taught_examples(
     return examples
 
 
-def teacher_of(answered: Answered, teachers: Teachers) -> PreTrainedModel:
+def teacher_of(answered: Answered, teachers: Teachers) -> Scored:
     domain = answered.task.domain
     if domain not in teachers:
         raise UserError(Fault("stage data", f"domain {domain!r} has no teacher", ", ".join(teachers)))
@@ -138,15 +134,11 @@ def teacher_of(answered: Answered, teachers: Teachers) -> PreTrainedModel:
 
 
 def _teach(
-    model: PreTrainedModel, number: int, examples: Sequence[Example], part: MOPDStage, pad_id: int
+    model: Scored, number: int, examples: Sequence[Example], part: MOPDStage, pad_id: int
 ) -> list[dict[str, Tensor]]:
     """The teacher's columns of each example."""
 
-    def score(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-        if part.full_vocabulary:
-            return scored_hidden(model, batch)
-        return token_logprobs(model, batch, temperature=part.sampling.temperature).logprobs
-
+    score = ScoreHidden() if part.full_vocabulary else ScoreLogprobs(part.sampling.temperature)
     values = score_examples(model, examples, score, micro_batch_tokens=part.micro_batch_tokens, pad_id=pad_id)
     if part.full_vocabulary:
         return [{"teacher_hidden": v, "teacher": torch.full((len(v),), number)} for v in values]

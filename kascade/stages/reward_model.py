@@ -6,7 +6,6 @@ refused: in small settings policies hacked such judges instead of improving.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +15,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kascade.data.chat import ChatFormat
-from kascade.environments.base import Task, final_answer, visible_answer
 from kascade.errors import TrainingStopped
 from kascade.learning.losses import bradley_terry_loss
-from kascade.learning.optimizer import build_optimizer, learning_rate
+from kascade.learning.masters import Masters
+from kascade.learning.optimizer import build_optimizer, learning_rate, trained_parameters
 from kascade.models.logprobs import TokenBatch, scored_hidden
-from kascade.recipe.schema import Judge, RLHFStage
-from kascade.stages.job import Job, Policy, TaskSource
-from kascade.stages.rollouts import Answered, answer, sampling_params
+from kascade.recipe.schema import PreferenceJudge, RLHFStage
+from kascade.rollout.answers import Answered, answer, sampling_params
+from kascade.stages.training import Training
+from kascade.task import Task, final_answer, preference_pair, visible_answer
 
 log = logging.getLogger(__name__)
 Compare = Callable[[Task, str, str], tuple[float, float, float]]
@@ -69,47 +69,44 @@ def _sequence(chat: ChatFormat, task: Task, text: str) -> list[int]:
     return [*chat.prompt_ids(task), *chat.completion_ids(task, final_answer(text))]
 
 
-def train_reward_model(
-    policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job, compare: Compare
-) -> RewardModel:
+def train_reward_model(training: Training[RLHFStage], compare: Compare) -> RewardModel:
     """A reward model trained on `judge.pairs` pairs sampled from the policy and judged by `compare`.
 
     Raises TrainingStopped when its agreement with the held-out pairs is below `judge.min_agreement`.
     """
-    rule = part.judge
-    pairs = sample_preferences(policy, tasks, part, job, compare)
+    rule, policy = training.stage.judge, training.policy
+    pairs = sample_preferences(training, compare)
     held_out = round(rule.holdout * len(pairs))
-    with job.clock.section("training"):
-        torch.manual_seed(job.draw_seed("reward-model") % 2**32)
-        model = RewardModel(copy.deepcopy(policy.model), policy.pad_id)
+    with training.clock.section("training"):
+        torch.manual_seed(training.draw_seed("reward-model") % 2**32)
+        model = RewardModel(policy.whole_copy(), policy.pad_id)
         _fit(model, policy.chat, pairs[held_out:], rule)
         agreement = measure_agreement(model, policy.chat, pairs[:held_out])
     log.info("reward model: agreement %.3f on %d held-out pairs", agreement, held_out)
     if not agreement >= rule.min_agreement:
         raise TrainingStopped(
             f"the reward model agrees with {agreement:.2f} of {held_out} held-out preferences, below "
-            f"judge.min_agreement {rule.min_agreement}; a policy would learn its faults. To do: raise "
+            f"judge.min_agreement {rule.min_agreement}; a policy would learn its errors. To do: raise "
             "judge.pairs or judge.epochs, or set judge.kind to rule"
         )
     return model
 
 
-def sample_preferences(
-    policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job, compare: Compare
-) -> list[Preference]:
+def sample_preferences(training: Training[RLHFStage], compare: Compare) -> list[Preference]:
     """`judge.pairs` preferences in order: a row's own pair (`chosen`, `rejected`), else two answers sampled.
 
     Sampled answers are put in order by `compare`; ties are left out.
     """
-    drawn = tasks.draw(0, part.judge.pairs)
+    part = training.stage
+    drawn = training.tasks.draw(0, part.judge.pairs)
     given = {index: pair for index, task in enumerate(drawn) if (pair := given_preference(task))}
     answered = answer(
-        policy,
+        training.policy,
         [task for index, task in enumerate(drawn) if index not in given],
         sampling_params(part.sampling),
         num_samples=2,
-        seed_of=lambda task: job.draw_seed("preference", task.id),
-        clock=job.clock,
+        seed_of=lambda task: training.draw_seed("preference", task.id),
+        clock=training.clock,
     )
     sampled = iter(answered)
     pairs = [given.get(index) or _judged(next(sampled), compare) for index in range(len(drawn))]
@@ -118,10 +115,8 @@ def sample_preferences(
 
 def given_preference(task: Task) -> Preference | None:
     """The preference pair of the task's row; None when it has none."""
-    chosen, rejected = task.fields.get("chosen"), task.fields.get("rejected")
-    if not isinstance(chosen, str) or not isinstance(rejected, str) or chosen == rejected:
-        return None
-    return Preference(task, chosen, rejected)
+    pair = preference_pair(task)
+    return None if pair is None else Preference(task, *pair)
 
 
 def _judged(one: Answered, compare: Compare) -> Preference | None:
@@ -133,19 +128,22 @@ def _judged(one: Answered, compare: Compare) -> Preference | None:
     return Preference(one.task, first, second) if ranking < 3.5 else Preference(one.task, second, first)
 
 
-def _fit(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference], rule: Judge) -> None:
-    optimizer = build_optimizer(model, rule.optimizer)
+def _fit(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference], rule: PreferenceJudge) -> None:
+    masters = Masters(model)
+    optimizer = build_optimizer(model, rule.optimizer, masters)
     batches = [
         pairs[start : start + rule.batch_size] for start in range(0, len(pairs), rule.batch_size)
     ] * rule.epochs
     for step, batch in enumerate(batches):
         chosen = model([_sequence(chat, pair.task, pair.chosen) for pair in batch])
         rejected = model([_sequence(chat, pair.task, pair.rejected) for pair in batch])
-        bradley_terry_loss(chosen, rejected).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), rule.optimizer.max_grad_norm)
+        with masters.collecting():
+            bradley_terry_loss(chosen, rejected).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trained_parameters(model, masters), rule.optimizer.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(rule.optimizer, step, len(batches))
         optimizer.step()
+        masters.round_into_model()
         optimizer.zero_grad(set_to_none=True)
     model.requires_grad_(False)
 

@@ -9,25 +9,27 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from kascade.environments import get_environment
-from kascade.environments.base import THINK_END, Grade, Task, visible_answer
-from kascade.environments.genrm import GenRM, Scores
-from kascade.environments.judge import JudgeError, current_judge
+from kascade.environments.judging.genrm import GenRM, Scores
+from kascade.environments.judging.judge import JudgeError, current_judge
 from kascade.errors import Fault, UserError
 from kascade.learning.advantages import (
-    Comparison,
+    Match,
     match_rewards,
     pairs_to_compare,
     pairwise_rewards,
 )
-from kascade.learning.trainer import Trainer
+from kascade.learning.group import Reference
 from kascade.recipe.schema import Pairwise, RLHFStage
+from kascade.rollout.answers import Answered, Grader, Group, grade_by_environment
+from kascade.rollout.policy import Policy
 from kascade.stages.grpo import train_grpo
-from kascade.stages.job import Job, Policy, TaskSource
 from kascade.stages.reward_model import RewardModel, train_reward_model
-from kascade.stages.rollouts import Answered, Grader, Group, grade_by_environment, rollout_metrics
+from kascade.stages.rollouts import rollout_metrics
+from kascade.stages.teachers import frozen_start
+from kascade.stages.training import Training
+from kascade.task import THINK_END, Grade, Task, visible_answer
 
 CompareAll = Callable[[Sequence[tuple[Task, str, str]]], list[Scores | JudgeError]]
 PREFERENCE = "preference"  # component: the grade of the answer by itself, not relative to its group
@@ -39,41 +41,27 @@ class PairJudge(Protocol):
     def compare(self, task: Task, first: str, second: str) -> tuple[float, float, float]: ...
 
 
-def train_rlhf(
-    policy: Policy,
-    tasks: TaskSource,
-    part: RLHFStage,
-    job: Job,
-    reference: PreTrainedModel,
-    *,
-    trainer: Trainer | None = None,
-) -> None:
-    """Train the policy in place. reference: the stage's start; a learned judge begins from it, too. trainer:
-    None: one of this process.
+def train_rlhf(training: Training[RLHFStage], reference: Reference | None = None) -> None:
+    """Train the policy in place. reference: None: the stage's start; a learned judge begins from that, too.
 
     Raises TrainingStopped when a limit is passed or a learned judge agrees too little with held-out
     preferences.
     """
-    grader = _grader(policy, tasks, part, job)
-    kept_near = reference if part.grpo.kl_coefficient > 0 else None
-    train_grpo(
-        policy,
-        tasks,
-        part,
-        job,
-        grader=grader,
-        observe=preference_metrics,
-        reference=kept_near,
-        trainer=trainer,
-    )
+    kept_near = None
+    if training.stage.grpo.kl_coefficient > 0:
+        rests = training.stage.frozen_weights == "host"
+        kept_near = reference or frozen_start(training.policy, training.trainer, rests=rests)
+    grader = _grader(training)
+    train_grpo(training, grader=grader, observe=preference_metrics, reference=kept_near)
 
 
-def _grader(policy: Policy, tasks: TaskSource, part: RLHFStage, job: Job) -> Grader:
+def _grader(training: Training[RLHFStage]) -> Grader:
     """Rewards by the judge that the recipe names."""
+    part = training.stage
     rule = part.judge
     if rule.kind == "reward_model":
-        model = train_reward_model(policy, tasks, part, job, compare_pair)
-        return lambda answered: reward_model_grades(model, policy, answered)
+        model = train_reward_model(training, compare_pair)
+        return lambda answered: reward_model_grades(model, training.policy, answered)
     if rule.kind == "genrm":
         genrm = GenRM(current_judge(), rule.style, rule.principle, rule.votes)
         return lambda answered: pairwise_grades(answered, part.pairwise, genrm.compare_all, None)
@@ -131,13 +119,13 @@ def pairwise_grades(
             for index, i, j in pairs
         ]
     )
-    matches: list[list[Comparison]] = [[] for _ in answered]
+    matches: list[list[Match]] = [[] for _ in answered]
     problems: dict[int, str] = {}
     for (index, i, j), verdict in zip(pairs, verdicts, strict=True):
         if isinstance(verdict, JudgeError):
             problems[index] = str(verdict)
         else:
-            matches[index].append(Comparison(i, j, *verdict))
+            matches[index].append(Match(i, j, *verdict))
     return [
         _group_grades(one, matches[index], rule, exams[index] if exams else None, problems.get(index))
         for index, one in enumerate(answered)
@@ -146,7 +134,7 @@ def pairwise_grades(
 
 def _group_grades(
     one: Answered,
-    matches: Sequence[Comparison],
+    matches: Sequence[Match],
     rule: Pairwise,
     exam: Sequence[Grade] | None,
     problem: str | None,

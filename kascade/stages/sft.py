@@ -7,30 +7,31 @@ from collections.abc import Sequence
 
 import torch
 
-from kascade.environments.base import Task
+from kascade.learning.example import Example
 from kascade.learning.losses import per_sample_weights, per_token_weights
 from kascade.learning.objectives import Supervised
-from kascade.learning.trainer import Example
+from kascade.models.adapters import dropping
 from kascade.recipe.schema import SFTStage
-from kascade.stages.job import Job, Policy, StepMetrics, TaskSource, merge, stage_trainer
+from kascade.rollout.policy import Policy
+from kascade.stages.training import StepMetrics, Training, merge
+from kascade.task import Task
 
 WEIGHTS = {"per_token": per_token_weights, "per_sample": per_sample_weights}
 
 
-def train_sft(policy: Policy, tasks: TaskSource, part: SFTStage, job: Job) -> None:
+def train_sft(training: Training[SFTStage]) -> None:
     """Train the policy in place on the answers of `tasks` alone (prompts are not scored).
 
     Tasks without a reference answer and sequences longer than max_tokens are left out and counted.
     """
-    trainer = stage_trainer(policy, part)
+    policy, part = training.policy, training.stage
 
     def take_step(step: int) -> StepMetrics:
-        with job.clock.section("training"):
-            drawn = tasks.draw(step, part.batch_size)
+        with training.clock.section("training"):
+            drawn = training.tasks.draw(step, part.batch_size)
             demonstrated = [task for task in drawn if task.reference is not None]
             tokens = [
-                tokenize(policy, task, text)
-                for task, text in demonstrations(demonstrated, part.noise, job, step)
+                tokenize(policy, task, text) for task, text in demonstrations(demonstrated, training, step)
             ]
             kept = [
                 (prompt, answer) for prompt, answer in tokens if len(prompt) + len(answer) <= part.max_tokens
@@ -41,22 +42,24 @@ def train_sft(policy: Policy, tasks: TaskSource, part: SFTStage, job: Job) -> No
             }
             if not kept:
                 return merge(counts, {"note": "update skipped: no sequence to learn from"})
-            learnt = trainer.update(step, supervised_examples(kept, part), Supervised())
+            examples = supervised_examples(kept, part)
+            with dropping(policy.model, training.draw_seed("dropout", step)):
+                learnt = training.make_trainer().update(step, examples, Supervised())
         return merge(counts, {"response_tokens": learnt["tokens"] / len(kept)}, learnt)
 
-    job.run_steps(policy, trainer, part, take_step)
+    training.run_steps(take_step)
 
 
-def demonstrations(tasks: Sequence[Task], noise: float, job: Job, step: int) -> list[tuple[Task, str]]:
-    """Each task with its answer; a share `noise` has the answer of another task of the batch instead."""
+def demonstrations(tasks: Sequence[Task], training: Training[SFTStage], step: int) -> list[tuple[Task, str]]:
+    """Each task with its answer; a share `noise` has another task's answer, of the same batch."""
     shown = [(task, task.reference) for task in tasks if task.reference is not None]
     result = []
     for task, reference in shown:
-        rng = random.Random(job.draw_seed("noise", step, task.id))
+        rng = random.Random(training.draw_seed("noise", step, task.id))
         others = [
             text for other, text in shown if other.environment == task.environment and text != reference
         ]
-        wrong = others and rng.random() < noise
+        wrong = others and rng.random() < training.stage.noise
         result.append((task, rng.choice(others) if wrong else reference))
     return result
 

@@ -3,56 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
-from typing import Any
 
-import kascade
-from kascade.environments import get_environment
-from kascade.environments.base import Domain, Task
+from kascade.environments import domain_of
 from kascade.errors import Fault, UserError
-from kascade.recipe.identity import short_hash
-from kascade.recipe.schema import Benchmark, DataSource, Mix, Recipe, Stage
-from kascade.rollout.pools import TaskPool, source_tasks
-from kascade.stages.context import Run
-from kascade.stages.job import derive_seed
-from kascade.storage.files import read_json, write_json
-
-
-def domain_of(source: DataSource) -> Domain:
-    return get_environment(source.environment).domain
+from kascade.recipe.schema import DataSource, Mix, Recipe, Stage
+from kascade.rollout.pools import TaskPool
+from kascade.seeds import derive_seed
+from kascade.task import Domain
 
 
 def training_pool(mixes: Sequence[Mix], seed: int, name: str) -> TaskPool:
     """The tasks that stage `name` trains on; generated ones differ between stages."""
-    return TaskPool.from_mixes(mixes, split="train", seed=derive_seed(seed, "tasks", name))
+    return TaskPool.from_mixes(mixes, split="train", seed=pool_seed(seed, name))
 
 
-def benchmark_tasks(benchmark: Benchmark, seed: int) -> list[Task]:
-    """The fixed tasks of an exam, the same for every checkpoint of a run."""
-    return source_tasks(benchmark.source, split="test", seed=seed, count=benchmark.tasks)
-
-
-def exam_tasks(run: Run, benchmark: Benchmark) -> list[Task]:
-    """`benchmark_tasks` of a run. Generated ones are kept in its folder: every exam asks for them again."""
-    seed, source = run.recipe.seed, benchmark.source
-    if source.path is not None:
-        return benchmark_tasks(benchmark, seed)
-    asked = [source.model_dump(mode="json"), benchmark.tasks, seed, kascade.__version__]
-    path = run.layout.exam_tasks(benchmark.name, short_hash(asked))
-    if not path.exists():
-        made = benchmark_tasks(benchmark, seed)
-        write_json(path, [asdict(task) for task in made])
-    return [_task(found) for found in read_json(path)]
-
-
-def _task(found: dict[str, Any]) -> Task:
-    return Task(**{**found, "messages": tuple(found["messages"]), "tools": tuple(found["tools"])})
+def pool_seed(seed: int, name: str) -> int:
+    """The seed of the tasks that are generated for stage `name`."""
+    return derive_seed(seed, "tasks", name)
 
 
 def sources_by_domain(recipe: Recipe, stages: Iterable[Stage]) -> dict[Domain, list[DataSource]]:
     """What a domain can be trained on: the data of `stages`, else the generator behind a benchmark.
 
-    A benchmark read from a file is an exam only and is never trained on.
+    A benchmark read from a file, or of another tool, is never trained on.
     """
     found: dict[Domain, list[DataSource]] = {}
     for source in (mix.source for stage in stages for mix in stage.data):
@@ -60,7 +33,7 @@ def sources_by_domain(recipe: Recipe, stages: Iterable[Stage]) -> dict[Domain, l
         if source not in known:
             known.append(source)
     for benchmark in recipe.benchmarks:
-        if benchmark.source.path is None:
+        if benchmark.source.path is None and not benchmark.source.of_another_tool:
             found.setdefault(domain_of(benchmark.source), [benchmark.source])
     return found
 

@@ -2,193 +2,130 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
-from kascade.environments.base import Domain
-from kascade.errors import CheckpointError, Fault, TrainingStopped, UserError
-from kascade.guard.lineage import Ancestor, accepted_of_stages
-from kascade.guard.teachers import best_teachers, teacher_candidates
-from kascade.learning.distributed import join_group, rank, wait_for_all
-from kascade.learning.trainer import Trainer
-from kascade.models.load import load_model, save_model
-from kascade.recipe.identity import find_stage, stage_key
-from kascade.recipe.schema import MOPDStage, RLHFStage, RLStage, SFTStage, Stage
-from kascade.stages.context import Run, digest_of, publish_checkpoint
-from kascade.stages.curriculum import by_pass_rate
-from kascade.stages.gaps import leading_domains
-from kascade.stages.grpo import train_grpo
-from kascade.stages.job import Job, Policy, TaskSource
-from kascade.stages.mopd import Teachers, train_mopd
-from kascade.stages.rlhf import train_rlhf
-from kascade.stages.sft import train_sft
-from kascade.stages.tasks import domain_of, training_pool
-from kascade.storage.files import read_json
+from kascade.errors import CheckpointError, Fault, UserError
+from kascade.models.adapters import write_adapter
+from kascade.models.mesh import check_processes, join_group, rank, wait_for_all, world
+from kascade.models.policy_model import NewAdapter
+from kascade.models.seams import is_sharded
+from kascade.recipe.adapter import Adapter
+from kascade.recipe.identity import adapter_of, find_stage
+from kascade.recipe.methods import method_of
+from kascade.recipe.schema import StagePart
+from kascade.rollout.policy import Policy
+from kascade.run.context import Run, digest_of, publish_checkpoint
+from kascade.seeds import derive_seed
+from kascade.stages import attempts
+from kascade.stages.attempts import Attempt
+from kascade.stages.tasks import training_pool
+from kascade.stages.teachers import load_teachers
+from kascade.stages.training import Training
 
 log = logging.getLogger(__name__)
-Learn = Callable[[Policy, Job], None]
 
 
 def train_stage(run: Run, stage: str, parent: str) -> str:
     """The checkpoint of `stage` trained from `parent`; found when finished, continued when interrupted."""
-    part = find_stage(run.recipe, stage)
-    teachers = stage_teachers(run, part, parent) if isinstance(part, MOPDStage) else {}
-    return make_checkpoint(
-        run,
-        stage,
-        "train",
-        start=parent,
-        teachers=teachers,
-        learn=lambda p, job: learn(run, part, p, job, teachers),
-    )
+    return make_checkpoint(run, attempts.training(run, stage, parent), find_stage(run.recipe, stage))
 
 
-def make_checkpoint(
-    run: Run, stage: str, attempt: str, *, start: str, teachers: Mapping[Domain, Ancestor], learn: Learn
-) -> str:
-    """Load `start`, let `learn` train it, publish it under the key of all that determines it."""
-    digests = {str(domain): teacher.digest for domain, teacher in teachers.items()}
-    key = stage_key(run.recipe, stage, attempt, digest_of(start), digests)
-    checkpoint_id = f"{stage}/{attempt}-{key}"
+def make_checkpoint(run: Run, attempt: Attempt, part: StagePart) -> str:
+    """Load the attempt's start, train it as `part` says, publish it under the key of all it depends on."""
+    checkpoint_id = attempt.checkpoint_id(run.recipe)
     join_group()
     if found := run.existing(checkpoint_id):
         log.info("%s is finished already", checkpoint_id)
         return found
-    refuse_over_budget(run)
-    folder = run.open_verified(start)
-    with run.clock.section("loading"):
-        policy = Policy.load(folder, run.recipe.model, sampled_elsewhere=_has_samplers(run, stage))
-    job = Job(
-        name=f"{stage}/{attempt}",
-        seed=run.recipe.seed,
-        clock=run.clock,
-        training=run.layout.training(checkpoint_id),
+    adapter = adapter_of(run.recipe, find_stage(run.recipe, attempt.stage))
+    policy = load_policy(run, part, attempt.start, adapter)
+    name, seed = f"{attempt.stage}/{attempt.name}", run.recipe.seed
+    training = Training(
+        part,
+        policy,
+        training_pool(part.data, seed, name),
+        name,
+        seed,
+        folder=run.layout.training(checkpoint_id),
         progress=run.progress,
+        clock=run.clock,
+        on_saved=run.keep_cost,
+        save_on_signal=run.recipe.save_on_signal > 0,
     )
-    learn(policy, job)
-    if rank() != 0:  # the first process publishes for all
+    with with_workers(run, training) as spread:
+        spread.teachers = load_teachers(
+            run, attempt.teachers, spread.policy, spread.trainer, rests=part.frozen_weights == "host"
+        )
+        method_of(part).load()(spread)
+    if rank() != 0:  # the first process publishes for all; of a spread model each gives its shards
+        if is_sharded(policy.model) and not (adapter is not None and adapter.at_end == "keep"):
+            policy.save(run.layout.training(checkpoint_id).weights)
         wait_for_all()
         return run.existing(checkpoint_id) or refuse_unpublished(checkpoint_id)
     published = publish_checkpoint(
         run,
-        stage=stage,
-        attempt=attempt,
-        key=key,
-        parent=start,
-        teachers={str(domain): teacher for domain, teacher in teachers.items()},
-        write=lambda target: save_model(policy.model, policy.tokenizer, target),
+        stage=attempt.stage,
+        attempt=attempt.name,
+        key=attempt.key(run.recipe),
+        parent=attempt.start,
+        teachers={str(domain): teacher for domain, teacher in attempt.teachers.items()},
+        base=policy.base if adapter is not None and adapter.at_end == "keep" else None,
+        write=lambda target: save_policy(policy, adapter, target),
     )
     wait_for_all()
     return published
+
+
+def load_policy(run: Run, part: StagePart, start: str, adapter: Adapter | None) -> Policy:
+    """The policy of a stage, from the checkpoint `start`, with the adapter that it trains."""
+    folder = run.open_verified(start)
+    trained = None
+    if adapter is not None:
+        trained = NewAdapter(adapter, start, derive_seed(run.recipe.seed, part.name, "adapter"))
+    if world() > 1:
+        if part.answers_by() is not None:
+            what, remedy = "samples, which processes of one torchrun do not", "train it with `workers`"
+            raise UserError(Fault(f"stages.{part.name}", what, remedy=remedy))
+        check_processes(part.parallel, f"stages.{part.name}.parallel")
+    with run.clock.section("loading"):
+        return Policy.load(
+            folder,
+            run.recipe.model,
+            sampled_elsewhere=part.actors().samplers > 0,
+            held_elsewhere=part.actors().trainers > 1,
+            parallel=part.parallel,
+            activations=part.activations,
+            adapter=trained,
+        )
+
+
+def save_policy(policy: Policy, adapter: Adapter | None, folder: Path) -> None:
+    """Write what the stage ends with: the whole model, or the adapter that is kept apart from its base."""
+    if policy.final is None and policy.base is not None and adapter is not None and adapter.at_end == "keep":
+        write_adapter(policy.model, policy.tokenizer, folder, base=digest_of(policy.base))
+    else:
+        policy.save(folder)
 
 
 def refuse_unpublished(checkpoint_id: str) -> str:
     raise CheckpointError(f"{checkpoint_id}: the first process has not published it")
 
 
-def _has_samplers(run: Run, stage: str) -> bool:
-    part = find_stage(run.recipe, stage)
-    return not isinstance(part, SFTStage) and part.workers.samplers > 0
-
-
-def learn(run: Run, part: Stage, policy: Policy, job: Job, teachers: Mapping[Domain, Ancestor]) -> None:
-    """Train the policy in place by the stage's own method, with the workers that it asks for."""
-    with workers_of(policy, part) as (spread, trainer):
-        if isinstance(part, MOPDStage):
-            _distil(run, part, spread, job, teachers, trainer=trainer)
-        else:
-            _train(part, spread, job, trainer)
-
-
 @contextmanager
-def workers_of(policy: Policy, part: Stage) -> Iterator[tuple[Policy, Trainer | None]]:
-    """The policy and its trainer as the stage's `workers` say; None: the trainer of this process."""
-    if isinstance(part, SFTStage) or not part.workers.distributed:
-        yield policy, None
+def with_workers(run: Run, training: Training[StagePart]) -> Iterator[Training[StagePart]]:
+    """The training with the workers that the stage asks for; without any, as it is."""
+    if not training.stage.actors().distributed:
+        yield training
         return
-    from kascade.cluster.ray_workers import stage_workers
+    from kascade.actors.workers import Place, stage_workers
 
-    with stage_workers(policy, part) as (spread, trainer):
-        yield spread, trainer
-
-
-def _distil(
-    run: Run,
-    part: MOPDStage,
-    policy: Policy,
-    job: Job,
-    teachers: Mapping[Domain, Ancestor],
-    *,
-    trainer: Trainer | None,
-) -> None:
-    models = load_teachers(run, teachers)
-    data = leading_domains(policy, models, part, job)
-    if not data:
-        job.skip(f"no update: no teacher leads by min_teacher_gap {part.min_teacher_gap}")
-        return
-    train_mopd(policy, training_pool(data, job.seed, job.name), part, job, models, trainer=trainer)
-
-
-def _train(part: SFTStage | RLStage | RLHFStage, policy: Policy, job: Job, trainer: Trainer | None) -> None:
-    pool = training_pool(part.data, job.seed, job.name)
-    if isinstance(part, SFTStage):
-        train_sft(policy, pool, part, job)
-        return
-    if isinstance(part, RLHFStage):
-        train_rlhf(policy, pool, part, job, reference=copy.deepcopy(policy.model), trainer=trainer)
-        return
-    by_rate = part.curriculum and by_pass_rate(policy, pool, part, part.curriculum, job)
-    tasks: TaskSource = by_rate or pool
-    train_grpo(policy, tasks, part, job, trainer=trainer)
-
-
-def stage_teachers(run: Run, part: MOPDStage, parent: str) -> dict[Domain, Ancestor]:
-    """The teacher of each domain the stage trains on: as the recipe names it, else the best accepted one.
-
-    Raises UserError naming all domains that have none.
-    """
-    best = best_teachers(run.layout, teacher_candidates(run.layout, run.recipe, part.name, parent))
-    found: dict[Domain, Ancestor] = {}
-    faults: list[Fault] = []
-    for domain in dict.fromkeys(domain_of(mix.source) for mix in part.data):
-        name = part.teachers.get(domain, "best")
-        named = accepted_of_stages(run.layout, (name,)) if name != "best" else []
-        if named:
-            found[domain] = named[0]
-        elif name == "best" and domain in best:
-            found[domain] = best[domain].checkpoint
-        else:
-            what = f"there is no accepted checkpoint of {name!r} to teach it"
-            remedy = "add a benchmark of that domain, or name a stage under `teachers`"
-            faults.append(Fault(f"stages.{part.name}.teachers.{domain}", what, remedy=remedy))
-    if faults:
-        raise UserError(faults)
-    return found
-
-
-def load_teachers(run: Run, teachers: Mapping[Domain, Ancestor]) -> Teachers:
-    """Each distinct teacher's model once, frozen, by domain."""
-    with run.clock.section("loading"):
-        models = {}
-        for teacher in teachers.values():
-            if teacher.digest not in models:
-                folder = run.open_verified(teacher.reference)
-                part = run.recipe.model
-                model = load_model(folder, precision=part.precision, low_precision=part.low_precision)
-                models[teacher.digest] = model.requires_grad_(False)
-        return {domain: models[teacher.digest] for domain, teacher in teachers.items()}
-
-
-def refuse_over_budget(run: Run) -> None:
-    """Raise TrainingStopped when the run has used up `budget_cpu_hours`."""
-    budget = run.recipe.budget_cpu_hours
-    if budget is None:
-        return
-    costs = (run.layout.root / "costs").glob("*.json")
-    spent = sum(float(read_json(path)["cpu_s"]) for path in costs) / 3600
-    if spent >= budget:
-        raise TrainingStopped(
-            f"{spent:.2f} CPU hours are used, budget_cpu_hours is {budget}. To do: raise it and resume"
-        )
+    policy, folder = training.policy, training.folder
+    place = None
+    if policy.folder is not None and folder is not None:
+        place = Place(policy.folder, folder.weights, policy.adapter)
+    with stage_workers(policy, training.stage, run.recipe.model, place) as (policy, trainer):
+        yield replace(training, policy=policy, trainer=trainer)

@@ -1,6 +1,6 @@
-"""What lies in buckets as folders here: fetched once, checked, used by every process of this machine.
+"""What is in buckets as folders here: fetched once, checked, used by every process of this machine.
 
-KASCADE_CACHE names the folder (by default ~/.cache/kascade). Each checkpoint lies under its digest, each file
+KASCADE_CACHE names the folder (by default ~/.cache/kascade). Each checkpoint is under its digest, each file
 of rows under its address and version, so what is there never changes; `prune` removes what was used longest
 ago.
 """
@@ -18,7 +18,7 @@ from typing import BinaryIO
 from kascade.storage.files import exclusive
 from kascade.storage.store import Store
 
-WHOLE = ".whole"  # a file that is written last; its time tells when the entry was last used
+WHOLE = ".whole"  # a file that is written last; its time says when the entry was last used
 
 COPIED_BYTES = 8 * 1024**2  # at a time
 

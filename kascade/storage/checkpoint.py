@@ -5,29 +5,44 @@ A checkpoint exists only when its manifest does, and the manifest is written las
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlparse
-
-from pydantic import BaseModel, ConfigDict
 
 from kascade.errors import CheckpointError
 from kascade.storage import cache
+from kascade.storage.address import is_remote, join_uri
 from kascade.storage.files import exclusive, file_digest, write_text
+from kascade.storage.manifest import (
+    ACCEPTED,
+    LOCATION,
+    MANIFEST,
+    OUR_FILES,
+    REMEDY,
+    CheckpointRef,
+    Manifest,
+    damage,
+    file_names,
+    is_manifest,
+    local_path,
+    manifest_text,
+    parse_manifest,
+)
 from kascade.storage.store import Store
-from kascade.storage.uris import is_remote, join_uri, open_store
+from kascade.storage.uris import open_store
 
 __all__ = [
     "ACCEPTED",
+    "base_of",
     "LOCATION",
     "MANIFEST",
+    "OUR_FILES",
     "CheckpointRef",
     "Manifest",
+    "damage",
     "data_folder",
     "file_digest",
+    "is_manifest",
     "is_there",
     "local_path",
     "mark_accepted",
@@ -37,75 +52,9 @@ __all__ = [
     "publish",
     "verify",
 ]
-MANIFEST = "manifest.json"
-ACCEPTED = "accepted"  # beside the manifest of a checkpoint in a shared place, once a run went on from it
-LOCATION = "location"  # in a run's folder, beside the manifest of a checkpoint that lies in a bucket
 
 
-class Manifest(BaseModel):
-    """What a checkpoint is made of and where it comes from.
-
-    id: `<stage>/<attempt>-<key>`. parent: reference of the checkpoint it was trained from.
-    teachers: references of the checkpoints it was distilled from, by domain.
-    files: SHA-256 of each file. created: ISO 8601, UTC.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    stage: str
-    attempt: str
-    key: str
-    parent: str | None
-    teachers: dict[str, str] = {}
-    fingerprint: str
-    code_version: str
-    created: str
-    files: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """Identity of the checkpoint: a hash over its id and its files' hashes.
-
-        The id is part of it because a stage that made no update has its parent's weights, and is
-        another checkpoint all the same.
-        """
-        lines = f"{self.id}\n" + "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRef:
-    """`URI@sha256:DIGEST`: what travels between steps."""
-
-    uri: str
-    digest: str
-
-    def __str__(self) -> str:
-        return f"{self.uri}@sha256:{self.digest}"
-
-    @classmethod
-    def parse(cls, text: str) -> CheckpointRef:
-        uri, separator, digest = text.rpartition("@sha256:")
-        if not separator or not uri or len(digest) != 64:
-            raise CheckpointError(f"{text!r} is not a checkpoint reference (URI@sha256:DIGEST)")
-        return cls(uri, digest)
-
-    @property
-    def path(self) -> Path:
-        return local_path(self.uri)
-
-    @property
-    def is_remote(self) -> bool:
-        return is_remote(self.uri)
-
-
-def local_path(uri: str) -> Path:
-    """The folder behind a `file://` URI. Raises CheckpointError for any other scheme."""
-    parsed = urlparse(uri)
-    if parsed.scheme != "file":
-        raise CheckpointError(f"{uri}: only a file:// address is a folder here")
-    return Path(unquote(parsed.path))
+ABSENT = f"no {MANIFEST}, so there is no complete checkpoint here"
 
 
 def publish(staged: Path, target: Path | str, manifest: Manifest) -> CheckpointRef:
@@ -115,10 +64,9 @@ def publish(staged: Path, target: Path | str, manifest: Manifest) -> CheckpointR
     an intact checkpoint already there is kept, and of several writers at once one wins. Returns the
     reference of the checkpoint that is there now. Raises StorageError.
     """
-    files = {
-        p.relative_to(staged).as_posix(): file_digest(p) for p in sorted(staged.rglob("*")) if p.is_file()
-    }
-    manifest = manifest.model_copy(update={"files": files})
+    files = {name: file_digest(staged / name) for name in file_names(staged)}
+    manifest = manifest.model_copy(update={"files": files, "seal": None})
+    manifest = manifest.model_copy(update={"seal": manifest.computed_seal})
     if isinstance(target, str) and is_remote(target):
         return _publish_remote(staged, target, manifest)
     return _publish_here(staged, target if isinstance(target, Path) else local_path(target), manifest)
@@ -148,7 +96,7 @@ def _beside(staged: Path, target: Path) -> Path:
 
 
 def _publish_remote(staged: Path, uri: str, manifest: Manifest) -> CheckpointRef:
-    """Files lie under the manifest's digest, so that writers with other contents never touch them."""
+    """Files are under the manifest's digest, so that writers with other contents never touch them."""
     store = open_store(uri)
     if (known := _read_manifest(store)) is None:
         for name in manifest.files:
@@ -163,12 +111,8 @@ def _publish_remote(staged: Path, uri: str, manifest: Manifest) -> CheckpointRef
 
 
 def data_folder(manifest: Manifest) -> str:
-    """Where a remote checkpoint's files lie, beside its manifest."""
+    """Where a remote checkpoint's files are, beside its manifest."""
     return manifest.digest[:16]
-
-
-def manifest_text(manifest: Manifest) -> str:
-    return manifest.model_dump_json(indent=1) + "\n"
 
 
 def _read_manifest(store: Store) -> Manifest | None:
@@ -176,14 +120,6 @@ def _read_manifest(store: Store) -> Manifest | None:
         return parse_manifest(store.read(MANIFEST), f"{store.uri}/{MANIFEST}")
     except FileNotFoundError:
         return None
-
-
-def parse_manifest(text: bytes, where: str) -> Manifest:
-    """Raises CheckpointError."""
-    try:
-        return Manifest.model_validate_json(text)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: not a checkpoint manifest: {error}") from error
 
 
 def open_checkpoint(where: Path | str) -> tuple[CheckpointRef, Manifest]:
@@ -195,15 +131,19 @@ def open_checkpoint(where: Path | str) -> tuple[CheckpointRef, Manifest]:
     if isinstance(where, str) and is_remote(where):
         manifest = _read_manifest(open_store(where))
         if manifest is None:
-            raise CheckpointError(f"{where}: no {MANIFEST}, so there is no (complete) checkpoint here")
+            raise CheckpointError(f"{where}: {ABSENT}. {REMEDY}")
         return CheckpointRef(where, manifest.digest), manifest
     folder = where if isinstance(where, Path) else local_path(where)
-    path = folder / MANIFEST
-    if not path.exists():
-        raise CheckpointError(f"{folder}: no {MANIFEST}, so there is no (complete) checkpoint here")
-    manifest = parse_manifest(path.read_bytes(), str(path))
-    pointer = folder / LOCATION
-    uri = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else folder.resolve().as_uri()
+    path, pointer = folder / MANIFEST, folder / LOCATION
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{folder}: {ABSENT}. {REMEDY}")
+        manifest = parse_manifest(path.read_bytes(), str(path))
+        uri = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else folder.resolve().as_uri()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error}. {REMEDY}") from error
+    if pointer.exists() and not uri.startswith(("s3://", "file:///")):
+        raise CheckpointError(f"{pointer}: holds no address of a checkpoint. {REMEDY}")
     return CheckpointRef(uri, manifest.digest), manifest
 
 
@@ -216,7 +156,7 @@ def point_to(ref: CheckpointRef, folder: Path) -> None:
 
 
 def mark_accepted(reference: str, run: str) -> None:
-    """Say in a shared place that a run goes on from this checkpoint: runs that did not accept it see that."""
+    """Say in a shared place that a run continues from this checkpoint, for runs that did not accept it."""
     open_store(CheckpointRef.parse(reference).uri).create(ACCEPTED, f"{run}\n".encode())
 
 
@@ -245,20 +185,43 @@ def verify(reference: str) -> tuple[Path, Manifest]:
     ref = CheckpointRef.parse(reference)
     found, manifest = open_checkpoint(ref.uri)
     if found.digest != ref.digest:
-        raise CheckpointError(f"{ref.uri} holds {found.digest[:12]}, but {ref.digest[:12]} was asked for")
+        what = f"{ref.uri} holds {found.digest[:12]}, but {ref.digest[:12]} was asked for"
+        raise CheckpointError(f"{what}. To do: name the checkpoint that is meant, with its own digest")
     folder = _fetched(ref, manifest) if ref.is_remote else ref.path
-    for name, digest in manifest.files.items():
-        path = folder / name
-        if not path.exists() or file_digest(path) != digest:
-            if ref.is_remote:
-                cache.forget(ref.digest)
-            raise CheckpointError(f"{path}: missing or changed since the checkpoint was written")
+    if problem := damage(folder, manifest):
+        if ref.is_remote:
+            cache.forget(ref.digest)
+        raise CheckpointError(f"{problem}. {REMEDY}")
     return folder, manifest
+
+
+def base_of(folder: Path) -> tuple[str, Path]:
+    """Reference and folder of the model that the adapter in `folder` belongs to, every file checked.
+
+    A run's folder may have moved: a base that is not where the manifest says is looked for beside the
+    adapter's own stage. Raises CheckpointError when there is none, or the folder holds no adapter.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise CheckpointError(f"{folder}: an adapter without {MANIFEST} does not say what its base is")
+    manifest = parse_manifest(path.read_bytes(), str(path))
+    if manifest.base is None:
+        raise CheckpointError(f"{path}: names no base")
+    if not is_there(manifest.base):
+        digest = CheckpointRef.parse(manifest.base).digest
+        for other in sorted(folder.parent.parent.glob(f"*/*/{MANIFEST}")):
+            found, _ = open_checkpoint(other.parent)
+            if found.digest == digest:
+                return str(found), verify(str(found))[0]
+    return manifest.base, verify(manifest.base)[0]
 
 
 def _fetched(ref: CheckpointRef, manifest: Manifest) -> Path:
     store = open_store(join_uri(ref.uri, data_folder(manifest)))
     try:
-        return cache.fetch(store, ref.digest, manifest.files)
+        folder = cache.fetch(store, ref.digest, manifest.files)
     except FileNotFoundError as error:
         raise CheckpointError(f"{ref.uri}: {error}") from error
+    if manifest.base is not None:  # an adapter's folder says what its base is
+        write_text(folder / MANIFEST, manifest_text(manifest))
+    return folder

@@ -3,7 +3,7 @@
 A checkpoint goes only when a run says that it was not accepted, no other run has marked it as accepted, no
 checkpoint that stays was trained from it or taught by it, nobody asks to keep it, and it is old enough.
 Leftovers (files of a publication that was killed or lost against another writer, unfinished uploads) go when
-they are old enough and lie where only this library writes.
+they are old enough and are where only this library writes.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ def _ancestors(digests: Iterable[str], by_digest: dict[str, Manifest]) -> set[st
             continue
         found.add(digest)
         if manifest := by_digest.get(digest):
-            sources = [manifest.parent, *manifest.teachers.values()]
+            sources = [manifest.parent, manifest.base, *manifest.teachers.values()]
             waiting += [source.rpartition(":")[2] for source in sources if source]
     return found
 
 
 def _is_leftover(name: str, manifests: dict[str, Manifest]) -> bool:
-    """Whether a file lies where only a publication puts files, and belongs to no checkpoint."""
+    """Whether a file is where only a publication puts files, and belongs to no checkpoint."""
     if STAGED.fullmatch(name):
         return True
     match = DATA.fullmatch(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from kascade.errors import StorageError
-from kascade.storage.files import file_digest, share
+from kascade.storage.files import ROOM, file_digest, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Store(Protocol):
         ...
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a small file unless there is one; of several writers exactly one is told True."""
+        """Write a small file unless there is one; of several writers exactly one gets True."""
         ...
 
     def upload(self, path: Path, name: str) -> None:
@@ -126,7 +126,7 @@ class LocalStore:
 
 
 def create_file(path: Path, data: bytes) -> bool:
-    """Write `path` unless it is there; of several processes exactly one is told True."""
+    """Write `path` unless it is there; of several processes exactly one gets True."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -157,6 +157,6 @@ def copy_checked(source: Path, target: Path, sha256: str) -> None:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise StorageError(f"{target} cannot be written: {error.strerror}") from error
+        raise StorageError(f"{target} cannot be written: {error.strerror}. To do: {ROOM}") from error
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from kascade.tracking.reading import Answer
+from kascade.tracking.reading import ShownAnswer
 from kascade.tracking.summary import RunSummary, StageSummary
 
 PER_SIDE = 2  # good and bad answers shown of each benchmark
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class BeforeAndAfter:
     """The final checkpoint's answer to a task, beside the base model's to the same task where it was kept."""
 
-    base: Answer | None
-    final: Answer
+    base: ShownAnswer | None
+    final: ShownAnswer
 
 
-def before_and_after(summary: RunSummary, benchmark: str) -> list[Shown]:
+def before_and_after(summary: RunSummary, benchmark: str) -> list[BeforeAndAfter]:
     """The final checkpoint's best answers and its worst, by reward; the first kept of equals."""
     if summary.final is None or summary.base is None:
         return []
@@ -28,14 +28,14 @@ def before_and_after(summary: RunSummary, benchmark: str) -> list[Shown]:
     kept = sampled(summary, summary.final.digest, benchmark)
     graded = sorted((a for a in kept if a.reward is not None), key=lambda a: -(a.reward or 0.0))
     chosen = [*graded[:PER_SIDE], *graded[PER_SIDE:][-PER_SIDE:]]
-    return [Shown(earlier.get(answer.task_id), answer) for answer in chosen]
+    return [BeforeAndAfter(earlier.get(answer.task_id), answer) for answer in chosen]
 
 
-def sampled(summary: RunSummary, digest: str, benchmark: str) -> list[Answer]:
+def sampled(summary: RunSummary, digest: str, benchmark: str) -> list[ShownAnswer]:
     return [a for a in summary.answers.get((digest, benchmark), ()) if not a.greedy]
 
 
-def highest_rewards(summary: RunSummary, stage: StageSummary) -> list[tuple[str, Answer]]:
+def highest_rewards(summary: RunSummary, stage: StageSummary) -> list[tuple[str, ShownAnswer]]:
     """(benchmark, answer) of the highest rewards of a stage's trained checkpoint, where a hack would show.
 
     Rewards are often equal, so the answers of the most unusual length among the highest come first:
@@ -51,14 +51,14 @@ def highest_rewards(summary: RunSummary, stage: StageSummary) -> list[tuple[str,
     return found
 
 
-def _unusual_first(answers: Sequence[Answer]) -> list[Answer]:
+def _unusual_first(answers: Sequence[ShownAnswer]) -> list[ShownAnswer]:
     if not answers:
         return []
     usual = median(len(answer.answer) for answer in answers)
     return sorted(answers, key=lambda a: (-(a.reward or 0.0), -abs(len(a.answer) - usual)))
 
 
-def failed(summary: RunSummary) -> list[tuple[str, str, Answer]]:
+def failed(summary: RunSummary) -> list[tuple[str, str, ShownAnswer]]:
     """(checkpoint id, benchmark, answer) of the kept answers whose grader failed."""
     ids = {attempt.digest: attempt.id for attempt in summary.current}
     return [

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from kascade.storage.files import write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 from kascade.tracking import wording
+from kascade.tracking.provenance import Provenance, head_line, provenance
 from kascade.tracking.report import ended, template_environment
 from kascade.tracking.summarise import summarise
 from kascade.tracking.summary import RunSummary
@@ -17,17 +18,20 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!])")
 
 def write_model_card(run: Path) -> Path:
     """Write `model_card.md` of a run, whole or partial, and return its path."""
-    path = RunLayout(run).model_card
-    write_text(path, render_card(summarise(run)))
+    path = RunFolder(run).model_card
+    summary = summarise(run)
+    write_text(path, render_card(summary, provenance(run, summary)))
     return path
 
 
-def render_card(summary: RunSummary) -> str:
+def render_card(summary: RunSummary, origin: Provenance) -> str:
     """The card. What a user or a model wrote is escaped, so that it cannot become markup."""
     environment = template_environment(autoescape=False)
     environment.filters["plain"] = plain
     template = environment.get_template("model_card.md.jinja")
-    return template.render(summary=summary, wording=wording, ended=ended).strip() + "\n"
+    head = head_line(origin, summary)
+    page = template.render(summary=summary, origin=origin, head=head, wording=wording, ended=ended)
+    return page.strip() + "\n"
 
 
 def plain(text: str) -> str:

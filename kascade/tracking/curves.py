@@ -7,10 +7,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kascade.recipe.schema import read_resolved
-from kascade.storage.layout import RunLayout
-from kascade.tracking.mlflow_server import connect, tracking_uri
-from kascade.tracking.mlflow_sync import RUN_TAG, STAGE_TAG, sync, tracking_id
+from kascade.recipe.run_recipe import read_run_recipe
+from kascade.storage.run_folder import RunFolder
+from kascade.tracking.mlflow_server import RUN_TAG, STAGE_TAG, connect, tracking_uri
+from kascade.tracking.mlflow_sync import sync, tracking_id
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +34,8 @@ def benchmark_curves(where: Path | str, run_id: str | None = None) -> Curves:
     MLflow's id of the pipeline's run. Raises TrackingError, ValueError without an id.
     """
     if isinstance(where, Path):
-        layout = RunLayout(where)
-        recipe = read_resolved(layout.resolved_recipe)
+        layout = RunFolder(where)
+        recipe = read_run_recipe(where)
         sync(where, recipe)
         with connect(tracking_uri(where, recipe)) as client:
             return _curves(client, pipeline_run(client, recipe.tracking.experiment, tracking_id(layout)))

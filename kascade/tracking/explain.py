@@ -11,7 +11,7 @@ from kascade.errors import Fault, UserError
 from kascade.tracking import wording
 from kascade.tracking.report import ended, number
 from kascade.tracking.summarise import summarise
-from kascade.tracking.summary import Attempt, HistoryPoint, RunSummary, StageSummary
+from kascade.tracking.summary import AttemptSummary, HistoryPoint, RunSummary, StageSummary
 
 SHORTEST_DIGEST = 4  # hex digits that may stand for a checkpoint
 
@@ -36,7 +36,7 @@ def explain_data(run: Path, subject: str) -> dict[str, Any]:
     return _checkpoint(summary, _find(summary, subject))
 
 
-def _find(summary: RunSummary, subject: str) -> Attempt:
+def _find(summary: RunSummary, subject: str) -> AttemptSummary:
     everything = (*summary.current, *summary.others)
     prefix = subject.rpartition("sha256:")[2]
     found = [one for one in everything if one.id == subject]
@@ -69,7 +69,7 @@ def _stage(summary: RunSummary, stage: StageSummary) -> dict[str, Any]:
     }
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: AttemptSummary) -> dict[str, Any]:
     verdict = attempt.verdict
     return {
         "id": attempt.id,
@@ -101,13 +101,15 @@ def _score(found: HistoryPoint) -> dict[str, Any]:
         "samples": point.score.num_samples,
         "pass_at": {str(k): value for k, value in point.score.passes().items()},
         "errors": point.score.num_errors,
+        "switch_obeyed": point.score.switch_obeyed,
+        "thought": point.score.thought,
         "accepted": found.accepted,
         "goal": found.goal,
         "mark": found.mark,
     }
 
 
-def _checkpoint(summary: RunSummary, attempt: Attempt) -> dict[str, Any]:
+def _checkpoint(summary: RunSummary, attempt: AttemptSummary) -> dict[str, Any]:
     stage = next((s for s in summary.stages if attempt in s.attempts), None)
     accepted = attempt is summary.base or any(s.accepted is attempt for s in summary.stages)
     return {
@@ -146,7 +148,7 @@ def _verdict_lines(attempt: dict[str, Any]) -> list[str]:
     if attempt["lost"] is None:
         return []
     name = f"verdict on {attempt['id']}" if "id" in attempt else "verdict"
-    lost = f"lost {', '.join(attempt['lost'])}" if attempt["lost"] else "nothing fell beyond chance"
+    lost = f"lost {', '.join(attempt['lost'])}" if attempt["lost"] else "nothing is lost"
     shown = attempt["lost"] or attempt["reasons"]
     return _listed(f"{name}: {lost}", [f"{key}: {attempt['reasons'][key]}" for key in shown])
 
@@ -166,6 +168,10 @@ def _score_words(score: dict[str, Any]) -> str:
         words.append(f"pass@{score['samples']} {passed:.3f}")
     if score["greedy"] is not None:
         words.append(f"greedy {score['greedy']:.3f}")
+    if score["switch_obeyed"] is not None:
+        words.append(f"thinks as asked {score['switch_obeyed']:.3f}")
+    elif score["thought"] is not None:
+        words.append(f"thinks {score['thought']:.3f}")
     if score["errors"]:
         words.append(wording.count(score["errors"], "grading error"))
     notes = [(score["mark"] or "").replace("_", " "), "" if score["accepted"] else "not accepted"]

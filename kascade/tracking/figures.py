@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kascade.tracking.summary import Change, HistoryPoint, Mark, Point, Recovered, StepCost
+from kascade.tracking.costs import StepCost
+from kascade.tracking.summary import BenchmarkChange, HistoryPoint, Mark, Point, Recovered
 from kascade.tracking.svg import Scale, element, figure, line, polyline, shorten, text, ticks, title, words
 
 MARK_WORDS: Mapping[Mark, str] = {
-    "regressed": "regressed",
+    "regressed": "lost",
     "recovered": "recovered",
     "rolled_back": "rolled back to the stage's start",
 }
@@ -18,7 +19,7 @@ TIME_KINDS = ("sampling", "training", "grading", "teachers", "other")
 CURVE_POINTS = 240  # more than that is narrower than a pixel
 
 
-def changes(rows: Sequence[Change]) -> str:
+def changes(rows: Sequence[BenchmarkChange]) -> str:
     """Base against final checkpoint: one row a benchmark, base hollow, final filled."""
     left, right, step = 180.0, 900.0, 32.0
     low, high = _reward_range([point for row in rows for point in (row.before, row.after)])
@@ -66,7 +67,7 @@ def trajectory(benchmark: str, places: Sequence[str], points: Sequence[HistoryPo
 
 
 def recovery(rows: Sequence[Recovered]) -> str:
-    """Before, regressed and recovered, as bars, for the benchmarks one stage made fall."""
+    """Before, lost and recovered, as bars, for the benchmarks one stage made fall."""
     left, bottom, top, group = 36.0, 150.0, 22.0, 132.0
     y = Scale(0, max([1.0, *(row.before for row in rows)]), bottom, top)
     width = max(left + group * len(rows) + 10, 180)
@@ -78,7 +79,7 @@ def recovery(rows: Sequence[Recovered]) -> str:
         for place, (kind, value) in enumerate(bars):
             body += _bar(start + 36 * place, y, kind, value, row.benchmark)
         body.append(text(start + 50, bottom + 18, shorten(row.benchmark, 19), class_="name", anchor="middle"))
-    return figure(f"Before, regressed and recovered in {rows[0].stage.title}", width, bottom + 28, body)
+    return figure(f"Before, lost and recovered in {rows[0].stage.title}", width, bottom + 28, body)
 
 
 def curve(name: str, steps: Sequence[int], values: Sequence[float], skipped: Sequence[int]) -> str:
@@ -91,13 +92,13 @@ def curve(name: str, steps: Sequence[int], values: Sequence[float], skipped: Seq
     finite = finite[::stride] if (len(finite) - 1) % stride == 0 else [*finite[::stride], finite[-1]]
     heights = [value for _, value in finite]
     y = Scale(min(heights), max(heights), bottom, top)
-    x = Scale(min(steps), max(steps), 46, width - 10)
-    body = _rows(y, 44, width - 6, count=3)
+    x = Scale(min(steps), max(steps), 58, width - 10)
+    body = _rows(y, 56, width - 6, count=3)
     body += [line(x(step), bottom + 1, x(step), bottom + 8, "skipped") for step in skipped]
     body.append(polyline([(x(step), y(value)) for step, value in finite], "series"))
     body.append(element("circle", cx=x(finite[-1][0]), cy=y(heights[-1]), r=2.5, class_="dot up"))
     body += [
-        text(46, bottom + 20, f"step {min(steps)}"),
+        text(58, bottom + 20, f"step {min(steps)}"),
         text(width - 10, bottom + 20, f"{max(steps)}", anchor="end"),
     ]
     spoken = f"{name}: from {heights[0]:.4g} to {heights[-1]:.4g} over {len(steps)} steps"
@@ -106,12 +107,12 @@ def curve(name: str, steps: Sequence[int], values: Sequence[float], skipped: Seq
 
 def time_by_step(costs: Sequence[StepCost]) -> str:
     """Wall seconds of each step by kind of work."""
-    left, right, row_height = 190.0, 700.0, 22.0
+    left, right, row_height = 240.0, 700.0, 22.0
     x = Scale(0, max([cost.wall_s for cost in costs], default=1.0) or 1.0, left, right)
     body = []
     for index, cost in enumerate(costs):
         y = 8 + row_height * index
-        body.append(text(left - 10, y + 11, shorten(cost.step, 28), class_="name", anchor="end"))
+        body.append(text(left - 10, y + 11, shorten(cost.step, 38), class_="name", anchor="end"))
         spent, kinds = 0.0, {**cost.sections, "other": cost.other_s}
         for kind in TIME_KINDS:
             seconds = kinds.get(kind, 0.0)
@@ -152,7 +153,7 @@ def _spoken(point: Point) -> str:
 
 
 def _reward_range(points: Sequence[Point], *, greedy: bool = False) -> tuple[float, float]:
-    """0 to 1, widened where a reward lies outside."""
+    """0 to 1, widened where a reward is outside."""
     values = [value for p in points for value in (p.mean, *(p.interval or ())) if math.isfinite(value)]
     if greedy:
         values += [p.greedy for p in points if p.greedy is not None]

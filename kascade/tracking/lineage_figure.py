@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kascade.errors import KascadeError
 from kascade.storage.checkpoint import CheckpointRef
-from kascade.tracking.summary import Attempt, RunSummary
+from kascade.tracking.summary import AttemptSummary, RunSummary
 from kascade.tracking.svg import element, figure, line, shorten, text, title
 
 COLUMN, LANE, BOX, HEIGHT, TOP = 132.0, 66.0, 112.0, 48.0, 46.0
@@ -39,7 +39,7 @@ def _places(summary: RunSummary) -> Mapping[str, Place]:
     return places
 
 
-def _edges(attempt: Attempt, places: Mapping[str, Place]) -> list[str]:
+def _edges(attempt: AttemptSummary, places: Mapping[str, Place]) -> list[str]:
     end = places[attempt.digest]
     sources = [("edge", attempt.manifest.parent)]
     sources += [("edge teacher", teacher) for teacher in dict.fromkeys(attempt.manifest.teachers.values())]
@@ -71,7 +71,7 @@ def _edge(start: Place, end: Place, kind: str) -> str:
     return element("path", d=path, class_=kind)
 
 
-def _box(attempt: Attempt, place: Place, kept: bool, final: bool) -> str:
+def _box(attempt: AttemptSummary, place: Place, kept: bool, final: bool) -> str:
     x, y = place
     state = "final" if final else "kept" if kept else "left"
     spoken = f"{attempt.id}, sha256 {attempt.digest}, {'accepted' if kept else 'not accepted'}"

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kascade.environments.base import Domain
-from kascade.guard.scores import Score
-from kascade.storage.layout import RunLayout
-from kascade.tracking.nodes import Node
+from kascade.guard.scores import Score, score_path
+from kascade.storage.run_folder import ACCELERATOR, TRIES, UNDER_WAY, RunFolder
+from kascade.task import Domain
+from kascade.tracking.nodes import CheckpointNode
+
+DOMAIN_PREFIX = "domain/"
 
 MAX_PARAM = 6000  # characters; MLflow refuses longer values
 
@@ -46,12 +48,15 @@ def curve_metrics(attempt: str, rows: Sequence[Mapping[str, Any]], time_ms: int)
     ]
 
 
-def score_metrics(layout: RunLayout, node: Node, run_id: str, model_id: str, step: int) -> list[Any]:
+def score_metrics(
+    layout: RunFolder, node: CheckpointNode, run_id: str, model_id: str, step: int
+) -> list[Any]:
     """Scores tied to a LoggedModel and, as datasets, to their benchmark.
 
     NAME: mean reward of the screening samples, comparable through all stages; NAME.greedy; NAME.confirm-N:
-    the guard's fresh samples. domain/NAME: screening mean over a domain's benchmarks, its dataset the domain.
-    MLflow keys a model's metrics by name, step and time: the time is that of the score's file.
+    the guard's fresh samples; NAME.end-N: those of the end check. domain/NAME: screening mean over a domain's
+    benchmarks, its dataset the domain. MLflow keys a model's metrics by name, step and time: the time is that
+    of the score's file.
     """
     from mlflow.entities import Metric
 
@@ -77,14 +82,14 @@ def score_metrics(layout: RunLayout, node: Node, run_id: str, model_id: str, ste
 
 
 def domain_key(domain: Domain) -> str:
-    return f"domain/{domain}"
+    return f"{DOMAIN_PREFIX}{domain}"
 
 
-def _drawn_ms(layout: RunLayout, score: Score) -> int:
-    return _changed_ms(layout.score(score.checkpoint, score.benchmark, score.phase, score.round))
+def _drawn_ms(layout: RunFolder, score: Score) -> int:
+    return _changed_ms(score_path(layout, score))
 
 
-def trajectory_metrics(line: Sequence[Node]) -> list[Any]:
+def trajectory_metrics(line: Sequence[CheckpointNode]) -> list[Any]:
     """Screening means of the accepted checkpoints of all stages in order, from step 1 (step 0: the base)."""
     from mlflow.entities import Metric
 
@@ -100,12 +105,15 @@ def trajectory_metrics(line: Sequence[Node]) -> list[Any]:
 def _score_values(score: Score) -> Iterator[tuple[str, float]]:
     if not score.task_means():
         return
-    if score.phase == "confirm":
-        yield f"{score.benchmark}.confirm-{score.round}", score.mean
+    if score.phase != "screen":
+        yield f"{score.benchmark}.{score.phase}-{score.round}", score.mean
         return
     yield score.benchmark, score.mean
     if score.greedy_mean is not None:
         yield f"{score.benchmark}.greedy", score.greedy_mean
+    for name in ("switch_obeyed", "thought"):
+        if (share := getattr(score, name)) is not None:
+            yield f"{score.benchmark}.{name}", share
 
 
 def domain_means(scores: Sequence[Score]) -> dict[Domain, float]:
@@ -122,7 +130,7 @@ def task_set_digest(score: Score) -> str:
     return hashlib.sha256("\n".join(sorted(score.rewards)).encode()).hexdigest()[:32]
 
 
-def dataset_inputs(group: Sequence[Node]) -> list[Any]:
+def dataset_inputs(group: Sequence[CheckpointNode]) -> list[Any]:
     """The benchmarks that these checkpoints sat, as MLflow datasets of their domain."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -136,24 +144,28 @@ def dataset_inputs(group: Sequence[Node]) -> list[Any]:
     ]
 
 
-def cost_metrics(layout: RunLayout, costs: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+def cost_metrics(layout: RunFolder, costs: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """`cost/STEP/NAME` of every step, and what all took together: wall_s, cpu_s, the highest peak memory.
 
-    The totals' step is the number of steps counted, so they grow as the run does.
+    A step that was tried again has a further point, with what all its tries cost. One that is under way has
+    none. The totals' step is the number of tries, so they grow as the run does.
     """
     from mlflow.entities import Metric
 
+    costs = {step: cost for step, cost in costs.items() if not cost.get(UNDER_WAY)}
     times = {step: _changed_ms(layout.cost(step)) for step in costs}
+    tries = {step: int(cost.get(TRIES, 1)) for step, cost in costs.items()}
     each = [
-        Metric(f"cost/{step}/{key}", value, times[step], 0)
+        Metric(f"cost/{step}/{key}", value, times[step], tries[step] - 1)
         for step, cost in costs.items()
         for key, value in numbers(cost)
+        if key != TRIES
     ]
     found = [dict(numbers(cost)) for cost in costs.values()]
-    totals = {key: sum(cost.get(key, 0.0) for cost in found) for key in ("wall_s", "cpu_s")}
+    totals = {key: sum(cost.get(key, 0.0) for cost in found) for key in ("wall_s", "cpu_s", ACCELERATOR)}
     totals["peak_memory_bytes"] = max((cost.get("peak_memory_bytes", 0.0) for cost in found), default=0.0)
     newest = max(times.values(), default=0)
-    return each + [Metric(f"cost/{key}", value, newest, len(costs)) for key, value in totals.items()]
+    return each + [Metric(f"cost/{key}", value, newest, sum(tries.values())) for key, value in totals.items()]
 
 
 def _changed_ms(path: Path) -> int:

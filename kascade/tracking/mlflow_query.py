@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from kascade.environments.base import DOMAINS, Domain
-from kascade.recipe.schema import read_resolved
-from kascade.storage.layout import RunLayout
-from kascade.tracking.mlflow_metrics import domain_key
-from kascade.tracking.mlflow_server import connect, tracking_uri
-from kascade.tracking.mlflow_sync import RUN_TAG, tracking_id
+from kascade.recipe.run_recipe import read_run_recipe
+from kascade.storage.run_folder import RunFolder
+from kascade.task import Domain, in_order
+from kascade.tracking.mlflow_metrics import DOMAIN_PREFIX
+from kascade.tracking.mlflow_server import RUN_TAG, connect, tracking_uri
+from kascade.tracking.mlflow_sync import tracking_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ def best_checkpoints(where: Path | str, experiment: str = "kascade") -> dict[Dom
     accepted = "tags.accepted = 'true'"
     if isinstance(where, str):
         return _query(where, experiment, accepted)
-    layout = RunLayout(where)
-    recipe = read_resolved(layout.resolved_recipe)
+    layout = RunFolder(where)
+    recipe = read_run_recipe(where)
     own = f"{accepted} AND tags.`{RUN_TAG}` = '{tracking_id(layout)}'"
     return _query(tracking_uri(where, recipe), recipe.tracking.experiment, own)
 
@@ -42,23 +44,22 @@ def _query(uri: str, experiment: str, condition: str) -> dict[Domain, Best]:
     best: dict[Domain, Best] = {}
     with connect(uri) as client:
         found = client.get_experiment_by_name(experiment)
-        for domain in DOMAINS if found is not None else ():
-            key = domain_key(domain)
-            models = client.search_logged_models(
-                [found.experiment_id],
-                filter_string=condition,
-                datasets=[{"dataset_name": domain}],
-                order_by=[
-                    {
-                        "field_name": f"metrics.{key}",
-                        "ascending": False,
-                        "dataset_name": domain,
-                    }
-                ],
-                max_results=1,
-            )
-            for model in models:
-                mean = max((m.timestamp, m.value) for m in model.metrics if m.key == key)[1]
-                reference = f"{model.tags['uri']}@sha256:{model.tags['digest']}"
-                best[domain] = Best(domain, model.tags["id"], reference, mean)
-    return best
+        for model in _models(client, found.experiment_id, condition) if found is not None else ():
+            newest = {m.key: m.value for m in sorted(model.metrics or (), key=lambda m: m.timestamp)}
+            for key, mean in newest.items():
+                domain = key.removeprefix(DOMAIN_PREFIX)
+                if key.startswith(DOMAIN_PREFIX) and (domain not in best or mean > best[domain].mean):
+                    reference = f"{model.tags['uri']}@sha256:{model.tags['digest']}"
+                    best[domain] = Best(domain, model.tags["id"], reference, mean)
+    return {domain: best[domain] for domain in in_order(best)}
+
+
+def _models(client: Any, experiment_id: str, condition: str) -> Iterator[Any]:
+    """Every logged model that meets the condition, page by page."""
+    token = None
+    while True:
+        page = client.search_logged_models([experiment_id], filter_string=condition, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -9,15 +9,21 @@ come from the files, so that a SQL store keeps a metric once that is written twi
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kascade.guard.approval import read_waiting
+from kascade.guard.comparison import WORDS
+from kascade.guard.end_check import read_end_verdict
+from kascade.guard.verdict import read_verdict
 from kascade.recipe.schema import Recipe
 from kascade.storage.files import write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
+from kascade.tracking.mlflow_file import ensure_database, set_aside
 from kascade.tracking.mlflow_metrics import (
     cost_metrics,
     curve_metrics,
@@ -26,11 +32,19 @@ from kascade.tracking.mlflow_metrics import (
     score_metrics,
     trajectory_metrics,
 )
-from kascade.tracking.mlflow_server import connect, experiment_id, tracking_uri
-from kascade.tracking.nodes import Node, RunNodes
+from kascade.tracking.mlflow_server import (
+    RUN_TAG,
+    STAGE_TAG,
+    TrackingError,
+    connect,
+    experiment_id,
+    is_own,
+    tracking_uri,
+)
+from kascade.tracking.nodes import CheckpointNode, RunNodes
+from kascade.tracking.reading import curve
 
-RUN_TAG = "kascade.run"
-STAGE_TAG = "kascade.stage"
+log = logging.getLogger(__name__)
 SYNCED_TAG = "kascade.synced"
 PIPELINE_SYNCED_TAG = "kascade.synced_pipeline"
 MAX_METRICS = 1000  # in one request; MLflow refuses more
@@ -38,14 +52,25 @@ MAX_PARAMS = 100
 
 
 def sync(run: Path, recipe: Recipe) -> None:
-    """Bring MLflow up to date with the run's folder. Raises TrackingError when it cannot be reached."""
-    uri = tracking_uri(run, recipe)
-    layout = RunLayout(run)
-    with connect(uri) as client:
-        _Sync(client, layout, recipe, experiment_id(client, layout, recipe, uri)).run_all()
+    """Bring MLflow up to date with the run's folder. Raises TrackingError when it cannot be reached.
+
+    The run's own database is made again where it is damaged. One that MLflow refuses all the same is set
+    aside, and the next call makes it anew: in this process MLflow would keep to the file that it has open.
+    """
+    uri, layout = tracking_uri(run, recipe), RunFolder(run)
+    own = is_own(layout, uri)
+    if own:
+        ensure_database(layout)
+    try:
+        with connect(uri) as client:
+            _Sync(client, layout, recipe, experiment_id(client, layout, recipe, uri)).run_all()
+    except TrackingError:
+        if own:
+            set_aside(layout)
+        raise
 
 
-def tracking_id(layout: RunLayout) -> str:
+def tracking_id(layout: RunFolder) -> str:
     """What MLflow knows this run by: made once, kept in the folder."""
     if not layout.tracking_id.exists():
         write_text(layout.tracking_id, uuid.uuid4().hex + "\n")
@@ -55,7 +80,7 @@ def tracking_id(layout: RunLayout) -> str:
 class _Sync:
     """One pass over a run's folder."""
 
-    def __init__(self, client: Any, layout: RunLayout, recipe: Recipe, experiment: str) -> None:
+    def __init__(self, client: Any, layout: RunFolder, recipe: Recipe, experiment: str) -> None:
         self.client, self.layout, self.recipe = client, layout, recipe
         self.id = tracking_id(layout)
         self.nodes = RunNodes(layout)
@@ -100,7 +125,7 @@ class _Sync:
         self.client.set_tag(run.info.run_id, RUN_TAG, self.id)
         return run
 
-    def _open_stage(self, parent: Any, first: Node) -> Any:
+    def _open_stage(self, parent: Any, first: CheckpointNode) -> Any:
         tags = {
             RUN_TAG: self.id,
             STAGE_TAG: first.manifest.id,
@@ -126,7 +151,7 @@ class _Sync:
             if not token:
                 return
 
-    def _model(self, run: Any, node: Node, found: Any | None) -> str:
+    def _model(self, run: Any, node: CheckpointNode, found: Any | None) -> str:
         """Id of the checkpoint's LoggedModel, made or brought up to date."""
         tags = self._model_tags(node)
         if found is None:
@@ -134,12 +159,13 @@ class _Sync:
             found = self.client.create_logged_model(
                 self.experiment, name, run.info.run_id, tags=tags, model_type="checkpoint"
             )
-            self.client.finalize_logged_model(found.model_id, "READY")
         elif any(found.tags.get(key) != value for key, value in tags.items()):
             self.client.set_logged_model_tags(found.model_id, tags)
+        if str(found.status) != "READY":  # a new one, or one whose sync was killed before this line
+            self.client.finalize_logged_model(found.model_id, "READY")
         return str(found.model_id)
 
-    def _model_tags(self, node: Node) -> dict[str, str]:
+    def _model_tags(self, node: CheckpointNode) -> dict[str, str]:
         return {
             RUN_TAG: self.id,
             "id": node.manifest.id,
@@ -149,18 +175,30 @@ class _Sync:
             "attempt": node.manifest.attempt,
             "parent": node.manifest.parent or "",
             "accepted": str(node.reference in self.nodes.accepted).lower(),
+            **self._words(node),
+        }
+
+    def _words(self, node: CheckpointNode) -> dict[str, str]:
+        """What the guard says of each benchmark: of the stage's verdict, and of the end check."""
+        folder = RunFolder.tolerant(self.layout.root)  # a broken verdict must not keep the rest out of MLflow
+        verdict, end = read_verdict(folder, node.manifest.id), read_end_verdict(folder, node.reference)
+        judged = verdict.benchmarks if verdict else {}
+        held = end.benchmarks if end else {}
+        return {
+            **{f"verdict.{name}": WORDS[found.word] for name, found in judged.items()},
+            **{f"end.{name}": WORDS[found.standing] for name, found in held.items()},
         }
 
     # what a run shows
 
-    def _log_group(self, run: Any, group: Sequence[Node], model_ids: Mapping[str, str]) -> None:
+    def _log_group(self, run: Any, group: Sequence[CheckpointNode], model_ids: Mapping[str, str]) -> None:
         words = self.nodes.words(group)
         state = _state([*words, *self.nodes.measurements(group)])
         if run.data.tags.get(SYNCED_TAG) == state:
             return
         for attempt, node in enumerate(group):
-            curve = self.nodes.reader.curve(node.manifest.id)
-            self._log_metrics(run, curve_metrics(node.manifest.attempt, curve, node.time_ms))
+            rows = curve(self.nodes.folder, node.manifest.id)
+            self._log_metrics(run, curve_metrics(node.manifest.attempt, rows, node.time_ms))
             model_id = model_ids[node.manifest.id]
             self._log_metrics(run, score_metrics(self.layout, node, run.info.run_id, model_id, attempt))
         if inputs := dataset_inputs(group):
@@ -174,29 +212,37 @@ class _Sync:
         """Costs, the accepted line through all benchmarks, the recipe and what was made of the run."""
         shown = [self.layout.resolved_recipe, self.layout.report, self.layout.model_card]
         files = [path for path in shown if path.exists()]
-        costs = sorted((self.layout.root / "costs").rglob("*.json"))
-        outcomes = sorted((self.layout.root / "outcomes").glob("*.json"))
-        state = _state([*files, *costs, *outcomes])
+        state = _state([*files, *self.layout.cost_files(), *self.layout.outcome_files(), *self._word()])
         if parent.data.tags.get(PIPELINE_SYNCED_TAG) == state:
             return
         self._log_metrics(parent, trajectory_metrics(self._main_line()))
-        spent = self.nodes.reader.json_files("costs", "*.json")
-        self._log_metrics(parent, cost_metrics(self.layout, spent))
+        self._log_metrics(parent, cost_metrics(self.layout, self.nodes.folder.costs()))
         self._log_files(parent, files)
+        for name, word in self._waiting().items():
+            self.client.set_tag(parent.info.run_id, name, word)
         self._close_pipeline(parent)
         self.client.set_tag(parent.info.run_id, PIPELINE_SYNCED_TAG, state)
 
-    def _main_line(self) -> list[Node]:
+    def _word(self) -> list[Path]:
+        return [self.layout.waiting] if self.layout.waiting.exists() else []
+
+    def _waiting(self) -> dict[str, str]:
+        """What the run waits for, as tags; both are empty where it goes on."""
+        found = read_waiting(self.layout)
+        word, before = (found.word, found.before) if found else ("", "")
+        return {"kascade.waiting": word, "kascade.waiting_before": before}
+
+    def _main_line(self) -> list[CheckpointNode]:
         """What each stage of the main line ended with, in order."""
-        newest = self.nodes.newest_outcomes()
-        ended = (newest.get(part.name) for part in self.recipe.stages if not part.side_branch)
+        own = self.nodes.own_outcomes()
+        ended = (own.get(part.name) for part in self.recipe.stages if not part.side_branch)
         accepted = [outcome.accepted for outcome in ended if outcome is not None and outcome.accepted]
         return [self.nodes.by_reference[one] for one in accepted if one in self.nodes.by_reference]
 
     def _close_pipeline(self, parent: Any) -> None:
         """An adopted run is closed by the platform that opened it."""
-        newest = self.nodes.newest_outcomes()
-        ended = [newest[part.name] for part in self.recipe.stages if part.name in newest]
+        own = self.nodes.own_outcomes()
+        ended = [own[part.name] for part in self.recipe.stages if part.name in own]
         stopped = any(outcome.decision == "stopped" for outcome in ended)
         if self.adopted is None and (stopped or len(ended) == len(self.recipe.stages)):
             self._close(parent, stopped)

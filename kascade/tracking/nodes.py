@@ -8,15 +8,14 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from kascade.guard.lineage import Outcome
-from kascade.guard.scores import Score
+from kascade.guard.lineage import Outcome, own_outcomes, read_outcomes
+from kascade.guard.scores import Score, all_scores
 from kascade.storage.checkpoint import CheckpointRef, Manifest
-from kascade.storage.layout import RunLayout
-from kascade.tracking.reading import RunReader
+from kascade.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class CheckpointNode:
     """A checkpoint with its scores."""
 
     ref: CheckpointRef
@@ -40,16 +39,16 @@ class Node:
 class RunNodes:
     """All complete checkpoints of a run by reference, oldest first, and the outcomes on them."""
 
-    def __init__(self, layout: RunLayout) -> None:
+    def __init__(self, layout: RunFolder) -> None:
         self.layout = layout
-        self.reader = RunReader(layout)
-        self.outcomes = self.reader.outcomes()
+        self.folder = RunFolder.tolerant(layout.root)
+        self.outcomes = read_outcomes(self.folder)
         scores: dict[str, list[Score]] = {}
-        for score in self.reader.scores():
+        for score in all_scores(self.folder):
             scores.setdefault(score.checkpoint, []).append(score)
         self.by_reference = {
-            str(ref): Node(ref, manifest, tuple(scores.get(ref.digest, ())))
-            for ref, manifest in self.reader.checkpoints()
+            str(ref): CheckpointNode(ref, manifest, tuple(scores.get(ref.digest, ())))
+            for ref, manifest in self.folder.checkpoints()
         }
 
     @cached_property
@@ -58,13 +57,13 @@ class RunNodes:
         named = {outcome.accepted for outcome in self.outcomes if outcome.accepted}
         return frozenset(named | {node.reference for node in self.by_reference.values() if node.is_base})
 
-    def newest_outcomes(self) -> dict[str, Outcome]:
+    def own_outcomes(self) -> dict[str, Outcome]:
         """By stage: the folder may hold outcomes of an earlier recipe, too."""
-        return {outcome.stage: outcome for outcome in self.outcomes}
+        return own_outcomes(self.folder)
 
-    def groups(self) -> list[list[Node]]:
+    def groups(self) -> list[list[CheckpointNode]]:
         """Per stage's training result: that checkpoint first, then the recoveries that came of it."""
-        groups: dict[str, list[Node]] = {}
+        groups: dict[str, list[CheckpointNode]] = {}
         for node in self.by_reference.values():
             first = self._first_of_stage(node)
             groups.setdefault(first.reference, [first])
@@ -72,7 +71,7 @@ class RunNodes:
                 groups[first.reference].append(node)
         return list(groups.values())
 
-    def _first_of_stage(self, node: Node) -> Node:
+    def _first_of_stage(self, node: CheckpointNode) -> CheckpointNode:
         while node.manifest.parent is not None:
             above = self.by_reference.get(node.manifest.parent)
             if above is None or above.manifest.stage != node.manifest.stage:
@@ -80,18 +79,18 @@ class RunNodes:
             node = above
         return node
 
-    def outcomes_of(self, group: Sequence[Node]) -> list[Outcome]:
+    def outcomes_of(self, group: Sequence[CheckpointNode]) -> list[Outcome]:
         candidates = {node.reference for node in group}
         return [outcome for outcome in self.outcomes if outcome.candidate in candidates]
 
-    def words(self, group: Sequence[Node]) -> list[Path]:
+    def words(self, group: Sequence[CheckpointNode]) -> list[Path]:
         """Files of the verdicts and outcomes on these checkpoints."""
         verdicts = [self.layout.verdict(node.manifest.id) for node in group]
-        outcomes = [self.layout.outcome(o.stage, o.key) for o in self.outcomes_of(group)]
+        outcomes = [self.layout.outcome(o.stage, o.file_key) for o in self.outcomes_of(group)]
         return [path for path in verdicts + outcomes if path.exists()]
 
-    def measurements(self, group: Sequence[Node]) -> list[Path]:
+    def measurements(self, group: Sequence[CheckpointNode]) -> list[Path]:
         """Files of the training curves and scores of these checkpoints."""
-        curves = [self.layout.training(node.manifest.id) / "metrics.jsonl" for node in group]
-        scores = [path for node in group for path in self.layout.scores(node.ref.digest).glob("*.json")]
-        return [path for path in curves + sorted(scores) if path.exists()]
+        curves = [self.layout.training(node.manifest.id).curves for node in group]
+        scores = [path for node in group for path in self.layout.score_files(node.ref.digest)]
+        return [path for path in curves + scores if path.exists()]

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kascade.recipe.plan_actual import actual_table, plan_against_actual
+from kascade.recipe.plan_words import PlanTable
 from kascade.storage.files import write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 from kascade.tracking import answers, figures, wording
 from kascade.tracking.lineage_figure import lineage
+from kascade.tracking.provenance import Provenance, head_line, provenance
 from kascade.tracking.summarise import summarise
-from kascade.tracking.summary import Attempt, Recovered, RunSummary, StageSummary
+from kascade.tracking.summary import AttemptSummary, Recovered, RunSummary, StageSummary
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,7 +33,7 @@ CURVES_SHOWN = 6
 class Curves:
     """The curves of one attempt: figures by name, those beyond the first six apart; notes with counts."""
 
-    attempt: Attempt
+    attempt: AttemptSummary
     shown: Mapping[str, str]
     folded: Mapping[str, str]
     notes: Mapping[str, int]
@@ -38,12 +41,20 @@ class Curves:
 
 def write_report(run: Path) -> Path:
     """Write `report.html` of a run, whole or partial, and return its path."""
-    path = RunLayout(run).report
-    write_text(path, render(summarise(run)))
+    path = RunFolder(run).report
+    summary = summarise(run)
+    write_text(path, render(summary, provenance(run, summary), _against(run, summary)))
     return path
 
 
-def render(summary: RunSummary) -> str:
+def _against(run: Path, summary: RunSummary) -> PlanTable | None:
+    """What was planned against what was taken; None before anything was, or without a readable recipe."""
+    if summary.recipe is None or not summary.costs:
+        return None
+    return actual_table(plan_against_actual(RunFolder.tolerant(run), summary.recipe))
+
+
+def render(summary: RunSummary, origin: Provenance, against: PlanTable | None = None) -> str:
     """The page. All text of models and users is escaped by the template; figures escape their own."""
     from markupsafe import Markup
 
@@ -53,6 +64,9 @@ def render(summary: RunSummary) -> str:
     drawn = {name: figures.trajectory(name, places, found) for name, found in history.items() if found}
     return template.render(
         summary=summary,
+        origin=origin,
+        head=head_line(origin, summary),
+        began=summary.base is not None,
         wording=wording,
         answers=answers,
         numbers=[(name, point) for name, found in history.items() for point in found],
@@ -64,6 +78,7 @@ def render(summary: RunSummary) -> str:
         lineage=Markup(lineage(summary)),
         time=Markup(figures.time_by_step(summary.costs)) if summary.costs else None,
         parts=time_by_kind(summary),
+        against=against,
         ended=ended,
     )
 
@@ -97,7 +112,7 @@ def by_stage(found: Sequence[Recovered]) -> list[list[Recovered]]:
     return list(groups.values())
 
 
-def training_curves(attempt: Attempt) -> Curves:
+def training_curves(attempt: AttemptSummary) -> Curves:
     from markupsafe import Markup
 
     series = figures.curve_series(attempt.curve)

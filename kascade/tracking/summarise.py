@@ -2,63 +2,71 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from kascade.errors import KascadeError
-from kascade.guard.lineage import Outcome
-from kascade.guard.scores import Score
-from kascade.guard.stats import compare
+from kascade.errors import KascadeError, redact
+from kascade.guard.approval import questions, read_waiting
+from kascade.guard.comparison import compare
+from kascade.guard.end_check import EndVerdict, read_end_verdict
+from kascade.guard.lineage import Outcome, own_outcomes
+from kascade.guard.own import base_of
+from kascade.guard.scores import Score, all_scores
+from kascade.guard.verdict import all_verdicts
 from kascade.recipe.identity import parent_of
+from kascade.recipe.methods import stage_title
+from kascade.recipe.run_recipe import find_run_recipe
 from kascade.recipe.schema import Recipe, Stage
-from kascade.recipe.titles import stage_title
 from kascade.storage.checkpoint import CheckpointRef
-from kascade.storage.layout import RunLayout
-from kascade.tracking.reading import RunReader
+from kascade.storage.run_folder import RunFolder
+from kascade.tracking.costs import step_costs
+from kascade.tracking.promote import read_promotion
+from kascade.tracking.reading import answers_of, curve
+from kascade.tracking.retrain import read_reason
 from kascade.tracking.summary import (
-    Attempt,
-    Change,
+    AttemptSummary,
+    BenchmarkChange,
     Failure,
     Point,
     RunStatus,
     RunSummary,
     StageSummary,
-    StepCost,
 )
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"']+@")
 
 
 def summarise(run: Path) -> RunSummary:
     """All that a run folder says. A missing or broken piece is listed in `problems`, never an error."""
-    reader = RunReader(RunLayout(run.resolve()))
-    recipe = reader.recipe()
-    attempts = _attempts(reader)
+    folder = RunFolder.tolerant(run.resolve())
+    problems = folder.problems if folder.problems is not None else []
+    recipe = find_run_recipe(folder)
+    attempts = _attempts(folder)
     bases = [attempt for attempt in attempts.values() if attempt.manifest.parent is None]
-    stages = _stages(recipe, attempts, bases[-1] if bases else None, reader.outcomes()) if recipe else ()
+    outcomes = list(own_outcomes(folder, recipe).values())
+    known = attempts.get(_digest(base_of(folder, recipe)) or "") if recipe else None
+    stages = _stages(recipe, attempts, known or (bases[-1] if bases else None), outcomes) if recipe else ()
     base = stages[0].parent if stages and stages[0].parent else bases[-1] if bases else None
     used = {attempt.digest for stage in stages for attempt in stage.attempts}
     final = next((s.accepted for s in reversed(stages) if s.accepted and not s.part.side_branch), base)
-    failure = _failure(reader)
+    end_verdict = _end_verdict(folder, final)
+    if end_verdict is not None:
+        final = attempts.get(_digest(end_verdict.checkpoint) or "", final)
+    failure, waiting = _failure(folder), read_waiting(folder)
     benchmarks = _benchmarks(recipe, attempts.values())
     answers = {
         (attempt.digest, name): kept
         for attempt in attempts.values()
         for name in benchmarks
-        if (kept := reader.answers(attempt.digest, name))
+        if (kept := answers_of(folder, attempt.digest, name))
     }
-    changes, costs = _changes(base, final, benchmarks, reader.problems), _costs(reader)
-    recipe_text, resolved_text = (
-        reader.text(p) for p in (reader.layout.recipe, reader.layout.resolved_recipe)
-    )
+    changes, costs = _changes(base, final, benchmarks, problems), step_costs(folder)
+    recipe_text, resolved_text = (folder.load(p, _text) for p in (folder.recipe, folder.resolved_recipe))
     return RunSummary(
-        name=recipe.name if recipe else reader.layout.root.name,
+        name=recipe.name if recipe else folder.root.name,
         recipe=recipe,
-        recipe_text=_redacted(recipe_text),
-        resolved_text=_redacted(resolved_text),
-        status=_status(stages, failure),
+        recipe_text=redact(recipe_text or "") or None,
+        resolved_text=redact(resolved_text or "") or None,
+        status="waiting" if waiting else _status(stages, failure),
         failure=failure,
         base=base,
         stages=stages,
@@ -69,36 +77,52 @@ def summarise(run: Path) -> RunSummary:
         changes=changes,
         costs=costs,
         answers=answers,
-        problems=tuple(dict.fromkeys(reader.problems)),
+        problems=tuple(dict.fromkeys(problems)),
+        end_verdict=end_verdict,
+        waiting=waiting,
+        retrain=read_reason(folder) if recipe and recipe.retrain else None,
+        questions=tuple(questions(folder)),
+        promotion=read_promotion(folder),
     )
 
 
-def _redacted(text: str | None) -> str | None:
-    """Without the user and password that an address may carry."""
-    return None if text is None else _CREDENTIALS.sub("…@", text)
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
-def _attempts(reader: RunReader) -> dict[str, Attempt]:
+def _end_verdict(folder: RunFolder, accepted: AttemptSummary | None) -> EndVerdict | None:
+    """The end check of what the last stage ended with, or of the last recovery that replaced it."""
+    if accepted is None:
+        return None
+    final = folder.final_checkpoint()
+    recovered = read_end_verdict(folder, final) if final and _digest(final) else None
+    if recovered and recovered.recovered_from and _digest(recovered.recovered_from) == accepted.digest:
+        return recovered
+    return read_end_verdict(folder, str(accepted.ref))
+
+
+def _attempts(folder: RunFolder) -> dict[str, AttemptSummary]:
     """Every checkpoint by digest, oldest first."""
     scores: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
-    for score in reader.scores():
+    for score in all_scores(folder):
         scores[score.checkpoint][score.benchmark].append(score)
-    verdicts = reader.verdicts()
+    verdicts = all_verdicts(folder)
     return {
-        ref.digest: Attempt(
+        ref.digest: AttemptSummary(
             ref=ref,
             manifest=manifest,
             points={name: _point(found) for name, found in sorted(scores[ref.digest].items())},
             verdict=verdicts.get(manifest.id),
-            curve=reader.curve(manifest.id),
+            curve=curve(folder, manifest.id),
         )
-        for ref, manifest in reader.checkpoints()
+        for ref, manifest in folder.checkpoints()
     }
 
 
 def _point(scores: Sequence[Score]) -> Point:
     """One point from all scores of a benchmark on a checkpoint: the confirming ones where there are any."""
-    shown = [score for score in scores if score.phase == "confirm"] or list(scores)
+    stages = [score for score in scores if score.phase in ("screen", "confirm")] or list(scores)
+    shown = [score for score in stages if score.phase == "confirm"] or stages
     rewards: dict[str, list[float | None]] = {}
     for score in shown:
         for task, drawn in score.rewards.items():
@@ -110,14 +134,24 @@ def _point(scores: Sequence[Score]) -> Point:
             "greedy": greedy,
             "mean_response_tokens": sum(score.mean_response_tokens for score in shown) / len(shown),
             "num_truncated": sum(score.num_truncated for score in shown),
+            **{name: _mean_share(shown, name) for name in ("switch_obeyed", "thought")},
         }
     )
     interval = pooled.interval() if len(pooled.task_means()) > 1 else None
     return Point(pooled, pooled.mean, interval, pooled.greedy_mean)
 
 
+def _mean_share(scores: Sequence[Score], name: str) -> float | None:
+    """Of a share that all scores of a benchmark have, or none."""
+    found = [share for score in scores if (share := getattr(score, name)) is not None]
+    return sum(found) / len(found) if found else None
+
+
 def _stages(
-    recipe: Recipe, attempts: Mapping[str, Attempt], base: Attempt | None, outcomes: Sequence[Outcome]
+    recipe: Recipe,
+    attempts: Mapping[str, AttemptSummary],
+    base: AttemptSummary | None,
+    outcomes: Sequence[Outcome],
 ) -> tuple[StageSummary, ...]:
     """Each stage of the recipe with what belongs to it: only results that start from its accepted parent.
 
@@ -134,8 +168,8 @@ def _stages(
 def _stage(
     number: int,
     part: Stage,
-    parent: Attempt | None,
-    attempts: Mapping[str, Attempt],
+    parent: AttemptSummary | None,
+    attempts: Mapping[str, AttemptSummary],
     outcomes: Sequence[Outcome],
 ) -> StageSummary:
     settled = [
@@ -157,28 +191,33 @@ def _digest(reference: str | None) -> str | None:
         return None
 
 
-def _parent(attempt: Attempt, attempts: Mapping[str, Attempt]) -> Attempt | None:
+def _parent(attempt: AttemptSummary, attempts: Mapping[str, AttemptSummary]) -> AttemptSummary | None:
     return attempts.get(_digest(attempt.manifest.parent) or "")
 
 
-def _newest(part: Stage, parent: Attempt | None, attempts: Mapping[str, Attempt]) -> Attempt | None:
+def _newest(
+    part: Stage, parent: AttemptSummary | None, attempts: Mapping[str, AttemptSummary]
+) -> AttemptSummary | None:
     """The last attempt of a stage that is not settled yet."""
     own = [a for a in attempts.values() if a.manifest.stage == part.name and parent]
     return next((a for a in reversed(own) if _tried(part, a, parent, attempts)), None)
 
 
 def _tried(
-    part: Stage, last: Attempt | None, parent: Attempt | None, attempts: Mapping[str, Attempt]
-) -> tuple[Attempt, ...]:
+    part: Stage,
+    last: AttemptSummary | None,
+    parent: AttemptSummary | None,
+    attempts: Mapping[str, AttemptSummary],
+) -> tuple[AttemptSummary, ...]:
     """The attempts from the stage's parent (left out) to `last`, in order; () when not one line."""
-    found: list[Attempt] = []
+    found: list[AttemptSummary] = []
     while last is not None and last.manifest.stage == part.name:
         found.append(last)
         last = _parent(last, attempts)
     return tuple(reversed(found)) if last is not None and last is parent else ()
 
 
-def _benchmarks(recipe: Recipe | None, attempts: Iterable[Attempt]) -> dict[str, str]:
+def _benchmarks(recipe: Recipe | None, attempts: Iterable[AttemptSummary]) -> dict[str, str]:
     """Domain by benchmark: in the recipe's order, then those only scores know of."""
     scored = {name: point.score.domain for attempt in attempts for name, point in attempt.points.items()}
     named = [benchmark.name for benchmark in recipe.benchmarks] if recipe else []
@@ -186,8 +225,8 @@ def _benchmarks(recipe: Recipe | None, attempts: Iterable[Attempt]) -> dict[str,
 
 
 def _changes(
-    base: Attempt | None, final: Attempt | None, benchmarks: Iterable[str], problems: list[str]
-) -> tuple[Change, ...]:
+    base: AttemptSummary | None, final: AttemptSummary | None, benchmarks: Iterable[str], problems: list[str]
+) -> tuple[BenchmarkChange, ...]:
     if base is None or final is None or final is base:
         return ()
     changes = []
@@ -196,40 +235,25 @@ def _changes(
         if before is None or after is None:
             continue
         try:
-            found = compare(before.score, after.score)
+            found = compare(before.score.task_rewards(), after.score.task_rewards())
         except KascadeError as error:
             problems.append(str(error))
             continue
         if found is not None:
-            changes.append(Change(name, before, after, found.difference, *found.interval))
+            changes.append(BenchmarkChange(name, before, after, found.difference, *found.interval))
     return tuple(changes)
 
 
-def _costs(reader: RunReader) -> tuple[StepCost, ...]:
-    found = []
-    for step, cost in reader.json_files("costs", "*.json").items():
-        numbers = {key: float(value) for key, value in cost.items() if isinstance(value, int | float)}
-        wall_s, cpu_s = numbers.pop("wall_s", 0.0), numbers.pop("cpu_s", 0.0)
-        memory = numbers.pop("peak_memory_bytes", 0.0)
-        sections = {key.removesuffix("_s"): value for key, value in numbers.items() if key.endswith("_s")}
-        found.append((_modified(reader, "costs", step), StepCost(step, wall_s, cpu_s, sections, memory)))
-    return tuple(cost for _, cost in sorted(found, key=lambda pair: (pair[0], pair[1].step)))
-
-
-def _modified(reader: RunReader, folder: str, step: str, suffix: str = ".json") -> float:
-    return (reader.layout.root / folder / f"{step}{suffix}").stat().st_mtime
-
-
-def _failure(reader: RunReader) -> Failure | None:
+def _failure(folder: RunFolder) -> Failure | None:
     """The newest error of a step, unless a step finished after it (the run was taken up again)."""
-    errors = reader.json_files("logs", "*.error.json")
+    errors = folder.errors()
     if not errors:
         return None
-    step = max(errors, key=lambda name: _modified(reader, "logs", name, ".error.json"))
-    finished = [_modified(reader, "costs", name) for name in reader.json_files("costs", "*.json")]
-    if finished and max(finished) > _modified(reader, "logs", step, ".error.json"):
+    times = {step: folder.newest([folder.step_error(step)]) for step in errors}
+    step = max(times, key=lambda name: times[name])
+    if folder.newest(folder.cost_files()) > times[step]:
         return None
-    message = _redacted(str(errors[step].get("message", "no message"))) or ""
+    message = redact(str(errors[step].get("message", "no message")))
     return Failure(step, str(errors[step].get("type", "error")), message)
 
 

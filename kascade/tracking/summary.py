@@ -7,16 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kascade.guard.approval import Question, Waiting
+from kascade.guard.comparison import Standing
+from kascade.guard.end_check import EndVerdict
 from kascade.guard.lineage import Outcome
 from kascade.guard.scores import Score
-from kascade.guard.verdict import BenchmarkVerdict, Verdict
+from kascade.guard.verdict import UNSETTLED, BenchmarkVerdict, RecoveredShare, Verdict
 from kascade.recipe.schema import Recipe, Stage
 from kascade.storage.checkpoint import CheckpointRef, Manifest
-from kascade.tracking.reading import Answer
+from kascade.tracking.costs import StepCost
+from kascade.tracking.promote import Promotion
+from kascade.tracking.reading import ShownAnswer
+from kascade.tracking.retrain import Reason
 
-RunStatus = Literal["complete", "stopped", "failed", "unfinished"]
+RunStatus = Literal["complete", "stopped", "failed", "unfinished", "waiting"]
 Mark = Literal["regressed", "recovered", "rolled_back"]
-WORK = ("sampling", "training", "grading", "teachers")  # what the time is meant to go into
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptSummary:
     """One checkpoint with all that is known of it. The base model is one, too."""
 
     ref: CheckpointRef
@@ -82,10 +87,10 @@ class StageSummary:
     number: int
     part: Stage
     title: str
-    parent: Attempt | None
-    attempts: tuple[Attempt, ...]
+    parent: AttemptSummary | None
+    attempts: tuple[AttemptSummary, ...]
     outcome: Outcome | None
-    accepted: Attempt | None
+    accepted: AttemptSummary | None
 
     @property
     def name(self) -> str:
@@ -105,7 +110,7 @@ class HistoryPoint:
 
     column: int
     place: str
-    attempt: Attempt
+    attempt: AttemptSummary
     point: Point
     accepted: bool
     on_main_line: bool
@@ -115,25 +120,38 @@ class HistoryPoint:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """One regression and what the recovery made of it. after, fraction: None when none was judged."""
+    """One loss and what the recovery made of it. after, fraction: None when none was judged.
+
+    cause: the attempt that lost it: `train`, or the recovery round that did. standing: in the last verdict.
+    interval: 95% of the fraction, where draws that did not find the loss tell it.
+    """
 
     stage: StageSummary
     benchmark: str
     before: float
     low: float
     after: float | None
-    still_regressed: bool
+    cause: str
+    standing: Standing
+    fresh: RecoveredShare | None
+
+    @property
+    def still_regressed(self) -> bool:
+        return self.standing != "kept"
 
     @property
     def fraction(self) -> float | None:
-        """(after - low) / (before - low): 1 when all that was lost is back."""
+        """(after - low) / (before - low): 1 when all that was lost is back; by fresh draws where there are
+        any."""
+        if self.fresh is not None:
+            return self.fresh.share
         if self.after is None or self.before <= self.low:
             return None
         return (self.after - self.low) / (self.before - self.low)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class BenchmarkChange:
     """Base against final checkpoint on one benchmark, paired by task; interval at 95%, not corrected."""
 
     benchmark: str
@@ -146,22 +164,6 @@ class Change:
     @property
     def direction(self) -> Literal["up", "down", "level"]:
         return "up" if self.low > 0 else "down" if self.high < 0 else "level"
-
-
-@dataclass(frozen=True, slots=True)
-class StepCost:
-    """What one step took: seconds of wall and CPU, wall seconds by kind of work, peak memory in bytes."""
-
-    step: str
-    wall_s: float
-    cpu_s: float
-    sections: Mapping[str, float]
-    peak_memory_bytes: float
-
-    @property
-    def other_s(self) -> float:
-        """Wall seconds outside sampling, training (teachers' scores included) and grading."""
-        return max(0.0, self.wall_s - sum(self.sections.get(kind, 0.0) for kind in WORK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,23 +185,28 @@ class RunSummary:
     resolved_text: str | None
     status: RunStatus
     failure: Failure | None
-    base: Attempt | None
+    base: AttemptSummary | None
     stages: tuple[StageSummary, ...]
-    final: Attempt | None
-    others: tuple[Attempt, ...]
+    final: AttemptSummary | None
+    others: tuple[AttemptSummary, ...]
     benchmarks: tuple[str, ...]
     domains: Mapping[str, str]
-    changes: tuple[Change, ...]
+    changes: tuple[BenchmarkChange, ...]
     costs: tuple[StepCost, ...]
-    answers: Mapping[tuple[str, str], Sequence[Answer]]
+    answers: Mapping[tuple[str, str], Sequence[ShownAnswer]]
     problems: tuple[str, ...]
+    end_verdict: EndVerdict | None = None
+    waiting: Waiting | None = None
+    retrain: Reason | None = None
+    questions: tuple[Question, ...] = ()
+    promotion: Promotion | None = None
 
     @property
     def settled(self) -> tuple[StageSummary, ...]:
         return tuple(stage for stage in self.stages if stage.outcome is not None)
 
     @property
-    def current(self) -> tuple[Attempt, ...]:
+    def current(self) -> tuple[AttemptSummary, ...]:
         """The base and every attempt of the stages as the recipe stands, in order."""
         attempts = [attempt for stage in self.stages for attempt in stage.attempts]
         return ((self.base,) if self.base else ()) + tuple(attempts)
@@ -220,9 +227,8 @@ class RunSummary:
         return [one for one in found if one is not None]
 
 
-def _regressed(attempt: Attempt, benchmark: str) -> bool:
-    judged = attempt.judged(benchmark)
-    return judged is not None and judged.decision == "regressed"
+def _regressed(attempt: AttemptSummary, benchmark: str) -> bool:
+    return (judged := attempt.judged(benchmark)) is not None and judged.decision in UNSETTLED
 
 
 def _stage_history(stage: StageSummary, benchmark: str) -> list[HistoryPoint]:
@@ -246,7 +252,7 @@ def _stage_history(stage: StageSummary, benchmark: str) -> list[HistoryPoint]:
     ]
 
 
-def _mark(stage: StageSummary, attempt: Attempt, benchmark: str, fell: bool) -> Mark | None:
+def _mark(stage: StageSummary, attempt: AttemptSummary, benchmark: str, fell: bool) -> Mark | None:
     if _regressed(attempt, benchmark):
         return "regressed"
     accepted = stage.accepted is not None and attempt.digest == stage.accepted.digest
@@ -255,9 +261,17 @@ def _mark(stage: StageSummary, attempt: Attempt, benchmark: str, fell: bool) -> 
     return "recovered" if accepted and fell and attempt.is_recovery else None
 
 
+def _end(last: BenchmarkVerdict) -> Standing:
+    """The last word on a known loss. Old verdicts have none: one that was not called lost again counts as
+    kept."""
+    if last.standing is None:
+        return "lost" if last.decision == "regressed" else "kept"
+    return last.standing
+
+
 def _recovered(stage: StageSummary, benchmark: str) -> Recovered | None:
     judged = [found for attempt in stage.attempts if (found := attempt.judged(benchmark))]
-    first = next((index for index, found in enumerate(judged) if found.decision == "regressed"), None)
+    first = next((index for index, found in enumerate(judged) if found.decision in UNSETTLED), None)
     if first is None:
         return None
     fall, later = judged[first], judged[first + 1 :]
@@ -269,5 +283,7 @@ def _recovered(stage: StageSummary, benchmark: str) -> Recovered | None:
         before=fall.before.mean,
         low=fall.after,
         after=later[-1].after if later else None,
-        still_regressed=judged[-1].decision == "regressed",
+        cause=stage.attempts[first].manifest.attempt,
+        standing=_end(judged[-1]),
+        fresh=judged[-1].recovered,
     )

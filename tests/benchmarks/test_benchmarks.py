@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import README, RESULTS, main, table
+from benchmarks.__main__ import PAGE, RESULTS, main, table
 from benchmarks.gpu import flops_a_token, peak_flops
 from benchmarks.graders import answered
 from benchmarks.measure import Measurement, compare, cpu_time, median_cpu_time
 from benchmarks.memory import peak_of, score
-from benchmarks.readme import BEGIN, END, with_table
+from benchmarks.page import BEGIN, END, with_table
 from benchmarks.registry import BENCHMARKS, load
 from benchmarks.rollout import GivenLengths, make_model, sample_ours, sample_peer, spread_lengths
 from kascade.environments import get_environment
@@ -74,7 +74,7 @@ def test_quick_numbers_are_not_kept_unless_asked(
     assert not (tmp_path / "results.json").exists()
     readme = tmp_path / "README.md"
     readme.write_text(f"speeds\n{BEGIN}old\n{END}rest\n")
-    monkeypatch.setattr("benchmarks.__main__.README", readme)
+    monkeypatch.setattr("benchmarks.__main__.PAGE", readme)
     main([], FAKES)
     assert (tmp_path / "results.json").exists()
     assert "| fake, with a peer | 3,000 | 1,200 | 2.50 |" in readme.read_text()
@@ -128,9 +128,9 @@ def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
 
 
 def test_the_readme_says_what_the_results_say() -> None:
-    readme = README.read_text(encoding="utf-8")
+    readme = PAGE.read_text(encoding="utf-8")
     assert with_table(readme, json.loads(RESULTS.read_text())) == readme
-    with pytest.raises(ValueError, match=r"README.md lacks"):
+    with pytest.raises(ValueError, match=r"benchmarks.md lacks"):
         with_table("no marks", [])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kascade.cli import app
-from kascade.commands.run_folder import open_run_folder
+from kascade.models.load import BUILTIN_ROOT
 from kascade.recipe.load import load_recipe
-from kascade.storage.layout import RunLayout
+from kascade.recipe.run_recipe import keep_recipe
+from kascade.storage.run_folder import RunFolder
 from pipelines.process import folder_lock
 
 ROOT = Path(__file__).parents[2]
@@ -29,19 +31,24 @@ MCQA_ROW = {
 }
 
 
+MCQA_ROWS = [
+    {
+        **MCQA_ROW,
+        "responses_create_params": {"input": f"Which letter comes first, {number}?\nA: a\nB: b"},
+        "reference": "\\boxed{A}",
+    }
+    for number in range(800)
+]
+
+
 def kascade(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """What is looked at before weights are loaded."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "qwen3"}')
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"")
-    return folder
+    """A folder of the user's own: the miniature, copied."""
+    return Path(shutil.copytree(BUILTIN_ROOT / "mini-nemotron-h", tmp_path / "model"))
 
 
 def write_rows(path: Path, *rows: dict[str, object] | str) -> Path:
@@ -54,12 +61,12 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_check_accepts_a_preset_with_a_model_and_rows(tmp_path: Path, model: Path) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", MCQA_ROW)
+    rows = write_rows(tmp_path / "rows.jsonl", *MCQA_ROWS)
     result = kascade(
         "check", "quickstart", "--model", model, "--data", f"mcqa={rows}", "--out", tmp_path / "run"
     )
     assert result.exit_code == 0, result.output
-    assert "no faults" in result.stdout
+    assert "no errors" in result.stdout
     assert not (tmp_path / "run").exists()
 
 
@@ -77,7 +84,7 @@ def test_check_names_faulty_options_of_environments_and_their_place(tmp_path: Pa
     )
     assert "options.nonsense: mcqa has no such option (allowed: regex_seconds)" in result.stderr
     assert f"{recipe}:{text[: text.index(wrong)].count(chr(10)) + 1} " in result.stderr
-    assert "2 faults" in result.stderr
+    assert "2 errors" in result.stderr
 
 
 def test_check_names_what_needs_a_judge_that_is_not_there(tmp_path: Path) -> None:
@@ -128,7 +135,7 @@ def test_init_writes_a_recipe_that_loads_and_never_overwrites(tmp_path: Path) ->
     out.write_text("mine")
     result = kascade("init", "quikstart", "--out", out)
     assert result.exit_code == 2
-    assert "2 faults" in result.stderr
+    assert "2 errors" in result.stderr
     assert out.read_text() == "mine"
 
 
@@ -183,23 +190,22 @@ def test_run_refuses_an_output_that_cannot_be_written(tmp_path: Path, model: Pat
 
 def test_a_run_folder_remembers_its_recipe_and_what_a_change_redoes(tmp_path: Path) -> None:
     first = load_recipe("quickstart")
-    assert open_run_folder(tmp_path, first, "preset: quickstart\n") is None
-    assert load_recipe(RunLayout(tmp_path).resolved_recipe) == first
-    assert open_run_folder(tmp_path, first, "preset: quickstart\n") == {}
-    changed = open_run_folder(tmp_path, load_recipe("quickstart", ["swe_rl.steps=1"]), "changed\n")
+    assert keep_recipe(RunFolder(tmp_path), first) is None
+    assert load_recipe(RunFolder(tmp_path).resolved_recipe) == first
+    assert keep_recipe(RunFolder(tmp_path), first) == {}
+    changed = keep_recipe(RunFolder(tmp_path), load_recipe("quickstart", ["swe_rl.steps=1"]))
     assert changed == {"swe_rl": (f"steps: {first.stages[-1].steps} → 1",)}
-    assert RunLayout(tmp_path).recipe.read_text() == "changed\n"
 
 
 def test_a_run_under_way_keeps_its_recipe(tmp_path: Path, model: Path) -> None:
     out = tmp_path / "run"
-    open_run_folder(out, load_recipe("quickstart"), "preset: quickstart\n")
-    with folder_lock(RunLayout(out).runner / "lock"):
-        before = RunLayout(out).resolved_recipe.read_bytes()
+    keep_recipe(RunFolder(out), load_recipe("quickstart"))
+    with folder_lock(RunFolder(out).runner_lock):
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         result = kascade("run", "quickstart", "--model", model, "--out", out, "--seed", "5")
     assert result.exit_code == 2
     assert "is using this folder" in result.stderr
-    assert RunLayout(out).resolved_recipe.read_bytes() == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("verb", [("resume",), ("report",), ("ui",), ("explain", "sft")])

@@ -50,7 +50,14 @@ POD_2_0 = {
 }
 POD_2_1 = {**POD_2_0, "affinity": ANY_OBJECT, "imagePullSecrets": many(closed("name", name=TEXT))}
 TARGETS = many(closed("name", name=TEXT))
-JOB_PATCH = closed("name", name=TEXT, template=closed(spec=closed(template=closed(spec=closed(**POD_2_1)))))
+POD_2_2 = {
+    **POD_2_1,
+    "securityContext": ANY_OBJECT,
+    "containers": many(
+        closed("name", name=TEXT, env=many(ENV), volumeMounts=many(MOUNT), securityContext=ANY_OBJECT)
+    ),
+}
+JOB_PATCH = closed("name", name=TEXT, template=closed(spec=closed(template=closed(spec=closed(**POD_2_2)))))
 RUNTIME_PATCH = closed(template=closed(spec=closed(replicatedJobs=many(JOB_PATCH))))
 PATCHES: dict[str, Schema] = {
     "podSpecOverrides": many(closed("targetJobs", targetJobs=TARGETS, **POD_2_0)),
@@ -99,9 +106,11 @@ RAY_CONTAINER = closed(
     resources=RESOURCES,
     env=many(ENV),
     volumeMounts=many(MOUNT),
+    securityContext=ANY_OBJECT,
 )
 RAY_POD = closed(
     "containers",
+    securityContext=ANY_OBJECT,
     serviceAccountName=TEXT,
     containers=many(RAY_CONTAINER),
     volumes=many(VOLUME),

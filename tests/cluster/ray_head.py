@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s3_servers import free_port
+from support.s3_servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 150
@@ -157,4 +157,5 @@ def submitter_script(address: str, name: str, spec: dict[str, Any]) -> str:
     cores = f"--entrypoint-num-cpus {spec['entrypointNumCpus']:f}"
     submit = f"ray job submit --address {address} --no-wait --submission-id {name} {cores}"
     follow = f"ray job logs --address {address} --follow {name}"
-    return f"if ! {status} ; then {submit} -- {spec['entrypoint']} ; fi ; {follow}"
+    entrypoint = spec["entrypoint"].replace("$$", "$")  # as Kubernetes reads it in the submitter's arguments
+    return f"if ! {status} ; then {submit} -- {entrypoint} ; fi ; {follow}"

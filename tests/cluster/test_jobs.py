@@ -26,10 +26,11 @@ from kascade.cluster.ready import job_faults
 from kascade.cluster.worker import Work, main
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster
-from kascade.recipe.schema import Recipe, read_resolved
+from kascade.recipe.run_recipe import read_run_recipe
+from kascade.recipe.schema import Recipe
 from kascade.recipe.workers import Workers
 from kascade.storage.files import write_json
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 
 PLACED: dict[str, Any] = {
     "image_pull_secrets": ["registry"],
@@ -120,6 +121,14 @@ def test_a_rayjob() -> None:
     assert (spec["entrypointNumCpus"], spec["entrypointNumGpus"]) == (1, 1)  # so the driver gets a node
 
 
+@pytest.mark.parametrize("restricted", [True, False])
+def test_pods_of_jobs_meet_the_restricted_standard_unless_told_otherwise(restricted: bool) -> None:
+    cluster = CLUSTER.model_copy(update={"restricted": restricted})
+    found = pod_settings(cluster, cluster.default, {}, "image")
+    assert (found.pod_security.get("runAsNonRoot") is True) == restricted
+    assert (found.container_security.get("capabilities") == {"drop": ["ALL"]}) == restricted
+
+
 def test_secrets_are_only_named() -> None:
     (variable,) = settings().env
     assert variable["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token", "optional": False}
@@ -142,6 +151,15 @@ def test_what_the_task_was_given_wins_over_the_recipe() -> None:
     assert found.tolerations[0]["key"] == "nvidia.com/gpu"  # nothing given: the recipe's
 
 
+def test_a_claim_that_is_mounted_twice_is_one_volume() -> None:
+    """Kubeflow's driver names a volume after its claim; Kubernetes refuses two of one name."""
+    claim = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    mounts = [{"name": "data", "mountPath": path} for path in ("/kascade", "/data")]
+    found = settings({"volumes": [claim, claim], "volume_mounts": mounts})
+    names = [volume["name"] for volume in found.volumes]
+    assert names.count("data") == 1 and set(names) == {mount["name"] for mount in found.volume_mounts}
+
+
 def test_names_are_stable_short_and_tell_work_apart() -> None:
     work = Work("/r", "a_very_long_stage_name_of_forty_characters", "recover-2", "c", "p")
     name = job_name(work)
@@ -154,7 +172,7 @@ SOURCE = {"environment": "math_with_judge"}
 SFT = {"kind": "sft", "name": "sft", "steps": 1, "data": [{"source": SOURCE}]}
 
 
-def recipe_in(folder: Path, stage: dict[str, Any] = SFT, **placement: Any) -> RunLayout:
+def recipe_in(folder: Path, stage: dict[str, Any] = SFT, **placement: Any) -> RunFolder:
     recipe = Recipe.model_validate(
         {
             "kascade": 1,
@@ -165,7 +183,7 @@ def recipe_in(folder: Path, stage: dict[str, Any] = SFT, **placement: Any) -> Ru
             "cluster": {"stages": {stage["name"]: {"silence_s": 30, **placement}}},
         }
     )
-    layout = RunLayout(folder)
+    layout = RunFolder(folder)
     write_json(layout.resolved_recipe, recipe.model_dump(mode="json"))
     return layout
 
@@ -273,9 +291,9 @@ def test_preflight_asks_whether_jobs_can_be_launched(
         return 201, {"spec": body["spec"], "status": {"allowed": asked[-1]["verb"] in allowed}}
 
     api.answer = answer  # type: ignore[method-assign]
-    inline = read_resolved(recipe_in(tmp_path / "one").resolved_recipe)
+    inline = read_run_recipe(recipe_in(tmp_path / "one").root)
     assert job_faults(inline) == [] and not asked
-    faults = job_faults(read_resolved(recipe_in(tmp_path / "two", nodes=2).resolved_recipe))
+    faults = job_faults(read_run_recipe(recipe_in(tmp_path / "two", nodes=2).root))
     assert all(one["group"] == TRAINJOB.group and one["namespace"] == "team" for one in asked)
     if told is None:
         assert faults == [] and len(asked) == 4

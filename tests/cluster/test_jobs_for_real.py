@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_api import StubApi
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "storage"))
-
 from ray_head import ROOT, Head, KubeRay, ray_head
-from s3_servers import free_port
+from stub_api import StubApi
+from support.s3_servers import free_port
 
 from kascade.cluster import place
 from kascade.cluster.jobs import TRAINJOB
@@ -27,10 +24,10 @@ from kascade.cluster.worker import Work
 from kascade.errors import UserError
 from kascade.learning.metrics import read_metrics
 from kascade.recipe.schema import Recipe
-from kascade.stages import steps
+from kascade.steps import steps
 from kascade.storage.checkpoint import verify
 from kascade.storage.files import read_json, write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="Ray is not installed: the RayJob's entrypoint was not run")
@@ -80,7 +77,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubApi]:
     stub.close()
 
 
-def run_with(folder: Path, stage: dict[str, Any], **placement: Any) -> RunLayout:
+def run_with(folder: Path, stage: dict[str, Any], **placement: Any) -> RunFolder:
     recipe = Recipe.model_validate(
         {
             "kascade": 1,
@@ -89,11 +86,16 @@ def run_with(folder: Path, stage: dict[str, Any], **placement: Any) -> RunLayout
             "threads": 1,
             "stages": [stage],
             "benchmarks": [{"name": "m", "source": SOURCE, "tasks": 8, "sampling": SAMPLING}],
-            "guard": {"screen_samples": 1, "confirm_samples": 2, "recovery": {"rounds": 0}},
+            "guard": {
+                "weak_exams": "warn",
+                "screen_samples": 1,
+                "confirm_samples": 2,
+                "recovery": {"rounds": 0},
+            },
             "cluster": {"stages": {stage["name"]: {"silence_s": 120, **placement}}},
         }
     )
-    layout = RunLayout(folder)
+    layout = RunFolder(folder)
     write_text(layout.resolved_recipe, recipe.model_dump_json())
     return layout
 
@@ -114,13 +116,13 @@ def test_the_entrypoint_trains_a_checkpoint_that_is_judged(head: Head, api: Stub
     assert kinds_of_actors(head) == {"TrainerActor": 2, "RolloutActor": 2}
 
 
-def begun(layout: RunLayout) -> str:
+def begun(layout: RunFolder) -> str:
     base = steps.preflight(str(layout.root))
     steps.evaluate(str(layout.root), "base", base, base)
     return base
 
 
-def judged(layout: RunLayout, stage: str, candidate: str, base: str) -> list[dict[str, Any]]:
+def judged(layout: RunFolder, stage: str, candidate: str, base: str) -> list[dict[str, Any]]:
     """The stage's curves, after its checkpoint proved to be trained and was judged."""
     run = str(layout.root)
     folder, manifest = verify(candidate)
@@ -131,7 +133,6 @@ def judged(layout: RunLayout, stage: str, candidate: str, base: str) -> list[dic
     rows = read_metrics(curves)
     assert [row["step"] for row in rows] == list(range(STEPS))
     steps.evaluate(run, stage, candidate, base)
-    steps.verdict(run, stage, candidate, base)
     (verdict,) = layout.root.glob("verdicts/**/*.json")
     assert read_json(verdict)["checkpoint"] == candidate
     return rows
@@ -155,8 +156,8 @@ def test_an_entrypoint_that_fails_is_told_in_its_own_words(head: Head, api: Stub
     assert "smaller actors" in str(caught.value.faults[0].remedy)
     assert operator.seen[-1] == ("Failed", "FAILED")
     assert api.verbs() == ["POST", "DELETE"]
-    assert read_json(layout.task_error("if_rl.train.job"))["type"] == "UserError"
-    assert read_json(layout.task_state("if_rl.train.job"))["state"] == "failed"
+    assert read_json(layout.step_error("if_rl.train.job"))["type"] == "UserError"
+    assert read_json(layout.step_state("if_rl.train.job"))["state"] == "failed"
 
 
 class Trainer:
@@ -214,4 +215,4 @@ def test_a_trainjobs_command_trains_on_two_nodes(api: StubApi, tmp_path: Path) -
     assert operator.codes == [0, 0]
     assert api.verbs() == ["POST", "DELETE"]
     judged(layout, "sft", candidate, base)
-    assert read_json(layout.task_state("sft.train.job"))["state"] == "succeeded"
+    assert read_json(layout.step_state("sft.train.job"))["state"] == "succeeded"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,16 +82,20 @@ def test_queues_validate_against_kueues_schema() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_meet_the_restricted_standard(overlay: str) -> None:
     for pod in pod_specs(overlay):
-        context = pod["securityContext"]
-        assert context["runAsNonRoot"] is True and context["seccompProfile"]["type"] == "RuntimeDefault"
-        assert pod["automountServiceAccountToken"] is False
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-        assert all("hostPath" not in volume for volume in pod.get("volumes", []))
-        for container in pod["containers"]:
-            own = container["securityContext"]
-            assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]}
-            assert own["readOnlyRootFilesystem"] is True
-            assert {"requests", "limits"} <= container["resources"].keys()
+        restricted(pod)
+
+
+def restricted(pod: dict[str, Any]) -> None:
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True and context["seccompProfile"]["type"] == "RuntimeDefault"
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert all("hostPath" not in volume for volume in pod.get("volumes", []))
+    for container in pod["containers"]:
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]}
+        assert own["readOnlyRootFilesystem"] is True
+        assert {"requests", "limits"} <= container["resources"].keys()
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -133,11 +139,101 @@ def test_tracking_wants_a_password_and_knows_its_own_names() -> None:
     assert "://" not in arguments.replace("s3://", "").replace("postgresql+psycopg2:///", "")
 
 
-def test_the_reader_of_runs_is_valid_and_restricted() -> None:
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_one_line_of_kustomize_moves_everything_to_another_namespace(overlay: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    mine = tmp_path / "manifests" / "mine"
+    mine.mkdir()
+    parts = f"[../overlays/{overlay}, ../kueue]"
+    (mine / "kustomization.yaml").write_text(f"namespace: team-a\nresources: {parts}\n")
+    done = subprocess.run(["kubectl", "kustomize", str(mine)], capture_output=True, text=True, check=True)
+    resources = list(yaml.safe_load_all(done.stdout))
+    assert "namespace: kascade" not in done.stdout
+    (namespace,) = [r["metadata"] for r in resources if r["kind"] == "Namespace"]
+    (queue,) = [r["spec"] for r in resources if r["kind"] == "ClusterQueue"]
+    assert namespace["name"] == "team-a"
+    assert queue["namespaceSelector"]["matchLabels"].items() <= namespace["labels"].items()
+    assert {r["metadata"]["namespace"] for r in resources if r["kind"] != "Namespace"} == {"team-a"}
+
+
+@cache
+def rendered_with_vllm() -> tuple[dict[str, Any], ...]:
+    """As docs/distributed.md has it: a vLLM server beside an overlay, for a model of one's own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(ROOT / "manifests", Path(scratch) / "manifests")
+        mine = Path(scratch) / "manifests" / "mine"
+        mine.mkdir()
+        own = {"name": "kascade-vllm", "behavior": "merge", "literals": ["model=/kascade/models/base"]}
+        (mine / "kustomization.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "namespace": "team-a",
+                    "resources": ["../overlays/gpu", "../vllm"],
+                    "configMapGenerator": [own],
+                    "images": [{"name": "kascade-vllm", "newName": "registry.example.com/kascade-vllm"}],
+                }
+            )
+        )
+        command = ["kubectl", "kustomize", str(mine)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return tuple(yaml.safe_load_all(text))
+
+
+def vllm_pod() -> dict[str, Any]:
+    found = [r for r in rendered_with_vllm() if (r["kind"], r["metadata"]["name"]) == ("Deployment", "vllm")]
+    return dict(found[0]["spec"]["template"]["spec"])
+
+
+def test_a_vllm_server_is_valid_restricted_and_serves_the_model_that_is_named() -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
-    pod = yaml.safe_load((ROOT / "manifests" / "reader.yaml").read_text(encoding="utf-8"))
+    for resource in rendered_with_vllm():
+        validate(resource, CURRENT, strict=True)
+        assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == "team-a"
+    pod = vllm_pod()
+    (container,) = pod["containers"]
+    restricted(pod)
+    assert container["image"] == "registry.example.com/kascade-vllm:0.1.0"
+    values = {v["name"]: v["valueFrom"].get("configMapKeyRef") for v in container["env"] if "valueFrom" in v}
+    configs = {r["metadata"]["name"]: r["data"] for r in rendered_with_vllm() if r["kind"] == "ConfigMap"}
+    model, dtype = (configs[values[name]["name"]][values[name]["key"]] for name in ("MODEL", "DTYPE"))
+    assert (model, dtype) == ("/kascade/models/base", "bfloat16")
+    policy = next(
+        r for r in rendered_with_vllm() if r["kind"] == "NetworkPolicy" and r["metadata"]["name"] == "vllm"
+    )
+    assert policy["spec"]["ingress"] == [
+        {"from": [{"podSelector": {}}]}
+    ]  # the namespace's own, on every port
+
+
+def test_a_vllm_server_is_started_as_kascade_starts_one() -> None:
+    """Otherwise a run refuses it; the address is the one of the docs."""
+    from kascade.recipe.vllm import VLLM, ServedVLLM
+    from kascade.rollout.vllm_process import ENVIRONMENT, options
+
+    (container,) = vllm_pod()["containers"]
+    given = dict(one.removeprefix("--").split("=", 1) for one in container["args"][1:])
+    flat = options(ServedVLLM(python="python"), VLLM(), "$(DTYPE)")
+    wanted = dict(zip((one.removeprefix("--") for one in flat[::2]), flat[1::2], strict=True))
+    same = ("dtype", "load-format", "logprobs-mode")
+    assert {name: given[name] for name in same} == {name: wanted[name] for name in same}
+    transfer = "weight-transfer-config"
+    assert json.loads(given[transfer]) == json.loads(wanted[transfer]) == {"backend": "nccl"}
+    variables = {v["name"]: v.get("value") for v in container["env"]}
+    assert variables["VLLM_SERVER_DEV_MODE"] == ENVIRONMENT["VLLM_SERVER_DEV_MODE"]
+    service = next(
+        r for r in rendered_with_vllm() if r["kind"] == "Service" and r["metadata"]["name"] == "vllm"
+    )
+    assert service["spec"]["ports"][0]["port"] == int(given["port"]) == 8000
+    assert "http://vllm:8000" in (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "read_only"), [("reader", True), ("writer", False)])
+def test_pods_for_people_are_valid_and_restricted(name: str, read_only: bool) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    pod = yaml.safe_load((ROOT / "manifests" / f"{name}.yaml").read_text(encoding="utf-8"))
     validate(pod, CURRENT, strict=True)
-    assert pod["spec"]["containers"][0]["volumeMounts"][0]["readOnly"] is True
+    assert pod["spec"]["containers"][0]["volumeMounts"][0].get("readOnly", False) is read_only
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True and "namespace" not in pod["metadata"]
     image = pod["spec"]["containers"][0]["image"]
     assert image in {c["image"] for spec in pod_specs("gpu") for c in spec["containers"]}
 

@@ -6,7 +6,6 @@ Needs the cluster tool. There are no operators on that cluster: where one is wan
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,76 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from cluster_objects import LOOSE, SECRETS, definition
 from cr_schemas import RAYJOB as RAYJOB_SCHEMA
-from engine import ROOT, ask, docker
+from engine import ROOT
 
 from kascade.cluster.failures import JobFailed
-from kascade.cluster.jobs import RAYJOB, TRAINJOB, JobKind
+from kascade.cluster.jobs import RAYJOB
 from kascade.cluster.launch import Launcher, Patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 PATIENCE = Patience(silence_s=60, deadline_s=120, poll_s=0.2, gone_s=30)
-SECRETS = {
-    "kascade-database": ("user", "password"),
-    "kascade-mlflow": ("user", "password", "signing-key"),
-    "kascade-s3": ("access-key", "secret-key"),
-}
-
-
-@pytest.fixture(scope="module")
-def kubeconfig() -> str:
-    """Of a new cluster, whatever ran before."""
-    ask("down")
-    return ask("up")["KUBECONFIG"]
-
-
-@pytest.fixture(scope="module")
-def kubectl(kubeconfig: str) -> Any:
-    def run(*arguments: str, given: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = ["kubectl", "--kubeconfig", kubeconfig, *arguments]
-        return subprocess.run(command, input=given, capture_output=True, text=True, check=check)
-
-    return run
-
-
-def definition(kind: JobKind, schema: dict[str, Any]) -> dict[str, Any]:
-    """A CRD as the operator would bring it, as far as the launcher needs it."""
-    version = {
-        "name": kind.version,
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": schema},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{kind.group}"},
-        "spec": {
-            "group": kind.group,
-            "names": {"kind": kind.kind, "plural": kind.plural, "singular": kind.kind.lower()},
-            "scope": "Namespaced",
-            "versions": [version],
-        },
-    }
-
-
-LOOSE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-
-@pytest.fixture(scope="module")
-def applied(kubectl: Any) -> str:
-    """The single-node overlay, its secrets made by hand as the docs say, and the two operators' CRDs."""
-    for kind in (TRAINJOB, RAYJOB):
-        kubectl("apply", "-f", "-", given=json.dumps(definition(kind, LOOSE)))
-    kubectl("apply", "-k", str(ROOT / "manifests" / "overlays" / "single-node"))
-    for name, keys in SECRETS.items():
-        kubectl("-n", "kascade", "delete", "secret", name, "--ignore-not-found")
-        values = [f"--from-literal={key}=only-for-this-test" for key in keys]
-        kubectl("-n", "kascade", "create", "secret", "generic", name, *values)
-    kubectl("wait", "--for=condition=Established", "crd", f"{TRAINJOB.plural}.{TRAINJOB.group}")
-    return "kascade"
 
 
 @pytest.fixture(scope="module")
@@ -244,48 +183,6 @@ def _structural(schema: Any) -> Any:
         if isinstance(kept.get(key), dict) and "metadata" in kept[key]:
             kept[key]["metadata"] = {"type": "object"}
     return {key: value for key, value in kept.items() if value not in ({}, [])}
-
-
-def test_the_sandbox_image_runs_under_the_restricted_standard(kubectl: Any, applied: str) -> None:
-    from test_containers import SANDBOX, build
-
-    build("sandbox", SANDBOX)
-    docker("image", "inspect", SANDBOX)
-    program = json.dumps({"source": "print(6 * 7)"})
-    container = {
-        "name": "sandbox",
-        "image": SANDBOX,
-        "imagePullPolicy": "Never",
-        "command": ["sh", "-c", f"echo '{program}' | python3 /opt/kascade/serve.py"],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"cpu": "1", "memory": "512Mi"},
-        },
-    }
-    pod = {
-        "restartPolicy": "Never",
-        "serviceAccountName": "kascade-runner",
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10002, "runAsGroup": 10002},
-        "containers": [container],
-    }
-    labels = {"kascade.dev/sandbox": "true"}
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": "sandbox"},
-        "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": pod}},
-    }
-    kubectl("-n", applied, "delete", "job", "sandbox", "--ignore-not-found")
-    kubectl("-n", applied, "apply", "-f", "-", given=yaml.safe_dump(job))
-    kubectl("-n", applied, "wait", "--for=condition=complete", "--timeout=120s", "job/sandbox")
-    said = json.loads(kubectl("-n", applied, "logs", "job/sandbox").stdout)
-    assert said["stdout"] == "42\n" and said["error"] is None
 
 
 def test_the_docs_name_every_secret() -> None:

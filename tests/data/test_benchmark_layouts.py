@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from kascade.environments import get_environment
-from kascade.environments.base import Task
-from kascade.environments.loading import load_tasks
-from kascade.environments.tool_calls import render_tool_call
+from kascade.environments.rows.loading import load_tasks
+from kascade.environments.rows.tool_calls import render_tool_call
 from kascade.errors import UserError
 from kascade.recipe.benchmark_presets import benchmark_presets
 from kascade.recipe.parts import DataSource
+from kascade.task import Task
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:

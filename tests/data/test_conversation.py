@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kascade.data.chat import ChatFormat
 from kascade.data.conversation import Conversation, demonstration
-from kascade.environments.base import Message, Task
-from kascade.environments.tool_calls import parse_tool_calls
+from kascade.environments.rows.tool_calls import parse_tool_calls
+from kascade.task import Message, Task
 
 SPECIAL = ["<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 TOOL = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}
@@ -137,7 +137,7 @@ def test_only_answers_are_learnt_from(name: str) -> None:
     assert learnt == ["a</think>\nb<|im_end|>", "e<|im_end|>"]
     assert "".join(run.text for run in conversation.runs(chat)) == chat.text(conversation.token_ids)
     assert len(conversation.logprobs) == sum(conversation.learnt)
-    tokens, mask = conversation.after_prompt
+    tokens, mask = conversation.after(len(conversation.prompt_ids))
     assert [*conversation.prompt_ids, *tokens] == conversation.token_ids
     assert len(tokens) == len(mask) and mask[0]
 
@@ -147,7 +147,7 @@ def test_an_answer_that_ended_otherwise_is_closed_by_context() -> None:
     end_of_text = TOKENIZER.convert_tokens_to_ids("<|endoftext|>")
     conversation.add_answer([50, end_of_text], [-1.0, -2.0])
     conversation.add_context(C2, [user("2?")], thinking=False)
-    tokens, mask = conversation.after_prompt
+    tokens, mask = conversation.after(len(conversation.prompt_ids))
     assert tokens[1:3] == (end_of_text, C2.end_of_turn)
     assert mask[:3] == (True, True, False)
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.data.curriculum import CurriculumPool, apportion, summarise, target_mean
-from kascade.environments.base import Task
 from kascade.recipe.schema import Curriculum
+from kascade.task import Task
 
 STEPS, COUNT = 30, 24
 RULE = Curriculum(unsolved_odds=0.25)

@@ -70,6 +70,13 @@ def test_a_short_task_is_seen_only_in_its_own_words() -> None:
     assert find_contamination([], exams) == []
 
 
+def test_a_short_question_is_seen_in_another_wrapper() -> None:
+    asked = ["Who painted the ceiling of that chapel", "Which river runs past the royal town", "Why is it so"]
+    exams = {"quiz": [f"Answer in one word: {question}? Be brief." for question in asked]}
+    training = ["Q: which river runs past the royal town? A:", "It is so, he said, and asked why."]
+    assert [one.task for one in find_contamination(training, exams)] == [1]
+
+
 def test_lengths_fall_into_buckets_that_hold_all_of_them() -> None:
     lengths = measure_lengths([0, 1, 1, 2, 3, 4, 900, 1024])
     assert lengths is not None

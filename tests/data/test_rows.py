@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from kascade.data.packing import micro_batches
 from kascade.data.rows import read_rows
 from kascade.environments import get_environment
-from kascade.environments.base import Environment, Grade, Task
-from kascade.environments.loading import load_tasks
+from kascade.environments.base import Environment
+from kascade.environments.rows.loading import load_tasks
 from kascade.errors import Fault, UserError
 from kascade.recipe.parts import DataSource
+from kascade.task import Grade, Task
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on shared cores
 
@@ -183,7 +184,7 @@ def test_preference_pairs_in_three_spellings(tmp_path: Path) -> None:
         ({"prompt": "p", "chosen": 1, "rejected": "b"}, "chosen"),
         ({"chosen": [{"role": "user", "content": "x"}], "rejected": "b"}, "chosen"),
         ({"prompt": "p", "reference": 4}, "reference"),
-        ({"text": "what is this"}, "responses_create_params"),
+        ({"words": "what is this"}, "responses_create_params"),
         ({"agent_ref": {"name": "mcqq_simple_agent"}, "prompt": "p"}, "agent_ref.name"),
     ],
 )  # fmt: skip

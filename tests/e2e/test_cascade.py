@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from kascade.guard.lineage import read_outcomes
 from kascade.recipe.load import load_recipe
 from kascade.storage.checkpoint import verify
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 from kascade.tracking.mlflow_query import best_checkpoints
 
 RECIPE = "quickstart-short"
@@ -32,7 +33,8 @@ def kill_tree(process: subprocess.Popen[str]) -> None:
     parent = psutil.Process(process.pid)
     family = [parent, *parent.children(recursive=True)]
     for member in family:
-        member.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended on its own in the meantime
+            member.kill()
     psutil.wait_procs(family, timeout=20)
     process.wait()
 
@@ -63,7 +65,7 @@ def test_a_killed_cascade_is_finished_by_the_same_command(tmp_path: Path) -> Non
     after = times(folder / "checkpoints")
     assert {path: after[path] for path in finished} == finished
 
-    layout, recipe = RunLayout(folder), load_recipe(RECIPE)
+    layout, recipe = RunFolder(folder), load_recipe(RECIPE)
     outcomes = {outcome.stage: outcome for outcome in read_outcomes(layout)}
     assert list(outcomes) == [stage.name for stage in recipe.stages]
     for earlier, later in zip(recipe.stages, recipe.stages[1:], strict=False):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
+from kascade.miniature.config import mini_config
 from kascade.models.load import load_tokenizer, resolve_source, save_model
-from kascade.models.mini import mini_config
 from kascade.recipe.load import load_recipe
-from kascade.stages import steps
+from kascade.steps import steps
 from kascade.storage.checkpoint import verify
 from kascade.storage.files import write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nemo-gym"
 SERVERS = ("instruction_following", "mcqa", "structured_outputs")
@@ -48,6 +48,7 @@ def tiny_qwen3(folder: Path) -> Path:
     config = mini_config("mini-qwen3", len(tokenizer), tokenizer.pad_token_id, None, tokenizer.eos_token_id)
     config.num_hidden_layers, config.hidden_size, config.intermediate_size = 1, 32, 64
     config.layer_types = config.layer_types[:1]
+    config.max_position_embeddings = 32768  # some published prompts are long, and bytes are tokens here
     save_model(AutoModelForCausalLM.from_config(config), tokenizer, folder)
     return folder
 
@@ -57,6 +58,7 @@ def recipe_file(folder: Path, rows: dict[str, Path], model: Path) -> Path:
     text = f"""kascade: 1
 name: own
 model: {{source: {model}}}
+guard: {{weak_exams: warn}}
 stages:
   - kind: multi_domain_rl
     name: rl
@@ -82,13 +84,13 @@ def test_a_users_model_trains_on_a_users_rows(kind: str, tmp_path: Path) -> None
         pytest.skip("NOT RUN: no published NeMo-Gym rows beside the checkout")
     rows = own_rows(tmp_path) if kind == "own" else published_rows()
     recipe = load_recipe(recipe_file(tmp_path, rows, tiny_qwen3(tmp_path / "model")))
-    layout = RunLayout(tmp_path / "run")
+    layout = RunFolder(tmp_path / "run")
     write_text(layout.resolved_recipe, recipe.model_dump_json())
     base = steps.preflight(str(layout.root))
     trained = steps.train(str(layout.root), "rl", base)
     folder, manifest = verify(trained)
     assert manifest.parent == base
     assert AutoModelForCausalLM.from_pretrained(folder).config.model_type == "qwen3"
-    lines = (layout.training(manifest.id) / "metrics.jsonl").read_text().splitlines()
+    lines = layout.training(manifest.id).curves.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1]
     assert all(json.loads(line)["grader_errors"] == 0 for line in lines)

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.s3_servers import Server, moto
 from test_cascade import kill_tree
 
 from kascade.learning.metrics import read_metrics
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "storage"))
-
-from s3_servers import Server, moto
 
 STEPS = 30
 DEADLINE_S = 420
@@ -51,7 +48,7 @@ benchmarks:
     source: {{environment: instruction_following}}
     tasks: 8
     sampling: {{max_new_tokens: 12}}
-guard: {{screen_samples: 1, confirm_samples: 2, recovery: {{rounds: 0}}}}
+guard: {{weak_exams: warn, screen_samples: 1, confirm_samples: 2, recovery: {{rounds: 0}}}}
 tracking: {{promote_as: champion}}
 """
 

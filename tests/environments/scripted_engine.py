@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from kascade.data.chat import ChatFormat
-from kascade.environments.base import Task
 from kascade.rollout.types import Prompt, Sample, SamplingParams
+from kascade.task import Task
 
 SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from kascade.environments import Task, get_environment
-from kascade.environments.base import Grade, Turn
-from kascade.environments.loading import load_tasks
-from kascade.environments.tool_calls import render_tool_call
+from kascade.environments.base import Turn
+from kascade.environments.rows.loading import load_tasks
+from kascade.environments.rows.tool_calls import render_tool_call
 from kascade.errors import UserError
 from kascade.recipe.benchmark_presets import benchmark_presets
 from kascade.recipe.parts import DataSource
+from kascade.task import Grade
 
 DIALOGUES = get_environment("tool_dialogues")
 

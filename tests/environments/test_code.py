@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kascade.environments.base import Task, generate_tasks, split_of
-from kascade.environments.code import KINDS, PHRASINGS, CodeGeneration, extract_program
-from kascade.environments.programs import Program, slips
-from kascade.environments.sandbox import Job, Result
-from kascade.environments.unit_tests import UnitTests, same_text, same_value
+from kascade.environments.base import generate_tasks
+from kascade.environments.code.environment import CodeGeneration, extract_program
+from kascade.environments.code.generator import KINDS, PHRASINGS
+from kascade.environments.code.unit_tests import UnitTests, same_text, same_value
+from kascade.environments.small_world.programs import Program, slips
+from kascade.sandbox.programs import Execution, Result
+from kascade.task import Task, split_of
 
 ENVIRONMENT = CodeGeneration()
 SOUND = "def f(x):\n    return x * 2 + 3"
@@ -140,22 +142,22 @@ def test_groups_are_graded_together_and_in_order() -> None:
 
 def test_failure_of_the_sandbox_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        def run_many(self, jobs: list[Job]) -> list[Result]:
+        def run_many(self, jobs: list[Execution]) -> list[Result]:
             return [Result(error="lost") for _ in jobs]
 
-    monkeypatch.setattr("kascade.environments.unit_tests.shared_sandbox", Broken)
+    monkeypatch.setattr("kascade.environments.code.unit_tests.shared_sandbox", Broken)
     assert [grade.error for grade in ENVIRONMENT.grade(CALLS, [SOUND, ""])] == ["lost", None]
 
 
 def test_program_that_hangs_is_not_run_on_all_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[Job] = []
+    ran: list[Execution] = []
 
     class Hanging:
-        def run_many(self, jobs: list[Job]) -> list[Result]:
+        def run_many(self, jobs: list[Execution]) -> list[Result]:
             ran.extend(jobs)
             return [Result(timed_out=True, exit_status=-24) for _ in jobs]
 
-    monkeypatch.setattr("kascade.environments.unit_tests.shared_sandbox", Hanging)
+    monkeypatch.setattr("kascade.environments.code.unit_tests.shared_sandbox", Hanging)
     task = ENVIRONMENT.from_row(row(inputs=[str(n) for n in range(50)], outputs=["x"] * 50))
     assert ENVIRONMENT.grade(task, ["while True: pass"])[0].components == {"tests_passed": 0.0}
     assert len(ran) == 1

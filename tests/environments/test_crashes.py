@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from kascade.cli import app
 from kascade.environments import Task, get_environment, known_environments
 from kascade.environments.crashes import graded
 from kascade.errors import UserError
-from kascade.recipe.schema import Conversation
+from kascade.recipe.schema import ConversationLimits
 from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import SamplingParams
 
@@ -86,15 +87,22 @@ def posed(name: str) -> Task:
     return get_environment(name).pose(random.Random(0), 0.5)
 
 
-def test_a_grader_that_crashes_masks_what_it_crashed_on_and_nothing_else() -> None:
+def test_a_crash_that_one_answer_causes_is_its_zero_and_nobody_elses() -> None:
     assert known_environments()["vowels"] == "their_package:Vowels"
     environment, task = get_environment("vowels"), posed("vowels")
-    found = graded(environment, [(task, ["2", "3"]), (task, ["two"]), (task, ["many"]), (task, ["2"])])
-    assert [[grade.reward for grade in group] for group in found] == [[1, 0], [0], [0], [1]]
+    found = graded(environment, [(task, ["2", "two", "3"]), (task, ["two"]), (task, ["many"]), (task, ["2"])])
+    assert [[grade.reward for grade in group] for group in found] == [[1, 0, 0], [0], [0], [1]]
     errors = [group[0].error for group in found]
-    assert errors[0] is errors[3] is None
-    assert str(errors[1]).startswith("the grader crashed: ValueError: invalid literal")
+    assert errors[0] is errors[1] is errors[3] is None
+    assert found[0][1].components == found[1][0].components == {"crashed_the_grader": 1.0}
     assert errors[2] == "vowels gave 0 grades for 1 answers"
+
+
+def test_a_grader_that_crashes_on_everything_masks_what_it_was_given() -> None:
+    environment, task = get_environment("vowels"), posed("vowels")
+    broken = replace(task, fields={})
+    (group,) = graded(environment, [(broken, ["2", "3"])])
+    assert all(str(grade.error).startswith("the grader crashed: KeyError") for grade in group)
 
 
 @pytest.mark.parametrize("said", ["on", ""])
@@ -103,7 +111,7 @@ def test_a_session_that_crashes_ends_with_an_error(said: str) -> None:
     chat, task = byte_chat(), posed("talk")
     (sessions,) = open_sessions([task], 1)
     assert sessions is not None
-    params = SamplingParams(50, conversation=Conversation(max_turns=2, max_tokens=10_000))
+    params = SamplingParams(50, conversation=ConversationLimits(max_turns=2, max_tokens=10_000))
     engine = ScriptedEngine(chat, task, lambda read, turn: said)
     ((one,),) = converse(engine, chat, [Opening(task, sessions, seed=1)], params)
     wanted = "RuntimeError: cannot stop" if said else "ZeroDivisionError"
@@ -130,7 +138,7 @@ def test_their_rows_are_checked_and_graded(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["grade", str(rows)])
     assert result.exit_code == 2
     found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [(one["reward"], bool(one["error"])) for one in found] == [(1.0, False), (None, True)]
+    assert [(one["reward"], bool(one["error"])) for one in found] == [(1.0, False), (0.0, False)]
     assert "cannot read this row (KeyError: 'vowels')" in result.stderr
     assert "their_package:Absent" in result.stderr
     checked = CliRunner().invoke(app, ["data", "check", str(rows), "--json"])
@@ -138,5 +146,4 @@ def test_their_rows_are_checked_and_graded(tmp_path: Path) -> None:
     (report,) = json.loads(checked.stdout)
     assert report["environments"] == {"vowels": 2}
     told = [fault["where"].rpartition("/")[2] for fault in report["faults"]]
-    assert told[:2] == ["rows.jsonl:3", "rows.jsonl:4 environment 'absent'"]
-    assert "the grader crashed" in report["faults"][2]["what"]  # int("") of the empty answer
+    assert told == ["rows.jsonl:3", "rows.jsonl:4 environment 'absent'"]

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kascade.environments import BUILTIN, DOMAINS, Environment, Task, get_environment
-from kascade.environments.base import generate_tasks, split_of
-from kascade.environments.corpus import documents, train_task
-from kascade.environments.tool_calls import parse_tool_calls, render_tool_call
+from kascade.environments import BUILTIN, SHIPPED_DOMAINS, Environment, Task, get_environment
+from kascade.environments.base import generate_tasks
+from kascade.environments.rows.tool_calls import parse_tool_calls, render_tool_call
 from kascade.errors import UserError
+from kascade.miniature.corpus import documents, train_task
+from kascade.task import split_of
 
 NAMES = sorted(BUILTIN)
 TEXT_ONLY = [name for name in NAMES if name not in ("code_gen", "swerl_gen")]  # no program is run for these
@@ -30,7 +31,7 @@ def reward(task: Task, answer: str) -> float:
 
 
 def test_there_is_an_environment_for_each_domain() -> None:
-    assert {get_environment(name).domain for name in NAMES} == set(DOMAINS)
+    assert {get_environment(name).domain for name in NAMES} == set(SHIPPED_DOMAINS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,7 +149,7 @@ def test_tool_calls_are_judged_by_the_state_they_leave() -> None:
     assert (
         reward(task, (task.reference or "") + "<tool_call><function=drop_tables></function></tool_call>") == 0
     )
-    assert reward(task, (task.reference or "").replace("</tool_call>", "")) == 0
+    assert reward(task, (task.reference or "").replace("</function>", "")) == 0
 
 
 def test_retrieval_penalises_copying_into_the_reasoning() -> None:

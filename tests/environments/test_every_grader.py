@@ -14,18 +14,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judge_server import judge_server
 
+from kascade.environment_names import OF_OTHER_TOOLS
 from kascade.environments import get_environment, known_environments
-from kascade.environments.base import Grade, Task
-from kascade.environments.equality import EQUAL, NOT_EQUAL
-from kascade.environments.gold import gold_answer
-from kascade.environments.judge import use_judge
-from kascade.environments.judge_endpoint import EndpointJudge
-from kascade.environments.tool_calls import render_tool_call
-from kascade.recipe.parts import JudgeModel
+from kascade.environments.judging.endpoint import EndpointJudge
+from kascade.environments.judging.equality import EQUAL, NOT_EQUAL
+from kascade.environments.judging.judge import use_judge
+from kascade.environments.rows.gold import gold_answer
+from kascade.environments.rows.tool_calls import render_tool_call
+from kascade.recipe.judge_model import JudgeModel
+from kascade.task import Grade, Task
 
-NAMES = sorted(name for name, place in known_environments().items() if place.startswith("kascade."))
+NAMES = sorted(  # those in servers have no grader of their own
+    name
+    for name, place in known_environments().items()
+    if place.startswith("kascade.") and not (get_environment(name).behind_server or name in OF_OTHER_TOOLS)
+)
 ROWS: dict[str, dict[str, Any]] = {  # of environments that pose no task, or whose rows are graded otherwise
-    "demonstrations": {},
+    "demonstrations": {"reference": "It is Paris."},
     "equivalence_llm_judge": {"expected_answer": "Paris"},
     "lc_judge": {"expected_answer": "Paris"},
 }

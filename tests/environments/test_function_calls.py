@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from kascade.data.layouts import bfcl
 from kascade.environments import get_environment
-from kascade.environments.base import Task, generate_tasks
-from kascade.environments.call_matching import (
+from kascade.environments.base import generate_tasks
+from kascade.environments.rows.tool_calls import ToolCall, parse_tool_calls, render_tool_call
+from kascade.environments.tools.call_matching import (
     matched_reward,
     max_matching,
     num_matched,
     same_argument,
     same_call,
 )
-from kascade.environments.tool_calls import ToolCall, parse_tool_calls, render_tool_call
+from kascade.task import Task
 
 SINGLE = "single_step_tool_use_with_argument_comparison"
 BOTH = (SINGLE, "bfcl")
@@ -88,9 +89,10 @@ def test_single_step_compares_arguments() -> None:
         said(("at", {"base": 10, "unit": "square metres", "half": True})),
         "I would call area with base 10.",
         f"<think>{right}</think>",
-        right.replace("</tool_call>", ""),
+        right.replace("</function>", ""),
         right + right,
-    ) == [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        right.replace("</tool_call>", ""),  # the end of the answer ends its last call
+    ) == [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_a_number_in_a_text_argument_stays_text() -> None:

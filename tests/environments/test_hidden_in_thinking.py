@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from kascade.environment_names import OF_OTHER_TOOLS
 from kascade.environments import get_environment, known_environments
-from kascade.environments.base import Task
-from kascade.environments.gold import gold_answer
+from kascade.environments.rows.gold import gold_answer
+from kascade.task import Task
 
 GENERATED = [
     name
     for name in known_environments()
     if name not in ("demonstrations", "equivalence_llm_judge", "lc_judge", "genrm_compare")
+    and not (get_environment(name).behind_server or name in OF_OTHER_TOOLS)
 ]
 
 

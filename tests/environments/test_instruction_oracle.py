@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from answers import near_miss
 
-from kascade.environments.instruction_following import grade_instructions
 from kascade.environments.instructions import INSTRUCTIONS
+from kascade.environments.instructions.environment import grade_instructions
 from kascade.environments.instructions.text import ABBREVIATIONS, OPENERS, sentences, tokens
 
 NUM_ANSWERS = 4000

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from judge_server import judge_server
 
 from kascade.environments import get_environment
-from kascade.environments.base import Task
-from kascade.environments.equality import EQUAL, NOT_EQUAL, read_equal
-from kascade.environments.genrm import GenRM, parse_scores
-from kascade.environments.judge import JudgeError, fence, use_judge
-from kascade.environments.judge_endpoint import EndpointJudge
-from kascade.recipe.parts import JudgeModel
+from kascade.environments.judging.endpoint import EndpointJudge
+from kascade.environments.judging.equality import EQUAL, NOT_EQUAL, read_equal
+from kascade.environments.judging.genrm import GenRM, parse_scores
+from kascade.environments.judging.judge import JudgeError, fence, use_judge
+from kascade.recipe.judge_model import JudgeModel
+from kascade.task import Task
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on shared cores
 
@@ -158,6 +158,21 @@ def test_equal_answers_are_judged_in_both_orders_and_in_bulk() -> None:
         )
         assert [[grade.reward for grade in group] for group in grades] == [[1, 0, 0, 1], [1, 0.5]]
         assert len(server.requests) == 5 + 4  # all but the empty one; the equal ones once more, swapped
+
+
+def test_a_verdict_that_cannot_be_read_is_that_answers_zero() -> None:
+    """Right answers are asked twice: masked, they would be missing more often than wrong ones."""
+    row = {"responses_create_params": {"input": "Who?"}, "expected_answer": "darwin"}
+    environment = get_environment("equivalence_llm_judge")
+
+    def mute_about_one(body: dict[str, Any]) -> str:
+        return "Hm." if "strange" in body["messages"][0]["content"] else by_content(body)
+
+    with judge_server(mute_about_one) as server:
+        use_judge(endpoint(server.url))
+        grades = environment.grade(environment.from_row(row), ["Darwin", "strange", "Wallace"])
+    assert [(grade.reward, grade.error) for grade in grades] == [(1, None), (0, None), (0, None)]
+    assert [grade.components.get("unreadable_verdict") for grade in grades] == [None, 1, None]
 
 
 INJECTIONS = (

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.environments import Task, get_environment
-from kascade.environments.base import Grade
-from kascade.environments.gold import gold_answer
 from kascade.environments.knowledge import MODES
+from kascade.environments.rows.gold import gold_answer
+from kascade.task import Grade
 
 ROW = {
     "responses_create_params": {"input": "Which?"},

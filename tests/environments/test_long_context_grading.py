@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.environments import Task, get_environment
-from kascade.environments.base import Grade
-from kascade.environments.copying import longest_common, ngram_share
-from kascade.environments.loading import row_task
+from kascade.environments.long_context.copying import longest_common, ngram_share
+from kascade.environments.rows.loading import row_task
+from kascade.task import Grade
 
 EDGES = "\n".join(f"{n:04x} -> {n * 7 % 64:04x}" for n in range(64))
 PROMPT = f"Here is a graph of directed edges.\n{EDGES}\nFind the parents of node 0007. Final Answer: [a, b]"

@@ -10,12 +10,12 @@ import pytest
 from judge_server import JudgeServer, judge_server
 
 from kascade.environments import Task, get_environment
-from kascade.environments.base import Grade
-from kascade.environments.equality import EQUAL, NOT_EQUAL
-from kascade.environments.judge import use_judge
-from kascade.environments.judge_endpoint import EndpointJudge
-from kascade.environments.math_verification import VerificationError, Verifier
-from kascade.recipe.parts import JudgeModel
+from kascade.environments.judging.endpoint import EndpointJudge
+from kascade.environments.judging.equality import EQUAL, NOT_EQUAL
+from kascade.environments.judging.judge import use_judge
+from kascade.environments.math.verification import VerificationError, Verifier, VerifierUnavailable
+from kascade.recipe.judge_model import JudgeModel
+from kascade.task import Grade
 
 MATH = get_environment("math_with_judge")
 
@@ -133,18 +133,30 @@ def test_an_answer_cannot_talk_the_judge_round_by_leaving_its_fence(injection: s
 
 
 @pytest.mark.parametrize("said", ["well...", f"{EQUAL} or {NOT_EQUAL}", f"{EQUAL}\nor so"])
-def test_a_judge_that_cannot_be_read_is_an_error(said: str) -> None:
+def test_an_answer_that_makes_the_judge_unreadable_is_not_found_equal(said: str) -> None:
     with judge_server(lambda body: said) as server:
         ask(server)
         (grade,) = graded(task("red"), r"\boxed{rot}")
-    assert "cannot be read" in str(grade.error)
+    assert grade == Grade(0.0, {"answered": 1.0, "symbolic": 0.0, "unreadable_verdict": 1.0})
 
 
-def test_an_unreachable_judge_masks_only_what_needs_it() -> None:
+def test_an_unreachable_judge_masks_the_right_answers_of_a_task_like_the_wrong_ones() -> None:
     ask("http://127.0.0.1:9/v1")
-    unknown, right, wrong = graded(task("12"), r"\boxed{a dozen}", r"\boxed{12}", r"\boxed{13}")
-    assert "cannot be reached" in str(unknown.error)
+    masked = graded(task("12"), r"\boxed{a dozen}", r"\boxed{12}", r"\boxed{13}")
+    assert all("cannot be reached" in str(grade.error) for grade in masked)
+    right, wrong = graded(task("12"), r"\boxed{12}", r"\boxed{13}")  # nobody needs the judge here
     assert (right.reward, right.error, wrong.reward, wrong.error) == (1, None, 0, None)
+
+
+def test_a_machine_that_cannot_compare_masks_the_right_answers_of_a_task_like_the_wrong_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(*_: Any, **__: Any) -> bool:
+        raise VerifierUnavailable("no answer within 300 s: this machine is too busy")
+
+    monkeypatch.setattr(Verifier, "equal", busy)
+    grades = graded(task("12"), r"\boxed{12}", r"\boxed{\sqrt{2}}", "no answer")
+    assert all("too busy" in str(grade.error) for grade in grades)
 
 
 def test_where_math_verify_fails_the_judge_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,17 +164,18 @@ def test_where_math_verify_fails_the_judge_decides(monkeypatch: pytest.MonkeyPat
         raise VerificationError("math-verify took longer than 5 s")
 
     monkeypatch.setattr(Verifier, "equal", fail)
-    assert "took longer" in str(graded(task("red"), r"\boxed{rot}")[0].error)
+    (alone,) = graded(task("red"), r"\boxed{rot}")
+    assert alone == Grade(0.0, {"answered": 1.0, "incomparable": 1.0})
     with judge_server(same_initial) as server:
         ask(server)
         (grade,) = graded(task("red"), r"\boxed{rot}")
-    assert grade == Grade(1.0, {"answered": 1.0, "judge": 1.0})
+    assert grade == Grade(1.0, {"answered": 1.0, "incomparable": 1.0, "judge": 1.0})
 
 
 def test_the_time_of_a_comparison_is_an_option() -> None:
     tower = task(r"9^{9^{9^{9}}}+1", {"verify_seconds": 0.2})
     (grade,) = graded(tower, r"\boxed{9^{9^{9^{9^{9}}}}+\sin(10^{10^{10}})}")
-    assert "longer than 0.2 s" in str(grade.error)
+    assert grade == Grade(0.0, {"answered": 1.0, "incomparable": 1.0})
     for options, what in (({"verify_seconds": 0}, "verify_seconds"), ({"judge": "yes"}, "judge")):
         with pytest.raises(ValueError, match=what):
             MATH.with_options(options)

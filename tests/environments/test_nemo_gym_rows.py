@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kascade.environments import get_environment
-from kascade.environments.tool_calls import render_tool_call
+from kascade.environments.rows.tool_calls import render_tool_call
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nemo-gym"
 SERVERS = (

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from judge_server import judge_server
 
 from kascade.environments import Task, get_environment
-from kascade.environments.diffs import diff_of
-from kascade.environments.judge import use_judge
-from kascade.environments.judge_endpoint import EndpointJudge
-from kascade.environments.patch_rewards import NO, YES, read_yes
-from kascade.recipe.parts import JudgeModel
+from kascade.environments.judging.endpoint import EndpointJudge
+from kascade.environments.judging.judge import use_judge
+from kascade.environments.software_engineering.diffs import diff_of
+from kascade.environments.software_engineering.patch_rewards import NO, YES, read_yes
+from kascade.recipe.judge_model import JudgeModel
 
 REPAIR = get_environment("swerl_gen")
 FILES = {"a.py": "def f(x):\n    return x\n", "b.py": "from a import f\n"}

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.environments import get_environment
-from kascade.environments import rows as rows_module
 from kascade.environments.base import generate_tasks
-from kascade.environments.diffs import apply_diff, diff_of, parse_diff, similarity
-from kascade.environments.edits import EditError
-from kascade.environments.patch_choice import choice
+from kascade.environments.rows import nemo_gym as rows_module
+from kascade.environments.software_engineering.diffs import apply_diff, diff_of, parse_diff, similarity
+from kascade.environments.software_engineering.lines import EditError
+from kascade.environments.software_engineering.patch_choice import choice
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nemo-gym"
 FILES = {"a.py": "def f(x):\n    return x\n", "b.py": "from a import f\n\ndef g(x):\n    return f(x) + 1\n"}

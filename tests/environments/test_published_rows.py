@@ -9,9 +9,9 @@ import pytest
 from kascade.data.rows import read_rows
 from kascade.environments import get_environment, known_environments
 from kascade.environments.base import Environment
-from kascade.environments.loading import row_task
-from kascade.environments.routing import environment_of
-from kascade.environments.rows import row_messages
+from kascade.environments.rows.loading import row_task
+from kascade.environments.rows.nemo_gym import row_messages
+from kascade.environments.rows.routing import environment_of
 from kascade.errors import Fault
 from kascade.recipe.parts import DataSource
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from kascade.environments import cpp_tests, get_environment
-from kascade.environments.base import Grade, Turn
-from kascade.environments.python_session import PythonSession
-from kascade.environments.tool_calls import render_tool_call
-from kascade.environments.unit_tests import same_text
+from kascade.environments import get_environment
+from kascade.environments.base import Turn
+from kascade.environments.code import cpp as cpp_tests
+from kascade.environments.code.unit_tests import same_text
+from kascade.environments.math.python_session import PythonSession
+from kascade.environments.rows.tool_calls import render_tool_call
+from kascade.task import Grade
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nemo-gym"
 CPP = get_environment("competitive_coding_challenges")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.environments import get_environment
-from kascade.environments.base import Task, generate_tasks
+from kascade.environments.base import generate_tasks
 from kascade.environments.reasoning_gym import (
     EXPRESSION_ANSWERS,
     LITERAL_ANSWERS,
@@ -20,6 +20,7 @@ from kascade.environments.reasoning_gym import (
 )
 from kascade.recipe.parts import DataSource
 from kascade.rollout.pools import source_tasks
+from kascade.task import Task
 
 
 def tasks(dataset: str, count: int = 6, levels: tuple[float, float] = (0.0, 1.0)) -> list[Task]:

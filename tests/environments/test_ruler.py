@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from kascade.environments import get_environment
-from kascade.environments.base import Task, generate_tasks
-from kascade.environments.haystacks import KINDS, frequent_words, graph_walk, variable_tracking
-from kascade.environments.ruler import Ruler
+from kascade.environments.base import generate_tasks
+from kascade.environments.long_context.haystacks import KINDS, frequent_words, graph_walk, variable_tracking
+from kascade.environments.long_context.ruler import Ruler
 from kascade.models.load import resolve_source
+from kascade.task import Task
 
 
 def ruler(**options: object) -> Ruler:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kascade.environments import sandbox as sandbox_module
-from kascade.environments.sandbox import Job, Limits, Result, Sandbox
-from kascade.environments.sandbox_protocol import Isolation
 from kascade.errors import UserError
+from kascade.sandbox import programs as sandbox_module
+from kascade.sandbox.programs import Execution, Limits, Result, Sandbox
+from kascade.sandbox.protocol import Isolation
 
 QUICK = Limits(cpu_seconds=1, wall_seconds=5.0, memory_bytes=128 * 1024**2, output_bytes=64 * 1024)
 
@@ -34,13 +34,13 @@ def works_afterwards(sandbox: Sandbox) -> Iterator[None]:
 
 
 def run(sandbox: Sandbox, source: str, stdin: str = "", limits: Limits = QUICK) -> Result:
-    (result,) = sandbox.run_many([Job(source, stdin=stdin, limits=limits)])
+    (result,) = sandbox.run_many([Execution(source, stdin=stdin, limits=limits)])
     assert result.error is None
     return result
 
 
 def call(sandbox: Sandbox, source: str, *calls: str) -> Result:
-    (result,) = sandbox.run_many([Job(source, function="f", calls=calls, limits=QUICK)])
+    (result,) = sandbox.run_many([Execution(source, function="f", calls=calls, limits=QUICK)])
     assert result.error is None
     return result
 
@@ -75,7 +75,7 @@ def test_standard_library_and_large_stack_threads_work(sandbox: Sandbox) -> None
 
 
 def test_same_program_has_same_output_in_every_worker(sandbox: Sandbox) -> None:
-    job = Job("import random\nprint(random.random(), list({'a', 'b', 'c'}), hash('x'))", limits=QUICK)
+    job = Execution("import random\nprint(random.random(), list({'a', 'b', 'c'}), hash('x'))", limits=QUICK)
     with Sandbox() as other:
         assert sandbox.run_many([job, job]) != []
         outputs = {result.stdout for result in (*sandbox.run_many([job, job]), *other.run_many([job]))}
@@ -83,7 +83,9 @@ def test_same_program_has_same_output_in_every_worker(sandbox: Sandbox) -> None:
 
 
 def test_results_keep_the_order_of_jobs(sandbox: Sandbox) -> None:
-    jobs = [Job(f"import time; time.sleep({0.05 * (i % 3)}); print({i})", limits=QUICK) for i in range(9)]
+    jobs = [
+        Execution(f"import time; time.sleep({0.05 * (i % 3)}); print({i})", limits=QUICK) for i in range(9)
+    ]
     assert [int(result.stdout) for result in sandbox.run_many(jobs)] == list(range(9))
 
 
@@ -303,8 +305,10 @@ def test_expected_outputs_and_other_programs_are_not_in_the_process(sandbox: San
         "    found.append(repr([o for o in gc.get_objects() if isinstance(o, (str, dict, list, tuple))]))\n"
         "    return '-'.join(['neighbour', 'secret']) in ''.join(found)"
     )
-    neighbour = Job("def f(x):\n    return 'neighbour-secret'", function="f", calls=("1",), limits=QUICK)
-    spying = Job(spy, function="f", calls=("1",), limits=QUICK)
+    neighbour = Execution(
+        "def f(x):\n    return 'neighbour-secret'", function="f", calls=("1",), limits=QUICK
+    )
+    spying = Execution(spy, function="f", calls=("1",), limits=QUICK)
     results = sandbox.run_many([neighbour, spying, neighbour, spying])
     assert [result.values for result in results[1::2]] == [("false",), ("false",)]
 
@@ -342,7 +346,7 @@ def test_death_of_the_worker_is_an_error_and_the_next_call_recovers() -> None:
         assert own.describe().seccomp
         assert own._worker is not None
         os.kill(own._worker._process.pid, signal.SIGKILL)
-        (result,) = own.run_many([Job("print(1)")])
+        (result,) = own.run_many([Execution("print(1)")])
         assert result.error is not None or result.stdout == "1\n"
         assert run(own, "print(1)").stdout == "1\n"
 
@@ -364,9 +368,9 @@ def test_refuses_where_nothing_confines(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(sandbox_module, "_Worker", Bare)
     with Sandbox() as strict, pytest.raises(UserError, match="no seccomp"):
-        strict.run_many([Job("print(1)")])
+        strict.run_many([Execution("print(1)")])
     with Sandbox(allow_unconfined=True) as lax:
-        assert lax.run_many([Job("print(1)", limits=QUICK)])[0].stdout == "1\n"
+        assert lax.run_many([Execution("print(1)", limits=QUICK)])[0].stdout == "1\n"
 
 
 def test_says_what_isolates(sandbox: Sandbox) -> None:
@@ -382,5 +386,5 @@ def test_interrupted_batch_leaves_nothing_to_the_next_one(monkeypatch: pytest.Mo
     with Sandbox() as own:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(sandbox_module._Batch, "_wait", interrupted)
-            own.run_many([Job("print('old')", limits=QUICK)])
+            own.run_many([Execution("print('old')", limits=QUICK)])
         assert run(own, "print('new')").stdout == "new\n"

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kascade.environments.base import Task, generate_tasks
-from kascade.environments.edits import Edit, EditError, apply_edits, parse_edits
-from kascade.environments.software_engineering import KINDS, PHRASINGS, AgentlessRepair
+from kascade.environments.base import generate_tasks
+from kascade.environments.software_engineering.agentless import AgentlessRepair
+from kascade.environments.software_engineering.edits import Edit, apply_edits, parse_edits
+from kascade.environments.software_engineering.generator import KINDS, PHRASINGS
+from kascade.environments.software_engineering.lines import EditError
+from kascade.task import Task
 
 ENVIRONMENT = AgentlessRepair()
 FILES = {"f.py": "def f(x):\n    y = x + 2\n    return y - 3\n"}

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.environments import Task, get_environment
-from kascade.environments.base import Grade
-from kascade.environments.structured_output import strict_schema
-from kascade.environments.tool_calls import render_tool_call
+from kascade.environments.rows.tool_calls import render_tool_call
+from kascade.environments.structured_output.strict import strict_schema
+from kascade.task import Grade
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -67,7 +67,8 @@ ROWS = [  # format, schema, answer, error type
     ("json", PERSON, '{"name": "A", "age": 3, "open": null, "tags": []}</think>', "empty_response"),
     ("yaml", PERSON, "name: A\nage: 3\nopen: null\ntags:\n- x\n- y\n", None),
     ("yaml", PERSON, "```yml\nname: A\nage: 3\nopen: no\ntags: []\n```", None),
-    ("yaml", PERSON, "name: 2024-01-01\nage: 3\nopen: null\ntags: []\n", "validation_error"),
+    ("yaml", PERSON, "name: 2024-01-01\nage: 3\nopen: null\ntags: []\n", None),  # no date in YAML 1.2
+    ("yaml", PERSON, "name: 7\nage: 3\nopen: null\ntags: []\n", "validation_error"),
     ("yaml", PERSON, "name: A\nage: 3\nage: 4\nopen: null\ntags: []\n", "parse_error"),
     ("yaml", PERSON, "name: [A\nage: 3", "parse_error"),
     ("yaml", PERSON, "name: !!python/object/apply:os.system [id]\nage: 3\n", "parse_error"),

@@ -11,14 +11,15 @@ import pytest
 from scripted_engine import ScriptedEngine, byte_chat
 
 from kascade.environments import get_environment
-from kascade.environments.base import Grade, Session, Task, Turn, generate_tasks
-from kascade.environments.hidden_tests import program_of, suite_of
-from kascade.environments.small_repositories import make_repository
-from kascade.environments.tool_calls import parse_tool_calls, render_tool_call
-from kascade.environments.unit_tests import run_tests
-from kascade.recipe.schema import Conversation
+from kascade.environments.base import Session, Turn, generate_tasks
+from kascade.environments.code.unit_tests import run_tests
+from kascade.environments.rows.tool_calls import parse_tool_calls, render_tool_call
+from kascade.environments.software_engineering.hidden_tests import program_of, suite_of
+from kascade.environments.software_engineering.small_repositories import make_repository
+from kascade.recipe.schema import ConversationLimits
 from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import SamplingParams
+from kascade.task import Grade, Task
 
 ENVIRONMENT = get_environment("swe_agents")
 TASK = ENVIRONMENT.pose(random.Random(3), 0.5)
@@ -97,7 +98,7 @@ def test_a_scripted_agent_solves_one_and_another_fails_it() -> None:
     for script, reward, turns in ((agent, 1.0, 4), (lazy, 0.0, 2)):
         (sessions,) = open_sessions([TASK], 1)
         assert sessions is not None
-        params = SamplingParams(4000, conversation=Conversation(max_turns=10, max_tokens=100_000))
+        params = SamplingParams(4000, conversation=ConversationLimits(max_turns=10, max_tokens=100_000))
         openings = [Opening(TASK, sessions, seed=1)]
         ((one,),) = converse(ScriptedEngine(chat, TASK, script), chat, openings, params)
         assert (one.grade.error, one.grade.reward, one.num_turns) == (None, reward, turns)

@@ -13,14 +13,15 @@ from judge_server import judge_server
 from scripted_engine import ScriptedEngine, byte_chat
 
 from kascade.environments import Task, get_environment
-from kascade.environments.base import Grade, Turn, generate_tasks
-from kascade.environments.judge import use_judge
-from kascade.environments.judge_endpoint import EndpointJudge
-from kascade.environments.tool_calls import render_tool_call
-from kascade.recipe.parts import JudgeModel
-from kascade.recipe.schema import Conversation
+from kascade.environments.base import Turn, generate_tasks
+from kascade.environments.judging.endpoint import EndpointJudge
+from kascade.environments.judging.judge import use_judge
+from kascade.environments.rows.tool_calls import render_tool_call
+from kascade.recipe.judge_model import JudgeModel
+from kascade.recipe.schema import ConversationLimits
 from kascade.rollout.conversations import Opening, converse, open_sessions
 from kascade.rollout.types import SamplingParams
+from kascade.task import Grade
 
 DIALOGUES = get_environment("tool_dialogues")
 
@@ -103,7 +104,7 @@ def test_a_whole_dialogue_runs_over_an_engine() -> None:
 
     (sessions,) = open_sessions([task], 1)
     assert sessions is not None
-    params = SamplingParams(4000, conversation=Conversation(max_turns=20, max_tokens=100_000))
+    params = SamplingParams(4000, conversation=ConversationLimits(max_turns=20, max_tokens=100_000))
     openings = [Opening(task, sessions, seed=1)]
     ((one,),) = converse(ScriptedEngine(chat, task, say), chat, openings, params)
     assert (one.grade.error, one.grade.reward, one.num_turns) == (None, 1.0, len(script))

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.environments import get_environment
-from kascade.environments.base import Grade, Task, Turn, generate_tasks
-from kascade.environments.tool_calls import render_tool_call
-from kascade.environments.workplace import tool_definitions
-from kascade.environments.workplace_office import Office
-from kascade.environments.workplace_parameters import TOOL_PARAMETERS
-from kascade.environments.workplace_tables import FILES, VISITS, make_tables, read_tables
+from kascade.environments.base import Turn, generate_tasks
+from kascade.environments.rows.tool_calls import render_tool_call
+from kascade.environments.workplace.environment import tool_definitions
+from kascade.environments.workplace.office import Office
+from kascade.environments.workplace.parameters import TOOL_PARAMETERS
+from kascade.environments.workplace.tables import FILES, VISITS, make_tables, read_tables
 from kascade.errors import UserError
 from kascade.recipe.schema import DataSource
 from kascade.rollout.pools import configured
+from kascade.task import Grade, Task
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nemo-gym" / "workplace_assistant"
 TABLES = make_tables(0)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kascade.environments.base import Domain
 from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
 from kascade.guard.scores import Phase, Score, write_score
 from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
+from kascade.task import Domain
 
 DOMAIN_OF: dict[str, Domain] = {"mcqa": "knowledge", "ifeval": "instruction_following", "arith": "math"}
 ENVIRONMENT_OF = {"mcqa": "mcqa", "ifeval": "instruction_following", "arith": "math_with_judge"}
@@ -52,13 +52,15 @@ class FixtureRun:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     @property
-    def layout(self) -> RunLayout:
-        return RunLayout(self.root)
+    def layout(self) -> RunFolder:
+        return RunFolder(self.root)
 
-    def checkpoint(self, stage: str, attempt: str, parent: str | None, key: str = "k") -> str:
+    def checkpoint(
+        self, stage: str, attempt: str, parent: str | None, key: str = "k", weights: str | None = None
+    ) -> str:
         staged = self.root / "staged"
         staged.mkdir(parents=True)
-        (staged / "weights.bin").write_text(f"{stage} {attempt} {key}")
+        (staged / "weights.bin").write_text(weights or f"{stage} {attempt} {key}")
         manifest = Manifest(
             id=f"{stage}/{attempt}-{key}",
             stage=stage,
@@ -80,7 +82,7 @@ class FixtureRun:
         self, reference: str, chances: dict[str, float], phase: Phase = "screen", draw: int = 0
     ) -> None:
         for name, chance in chances.items():
-            rewards = self.rng.random((self.tasks, 2 if phase == "screen" else 16)) < chance
+            rewards = self.rng.random((self.tasks, 2 if phase == "screen" else 64)) < chance
             write_score(
                 self.layout,
                 Score(
@@ -116,6 +118,7 @@ class FixtureRun:
                 parent=parent,
                 verdicts=(),
                 let_pass=let_pass,
+                let_pass_losses=dict.fromkeys(let_pass, 0.02),
                 reasons=(),
                 created=self._time(),
             ),

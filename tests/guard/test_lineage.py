@@ -8,7 +8,8 @@ import pytest
 from guard_fixture import FixtureRun, recipe
 
 from kascade.errors import CheckpointError
-from kascade.guard.lineage import accepted_ancestors, baselines, read_outcomes
+from kascade.guard.baselines import baselines, losses_let_pass
+from kascade.guard.lineage import accepted_ancestors, read_outcomes
 from kascade.guard.scores import read_score, read_scores
 from kascade.guard.teachers import best_teachers, teacher_candidates
 from kascade.storage.checkpoint import CheckpointRef
@@ -100,3 +101,33 @@ def test_scores_are_kept_by_phase_and_draw(run: FixtureRun) -> None:
     assert confirmed is not None
     assert confirmed.round == 1
     assert list(read_scores(run.layout, digest, "screen")) == ["mcqa"]
+
+
+def test_a_later_stage_that_is_rolled_back_takes_no_let_pass_back(run: FixtureRun) -> None:
+    _, _, healed = cascade(run)
+    weaker = run.checkpoint("math_rl", "train", healed)
+    run.score(weaker, {"mcqa": 0.5, "ifeval": 0.6})
+    run.settle("continued", weaker, healed, weaker, let_pass=("mcqa",))
+    last = run.checkpoint("last", "train", weaker)
+    run.settle("rolled_back", last, weaker, weaker)
+    assert baselines(run.layout, weaker)["mcqa"][0].reference == weaker
+
+
+def test_what_is_let_pass_adds_up_over_the_line(run: FixtureRun) -> None:
+    _, _, healed = cascade(run)
+    weaker = run.checkpoint("math_rl", "train", healed)
+    run.settle("continued", weaker, healed, weaker, let_pass=("mcqa",))
+    assert losses_let_pass(run.layout, healed) == {}
+    assert losses_let_pass(run.layout, weaker) == {"mcqa": 0.02}
+
+
+def test_a_lucky_score_does_not_change_the_baseline(run: FixtureRun) -> None:
+    base = run.checkpoint("base", "train", None)
+    sft = run.checkpoint("sft", "train", base)
+    run.settle("accepted", sft, base, sft)
+    run.score(base, {"mcqa": 0.5})
+    run.score(sft, {"mcqa": 0.505})
+    assert baselines(run.layout, sft, 0.001)["mcqa"][0].reference == base
+    screens = {one: read_scores(run.layout, CheckpointRef.parse(one).digest, "screen") for one in (base, sft)}
+    means = {one: found["mcqa"].mean for one, found in screens.items()}
+    assert baselines(run.layout, sft)["mcqa"][0].reference == max(means, key=lambda one: means[one])

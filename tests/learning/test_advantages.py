@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kascade.learning.advantages import (
-    Comparison,
+    Match,
     group_advantages,
     group_signal,
     length_term,
@@ -87,7 +87,7 @@ def test_pairs_cover_every_answer_in_both_positions():
 
 
 def test_ties_are_broken_by_the_ranking():
-    matches = [Comparison(0, 1, 3.0, 3.0, ranking=2.0), Comparison(1, 2, 4.0, 2.0, ranking=1.0)]
+    matches = [Match(0, 1, 3.0, 3.0, ranking=2.0), Match(1, 2, 4.0, 2.0, ranking=1.0)]
     np.testing.assert_allclose(match_rewards(3, matches), [4.5, (1.5 + 4.0) / 2, 2.0])
 
 

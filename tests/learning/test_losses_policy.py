@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import tiny_qwen3
 
+from kascade.learning.example import Example
 from kascade.learning.losses import (
     clipped_policy_loss,
     constant_weights,
@@ -18,7 +19,7 @@ from kascade.learning.losses import (
     policy_gradient_loss,
 )
 from kascade.learning.objectives import PolicyGradient, Supervised
-from kascade.learning.trainer import Example, collate
+from kascade.learning.trainer import collate
 from kascade.recipe.schema import GRPO, Correction
 
 LOW, HIGH = 0.2, 0.28

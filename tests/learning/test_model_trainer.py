@@ -10,9 +10,10 @@ from test_trainer import make_examples, weights_of
 from transformers import NemotronHConfig, PreTrainedModel
 from transformers.models.nemotron_h import NemotronHForCausalLM
 
+from kascade.learning.example import Example
 from kascade.learning.model_trainer import ModelTrainer
 from kascade.learning.objectives import PolicyGradient, Supervised
-from kascade.learning.trainer import Example, Trainer
+from kascade.learning.trainer import Trainer
 from kascade.models.mtp import add_mtp_head, mtp_head
 from kascade.models.routing import record_routing, routers
 from kascade.recipe.schema import MTP, MoE, Optimizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kascade.learning.masters import Masters
 from kascade.learning.optimizer import build_optimizer, learning_rate
 from kascade.recipe.schema import Optimizer
 
@@ -26,7 +27,7 @@ def test_schedules_end_where_the_recipe_says(schedule: str, middle: float):
 
 def test_only_matrices_decay():
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
-    optimizer = build_optimizer(model, Optimizer(weight_decay=0.5))
+    optimizer = build_optimizer(model, Optimizer(weight_decay=0.5), Masters(model))
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
         "0.weight": 0.5,

@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kascade.errors import TrainingStopped
 from kascade.learning.buffer import Batch
+from kascade.learning.example import Example
 from kascade.learning.losses import per_token_weights, reverse_kl
 from kascade.learning.metrics import append_metrics, read_metrics, truncate_metrics
 from kascade.learning.objectives import FullDistillation, PolicyGradient, SampledDistillation, Supervised
 from kascade.learning.scoring import score_examples
 from kascade.learning.state import StateWriter, load_state, save_state
-from kascade.learning.trainer import Example, Trainer, collate
+from kascade.learning.trainer import Trainer, collate
 from kascade.models.logprobs import scored_hidden, token_logprobs
 from kascade.recipe.schema import Optimizer
 
@@ -122,9 +123,9 @@ def test_resume_gives_the_same_weights_bit_for_bit(make: Callable[[], PreTrained
     first = trainer_of(make())
     for step in range(3):
         first.update(step, make_examples(step), PolicyGradient(1.0))
-    save_state(tmp_path, 3, first.model, first.optimizer)
+    save_state(tmp_path, 3, first.state)
     second = trainer_of(make(), rate=1e-2)
-    for step in range(load_state(tmp_path, second.model, second.optimizer), 6):
+    for step in range(load_state(tmp_path, second.state), 6):
         second.update(step, make_examples(step), PolicyGradient(1.0))
     expected = weights_of(whole.model)
     assert all(torch.equal(expected[name], parameter) for name, parameter in second.model.named_parameters())
@@ -134,18 +135,18 @@ def test_a_damaged_state_is_passed_over_and_two_are_kept(tmp_path: Path, caplog:
     trainer = trainer_of(tiny_qwen3())
     for step in (1, 2, 3):
         trainer.update(step, make_examples(step), Supervised())
-        save_state(tmp_path, step, trainer.model, trainer.optimizer)
+        save_state(tmp_path, step, trainer.state)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
     weights = tmp_path / "step-00000003" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     fresh = trainer_of(tiny_qwen3())
-    assert load_state(tmp_path, fresh.model, fresh.optimizer) == 2
+    assert load_state(tmp_path, fresh.state) == 2
     (tmp_path / "step-00000003" / "state.json").unlink()
-    assert load_state(tmp_path, fresh.model, fresh.optimizer) == 2
+    assert load_state(tmp_path, fresh.state) == 2
     assert "step-00000003" in caplog.text
-    assert load_state(tmp_path / "nothing", fresh.model, fresh.optimizer) == 0
+    assert load_state(tmp_path / "nothing", fresh.state) == 0
 
 
 def test_a_state_is_that_of_its_step_and_loads_as_a_model(tmp_path: Path):
@@ -154,7 +155,7 @@ def test_a_state_is_that_of_its_step_and_loads_as_a_model(tmp_path: Path):
     trainer.update(0, make_examples(0), Supervised())
     before = weights_of(trainer.model)
     with StateWriter(tmp_path) as writer:
-        writer.save(1, trainer.model, trainer.optimizer)
+        writer.save(1, trainer.state)
         trainer.update(1, make_examples(1), Supervised())
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "step-00000001", dtype=torch.float32)
     assert all(torch.equal(before[name], parameter) for name, parameter in loaded.named_parameters())
@@ -165,7 +166,7 @@ def test_what_the_writing_thread_raises_is_raised(tmp_path: Path):
     trainer.update(0, make_examples(0), Supervised())
     (tmp_path / "state").write_text("a file where the folder should be")
     with pytest.raises(OSError), StateWriter(tmp_path / "state") as writer:
-        writer.save(1, trainer.model, trainer.optimizer)
+        writer.save(1, trainer.state)
 
 
 def test_a_batch_of_rollouts_comes_back_as_it_was():

@@ -10,9 +10,10 @@ import torch
 from tiny_architectures import CONFIGS, END, PAD, VOCABULARY, nemotron_h_config, tiny_model, tiny_tokenizer
 from transformers import AutoConfig, NemotronHConfig
 
+from kascade.learning.example import Example
 from kascade.learning.losses import per_token_weights
 from kascade.learning.objectives import Supervised
-from kascade.learning.trainer import Example, Trainer
+from kascade.learning.trainer import Trainer
 from kascade.models.load import load_model, save_model
 from kascade.models.logprobs import TokenBatch, token_logprobs
 from kascade.recipe.schema import Optimizer

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from kascade.errors import UserError
+from kascade.miniature.config import MINI_CONFIGS, mini_config
 from kascade.models.load import check_model_folder, load_model, load_tokenizer, resolve_source, save_model
-from kascade.models.mini import MINI_CONFIGS, mini_config
 
 
 def save_tiny(folder: Path, name: str = "mini-qwen3") -> torch.Tensor:

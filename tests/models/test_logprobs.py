@@ -2,13 +2,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from kascade.miniature.config import mini_config
 from kascade.models.logprobs import (
     TokenBatch,
     head_logprobs,
     scored_hidden,
     token_logprobs,
 )
-from kascade.models.mini import mini_config
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.types import Prompt, SamplingParams
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kascade.environments import BUILTIN, get_environment
 from kascade.environments.base import generate_tasks
-from kascade.environments.corpus import MIXTURE
-from kascade.learning.mini_base import Phase, Pretraining, pretrain
+from kascade.miniature.corpus import MIXTURE
+from kascade.miniature.pretrain import Phase, Pretraining, pretrain
 from kascade.models.load import resolve_source
 from kascade.storage.checkpoint import file_digest
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, NemotronHConfig, PreTrainedModel,
 
 from kascade.errors import UserError
 from kascade.models.load import load_model, save_model
+from kascade.models.low_precision import precision_faults
 from kascade.models.mtp import MTPHead
-from kascade.models.precision import placements, precision_faults
+from kascade.models.precision import placements
 from kascade.recipe.schema import LowPrecision
 
 NANO = "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME"  # 52 layers: 23 Mamba-2, 23 MoE, 6 attention

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from kascade.models import products
-from kascade.models.products import FEWEST_ROWS, linear, linear_added, through
+from kascade.models.products import FEWEST_ROWS, linear, linear_added
+from kascade.models.projections import through
 
 SHAPES = [(1, 8, 4), (FEWEST_ROWS - 1, 16, 24), (FEWEST_ROWS, 16, 24), (3 * FEWEST_ROWS, 130, 7)]
 

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kascade.models import transformer_engine
 from kascade.models.load import load_model, save_model
-from kascade.models.precision import apply_precision, precision_faults
+from kascade.models.low_precision import apply_precision, precision_faults
 from kascade.recipe.schema import LowPrecision
 
 recipes_in_use: list[object] = []

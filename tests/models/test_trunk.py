@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, NemotronHConfig, PreTrainedModel
 
+from kascade.miniature.config import mini_config
 from kascade.models import trunk
 from kascade.models.batch import TokenBatch
 from kascade.models.fused import causal_convolution, gated_norm, rms_norm, squared_relu, squared_relu_experts
 from kascade.models.logprobs import token_logprobs
-from kascade.models.mini import mini_config
 from kascade.models.ssm import CHUNK, scan
 
 VOCABULARY = 64

@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in ("tracking", "pipelines"):
-    sys.path.append(str(ROOT / "tests" / folder))
+from support.example_run import BASE, SFT, ExampleRun, recipe
+from support.kubeflow_stub import Kubeflow, serving
 
-from example_run import BASE, SFT, ExampleRun, recipe  # noqa: E402
-from kubeflow_stub import Kubeflow, serving  # noqa: E402
-
-from kascade.recipe.schema import Tracking, read_resolved  # noqa: E402
-from kascade.storage.layout import RunLayout  # noqa: E402
-from kascade.tracking.curves import pipeline_run  # noqa: E402
-from kascade.tracking.mlflow_server import connect  # noqa: E402
-from kascade.tracking.mlflow_sync import sync, tracking_id  # noqa: E402
+from kascade.recipe.run_recipe import read_run_recipe
+from kascade.recipe.schema import Tracking
+from kascade.storage.run_folder import RunFolder
+from kascade.tracking.curves import pipeline_run
+from kascade.tracking.mlflow_server import connect
+from kascade.tracking.mlflow_sync import sync, tracking_id
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -82,7 +80,7 @@ stages:
     batch_size: 8
     data: [{source: {environment: mcqa, count: 40}}]
 benchmarks: [{name: knowledge, source: {environment: mcqa}, tasks: 8, sampling: {max_new_tokens: 12}}]
-guard: {screen_samples: 1, confirm_samples: 2, recovery: {rounds: 0}}
+guard: {screen_samples: 1, confirm_samples: 2, recovery: {rounds: 0}, weak_exams: warn}
 """
 
 
@@ -107,10 +105,10 @@ def test_two_runs_are_compared_by_a_tracking_server_alone(tmp_path: Path) -> Non
     ids = {}
     for label, recovered in (("weak", 0.3), ("strong", 0.5)):
         folder = finished_run(tmp_path / label, recovered, uri)
-        tracked = read_resolved(RunLayout(folder).resolved_recipe)
+        tracked = read_run_recipe(folder)
         sync(folder, tracked)
         with connect(uri) as client:
-            ids[label] = pipeline_run(client, "kascade", tracking_id(RunLayout(folder))).info.run_id
+            ids[label] = pipeline_run(client, "kascade", tracking_id(RunFolder(folder))).info.run_id
     for folder in ("weak", "strong"):
         shutil.rmtree(tmp_path / folder)
     said = execute("2", tmp_path / "2.ipynb", RUNS=ids, TRACKING_URI=uri)
@@ -129,7 +127,7 @@ def test_runs_of_other_exams_are_said_to_be_so(tmp_path: Path) -> None:
         run.stage("sft", SFT)
         runs[label] = str(run.root)
     said = execute("2", tmp_path / "2.ipynb", RUNS=runs)
-    assert "mcqa                 the runs sat different exams" in said
+    assert "mcqa                 the runs asked different tasks" in said
 
 
 @pytest.mark.slow

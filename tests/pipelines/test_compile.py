@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from compiled import attempts, compiled, component_of, dags, guarded, is_dag, source_of, tasks_of, titles
 from golden import golden, golden_path
+from kfp import components
 from toy_recipe import toy_recipe
 
 from components.image import IMAGE
-from kascade.recipe.identity import fingerprint
+from kascade.errors import UserError
 from kascade.recipe.load import load_recipe
-from kascade.recipe.schema import Recipe
 from pipelines.canonical import canonicalise
 from pipelines.cascade import build_cascade
 from pipelines.compile import compile_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 EIGHT = [{"name": f"stage_{n}"} for n in range(8)]
-
-
-def compiled(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The pipeline; its second document, what Kubernetes is told, under "platforms"."""
-    text = compile_recipe(recipe, folder / "pipeline.yaml").read_text(encoding="utf-8")
-    spec, pods = yaml.load_all(text, Loader=yaml.CSafeLoader)
-    return {**spec, **pods}
-
-
-def tasks_of(spec: dict[str, Any], task: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The tasks inside the cascade, or inside a task that is a DAG."""
-    if task is None:
-        task = spec["root"]["dag"]["tasks"]["exit-handler-1"]
-    return dict(component_of(spec, task)["dag"]["tasks"])
-
-
-def guarded(spec: dict[str, Any], stage: str) -> dict[str, Any]:
-    """The tasks of a stage behind its switch."""
-    switch = tasks_of(spec, tasks_of(spec)[stage])["condition-branches-1"]
-    branches = [tasks_of(spec, task) for task in tasks_of(spec, switch).values()]
-    (on,) = [tasks for tasks in branches if "keep" not in tasks]
-    (whole,) = on.values()
-    return tasks_of(spec, whole)
-
-
-def component_of(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    return dict(spec["components"][task["componentRef"]["name"]])
-
-
-def constants(task: dict[str, Any]) -> dict[str, Any]:
-    parameters = task["inputs"]["parameters"].items()
-    return {name: p["runtimeValue"]["constant"] for name, p in parameters if "runtimeValue" in p}
-
-
-def source_of(task: dict[str, Any], parameter: str) -> str:
-    """Which task an input comes from; "" when it is handed in from outside."""
-    given = task["inputs"]["parameters"][parameter]
-    return str(given.get("taskOutputParameter", {}).get("producerTask", ""))
 
 
 def test_a_person_reads_the_cascade(tmp_path: Path) -> None:
@@ -69,41 +32,90 @@ def test_a_person_reads_the_cascade(tmp_path: Path) -> None:
     assert {task["taskInfo"]["name"] for task in whole.values()} == {"Cascade", "Report"}
     assert {task["taskInfo"]["name"] for task in tasks_of(spec).values()} == {
         "Preflight",
-        "Exams of the base model",
+        "Benchmarks of the base model",
         "1 · SFT",
+        "1 · Settle",
         "2 · Polish",
+        "2 · Settle",
+        "End check",
         "Finish",
     }
 
 
-def test_a_guarded_stage_branches_on_the_verdict(tmp_path: Path) -> None:
+def test_a_guarded_stage_branches_on_what_evaluation_found(tmp_path: Path) -> None:
     spec = compiled(toy_recipe({"name": "a"}, rounds=1), tmp_path)
+    assert set(attempts(spec, "stage-1-a")) == {"Begin", "Train and guard", "Not begun"}
+    assert set(titles(tasks_of(spec, attempts(spec, "stage-1-a")["Not begun"]))) == {"Why"}
     stage = guarded(spec, "stage-1-a")
-    assert set(stage) == {"train", "evaluate", "verdict", "condition-branches-1", "settle"}
-    assert "evaluate" in stage["verdict"]["dependentTasks"]
-    branches = component_of(spec, stage["condition-branches-1"])["dag"]
-    conditions = {task["triggerPolicy"]["condition"] for task in branches["tasks"].values()}
-    regressed = "inputs.parameter_values['pipelinechannel--verdict-Output'] == true"
-    assert conditions == {regressed, f"!({regressed})"}
-    (chosen,) = branches["outputs"]["parameters"].values()
-    assert len(chosen["valueFromOneof"]["parameterSelectors"]) == 2
-    assert source_of(stage["settle"], "candidate") == "condition-branches-1"
+    assert set(stage) == {"Train", "Evaluate", "Verdict", "Recovery, round 1"}
+    condition = stage["Recovery, round 1"]["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--a-train-evaluate-Output'] == true"
+    recovery = titles(tasks_of(spec, stage["Recovery, round 1"]))
+    assert set(recovery) == {"Recover", "Evaluate", "Verdict"}
+    settle = tasks_of(spec)["a-settle"]
+    assert set(settle["inputs"]["parameters"]) == {"run", "stage", "parent"}  # it finds its candidate by key
+    assert settle["dependentTasks"] == ["preflight", "stage-1-a"]
+
+
+def test_the_end_check_has_the_gate_of_a_stage(tmp_path: Path) -> None:
+    spec = compiled(toy_recipe({"name": "a"}), tmp_path)
+    gate = titles(tasks_of(spec, tasks_of(spec)["end-check"]))
+    assert set(gate) == {"Begin", "Check", "Not begun"}
+    assert set(titles(tasks_of(spec, gate["Check"]))) == {"End check"}
+    assert "end-check" in tasks_of(spec)["finish"]["dependentTasks"]
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 2])
 def test_as_many_recoveries_as_the_recipe_allows(tmp_path: Path, rounds: int) -> None:
     spec = compiled(toy_recipe({"name": "a"}, {"name": "b"}, rounds=rounds), tmp_path)
-    labels = [component.get("executorLabel") for component in spec["components"].values()]
-    assert labels.count("exec-recover") == 2 * rounds
-    assert labels.count("exec-verdict") == 2 * (1 + rounds)  # every recovery is judged again
-    assert labels.count("exec-settle") == 2
+    every = [task for _, tasks in dags(spec) for task in tasks.values()]
+    used = [component_of(spec, task).get("executorLabel") for task in every]
+    assert used.count("exec-recover") == 2 * rounds
+    assert used.count("exec-evaluate") == 1 + 2 * (1 + rounds)  # every recovery is judged again
+    assert used.count("exec-settle") == 2
+
+
+def test_a_branch_is_handed_what_it_uses_and_no_more(tmp_path: Path) -> None:
+    """A recovery in a recovery needs nothing of the conditions around it, and Argo's object has a limit."""
+    spec = compiled(toy_recipe({"name": "a"}, rounds=2), tmp_path)
+    first = guarded(spec, "stage-1-a")["Recovery, round 1"]
+    second = titles(tasks_of(spec, first))["Recovery, round 2"]
+    channel = "pipelinechannel--"
+    assert set(second["inputs"]["parameters"]) == {
+        f"{channel}{name}" for name in ("run", "parent", "a-recover-1-Output", "a-recover-1-evaluate-Output")
+    }
+    for _, tasks in dags(spec):
+        for task in (task for task in tasks.values() if is_dag(spec, task)):
+            defined = component_of(spec, task).get("inputDefinitions", {}).get("parameters", {})
+            assert set(defined) == set(task.get("inputs", {}).get("parameters", {}))
+
+
+def test_benchmarks_share_pods_of_their_own(tmp_path: Path) -> None:
+    """Those of the base model, of every stage and every recovery, and the end check."""
+    accelerators = {"default": {"accelerators": 4}, "stages": {"b": {"accelerators": 8}}}
+    recipe = toy_recipe(
+        {"name": "a"}, {"name": "b"}, rounds=1, cluster={**accelerators, "benchmarks": {"accelerators": 1}}
+    )
+    executors = compiled(recipe, tmp_path)["deploymentSpec"]["executors"]
+    asked = {name: one["container"]["resources"].get("accelerator") for name, one in executors.items()}
+    assert {name: int(one["resourceCount"]) for name, one in asked.items() if one} == {
+        **{"exec-train": 4, "exec-recover": 4, "exec-train-2-b": 8, "exec-recover-2-b": 8},
+        **{"exec-evaluate": 1, "exec-retain": 1},
+    }
+
+
+def test_equal_steps_share_one_component(tmp_path: Path) -> None:
+    """Kubeflow keeps the settings of a component's pods once for each name."""
+    spec = compiled(load_recipe("nemotron-cascade-2"), tmp_path)
+    labels = [one["executorLabel"] for one in spec["components"].values() if "executorLabel" in one]
+    assert len(labels) == len(set(labels)) < 20
 
 
 def test_the_next_stage_starts_from_what_was_settled(tmp_path: Path) -> None:
     tasks = tasks_of(compiled(toy_recipe({"name": "a"}, {"name": "b"}), tmp_path))
     assert source_of(tasks["stage-1-a"], "parent") == "preflight"
-    assert "evaluate" in tasks["stage-1-a"]["dependentTasks"]
-    assert source_of(tasks["stage-2-b"], "parent") == "stage-1-a"
+    assert "base-train-evaluate" in tasks["stage-1-a"]["dependentTasks"]
+    assert source_of(tasks["stage-2-b"], "parent") == "a-settle"
 
 
 def test_side_branches_and_named_parents(tmp_path: Path) -> None:
@@ -111,42 +123,31 @@ def test_side_branches_and_named_parents(tmp_path: Path) -> None:
         {"name": "a"}, {"name": "side", "side_branch": True}, {"name": "b"}, {"name": "c", "parent": "side"}
     )
     tasks = tasks_of(compiled(recipe, tmp_path))
-    assert source_of(tasks["stage-2-side"], "parent") == "stage-1-a"
-    assert source_of(tasks["stage-3-b"], "parent") == "stage-1-a"
-    assert source_of(tasks["stage-4-c"], "parent") == "stage-2-side"
-    assert {"stage-2-side", "stage-3-b", "stage-4-c"} <= set(tasks["finish"]["dependentTasks"])
-    assert source_of(tasks["finish"], "checkpoint") == "stage-4-c"
+    assert source_of(tasks["stage-2-side"], "parent") == "a-settle"
+    assert source_of(tasks["stage-3-b"], "parent") == "a-settle"
+    assert source_of(tasks["stage-4-c"], "parent") == "side-settle"
+    assert {"side-settle", "b-settle", "c-settle"} <= set(tasks["end-check"]["dependentTasks"])
+    assert source_of(tasks["end-check"], "checkpoint") == "c-settle"
+    assert source_of(tasks["finish"], "checkpoint") == "c-settle"
 
 
 def test_a_stage_waits_for_its_teachers(tmp_path: Path) -> None:
     """The multi-teacher stage of the preset learns from a side branch, which is not its parent."""
     spec = compiled(load_recipe("nemotron-cascade-2"), tmp_path)
     tasks = {task["taskInfo"]["name"]: task for task in tasks_of(spec).values()}
-    side = next(name for name in tasks_of(spec) if "rlhf-teacher" in name)
+    side = next(name for name in tasks_of(spec) if name == "rlhf-teacher-settle")
     mopd = next(task for name, task in tasks.items() if "MOPD" in name)
     assert side in mopd["dependentTasks"]
 
 
-def test_every_step_carries_its_fingerprint_and_the_forms_revision(tmp_path: Path) -> None:
-    recipe = toy_recipe({"name": "a"}, {"name": "b"}, rounds=1)
-    spec = compiled(recipe, tmp_path)
-    found = set()
-    for component in spec["components"].values():
-        for name, task in component.get("dag", {}).get("tasks", {}).items():
-            label = component_of(spec, task).get("executorLabel")
-            if label and label not in ("exec-keep", "exec-preflight", "exec-finish"):
-                given = constants(task)
-                own, _, revision = given["fingerprint"].partition(".")
-                assert revision.startswith("{{$.inputs.parameters['pipelinechannel--"), name
-                found.add((given.get("stage"), own))
-    assert found == {(stage, fingerprint(recipe, stage)) for stage in ("base", "a", "b")}
-
-
-def test_only_steps_that_are_functions_of_their_arguments_are_cached(tmp_path: Path) -> None:
+def test_nothing_is_cached(tmp_path: Path) -> None:
+    """Kubeflow's cache ends no DAG, and its key knows nothing of the run's folder."""
     spec = compiled(toy_recipe({"name": "a"}), tmp_path)
-    whole = {**spec["root"]["dag"]["tasks"], **tasks_of(spec)}
-    cached = {name for name, task in whole.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert cached == {"evaluate", "stage-1-a"}
+    every = [task for _, tasks in dags(spec) for task in tasks.values()]
+    assert len(every) > 10
+    assert not [task for task in every if task.get("cachingOptions", {}).get("enableCache")]
+    containers = [task for task in every if not is_dag(spec, task)]
+    assert all("cachingOptions" in task for task in containers)  # Kubeflow caches where it is left out
 
 
 def test_bodies_are_thin_and_install_nothing(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_eight_stages_with_two_recoveries_stay_small(tmp_path: Path) -> None:
     """Each on pods of its own, launched as jobs: the largest that eight stages can be."""
     placements = {stage["name"]: {"cpu": str(n + 1), "nodes": 2} for n, stage in enumerate(EIGHT)}  # SFT
     path = compile_recipe(toy_recipe(*EIGHT, cluster={"stages": placements}), tmp_path / "pipeline.yaml")
-    assert path.stat().st_size < 400_000
+    assert path.stat().st_size < 220_000
 
 
 @pytest.mark.parametrize("preset", ["quickstart", "nemotron-cascade-2"])
@@ -185,16 +186,37 @@ def test_manifests_for_a_cluster_that_keeps_pipelines_as_resources(tmp_path: Pat
     assert names[0] != names[1] and all(name.startswith("toy-") for name in names)
 
 
+def test_text_that_a_cluster_would_fill_in_is_broken_up_or_refused(tmp_path: Path) -> None:
+    """Kubernetes reads $$ and $(, Argo {{, in whatever reaches a step's arguments."""
+    spec = compiled(toy_recipe({"name": "a", "title": "$(x) $$y$$ {{z}}"}, rounds=0), tmp_path)
+    assert tasks_of(spec)["stage-1-a"]["taskInfo"]["name"] == "1 · $ (x) $ $y$ $ { {z}}"
+    tolerations = [{"key": "team", "value": "$(TEAM)"}]
+    with pytest.raises(UserError, match="would be changed on its way") as caught:
+        compiled(toy_recipe({"name": "a"}, cluster={"light": {"tolerations": tolerations}}), tmp_path)
+    assert all("oleration" in fault.where for fault in caught.value.faults)
+
+
+def test_the_form_offers_the_recipes_scales_to_choose_from(tmp_path: Path) -> None:
+    scales = {"smoke": {}, "full": {}}
+    path = compile_recipe(toy_recipe({"name": "a"}, rounds=0), tmp_path / "p.yaml", scales=scales)
+    spec = next(yaml.load_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
+    scale = spec["root"]["inputDefinitions"]["parameters"]["scale"]
+    assert scale["literals"] == ["", "smoke", "full"] and scale["defaultValue"] == ""
+    loaded = components.load_component_from_file(str(path))
+    assert loaded.component_spec.inputs["scale"].type == "String"
+
+
 def test_two_processes_compile_the_same_bytes(tmp_path: Path) -> None:
     """kfp's own names depend on the order of a hash map, which differs between processes."""
     code = (
-        "import sys; sys.path.insert(0, 'tests/pipelines'); from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
         "from toy_recipe import toy_recipe; from pipelines.compile import compile_recipe\n"
         "compile_recipe(toy_recipe({'name': 'a'}, {'name': 'b'}), Path(sys.argv[1]))"
     )
     paths = [tmp_path / f"{seed}.yaml" for seed in range(2)]
     for path in paths:
-        subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=ROOT)
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'pipelines'}"}
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=ROOT, env=environment)
     assert len({path.read_bytes() for path in paths}) == 1
 
 

@@ -20,6 +20,14 @@ WINTER = datetime(2026, 1, 14, tzinfo=UTC)
     [
         ("0 2 * * 1", "UTC", "0 0 2 * * 1"),
         ("0 2 * * 1", "Europe/Berlin", "0 0 1 * * 1"),
+        ("0 2 * * 7", "UTC", "0 0 2 * * 0"),
+        ("0 2 * * 5-7", "UTC", "0 0 2 * * 0,5,6"),
+        ("0 2 * * 1,7", "UTC", "0 0 2 * * 0,1"),
+        ("0 2 * * sun", "UTC", "0 0 2 * * 0"),
+        ("0 2 * * fri-sun", "UTC", "0 0 2 * * 0,5,6"),
+        ("0 2 * * 0-7", "UTC", "0 0 2 * * 0,1,2,3,4,5,6"),
+        ("0 2 01 1-2 *", "UTC", "0 0 2 1 1,2 *"),
+        ("0 2 29 2 *", "UTC", "0 0 2 29 2 *"),
         ("30 0 * * mon-fri", "Europe/Berlin", "0 30 23 * * 0,1,2,3,4"),
         ("0 */6 * * *", "Asia/Tokyo", "0 0 3,9,15,21 * * *"),
         ("15 9 1 * *", "Asia/Kolkata", "0 45 3 1 * *"),
@@ -40,13 +48,20 @@ def test_what_is_no_single_expression_is_refused(expression: str, zone: str) -> 
 
 
 @pytest.mark.parametrize(
-    "expression", ["", "* * * *", "61 * * * *", "a b c d e", "5-1 * * * *", "*/0 * * * *"]
+    "expression",
+    [
+        *("", "* * * *", "61 * * * *", "a b c d e", "5-1 * * * *", "*/0 * * * *", "0 0 * * 8"),
+        *("+1 * * * *", "0_0 * * * *", "\u0661 * * * *", "-1 * * * *", "1e1 * * * *", "* * sun * *"),
+        *("0 2 30 2 *", "0 2 31 4,6,9,11 *", "0 2 */2 * 1", "0 2 1 * */2", f"0 {'1' * 5000} * * *"),
+    ],
 )
 def test_faulty_expressions_are_told(expression: str) -> None:
     with pytest.raises(UserError, match="--cron"):
         Cron(expression, "UTC")
     with pytest.raises(UserError, match="--timezone"):
         Cron("0 0 * * *", "Mars/Olympus")
+    with pytest.raises(UserError, match="--timezone"):  # another one on every machine
+        Cron("0 0 * * *", "localtime")
 
 
 def test_when_the_clocks_change() -> None:

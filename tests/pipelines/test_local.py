@@ -20,11 +20,26 @@ from toy_steps import TOY_STEPS
 
 from kascade.errors import UserError
 from kascade.recipe.schema import Recipe
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 from pipelines.local import RunResult, run_local, task_environment
 
 ONE = toy_recipe({"name": "a"}, rounds=0)
+ONE_RECOVERY = toy_recipe({"name": "a"}, rounds=1)
 TWO = toy_recipe({"name": "a"}, {"name": "b"})
+LIGHT = {
+    "preflight",
+    "report",
+    "retain.begin",
+    *(f"{s}.{step}" for s in "ab" for step in ("begin", "train.verdict", "settle")),
+}
+FORM = """
+import sys; from pathlib import Path; from kfp import components, local
+from toy_steps import TOY_STEPS; from pipelines.compile import compile_recipe; import test_local
+run = Path(sys.argv[1])
+package = compile_recipe(test_local.TWO, run / "pipeline.yaml", steps=TOY_STEPS)
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(run / "kfp"))
+components.load_component_from_file(str(package))(run=str(run), stage_1_a=False)
+"""
 DRIVER = """
 import signal, sys; from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
@@ -40,21 +55,52 @@ def go(run: ToyRun, recipe: Recipe = TWO) -> RunResult:
 
 
 def test_recovered_once_then_twice(toy_run: ToyRun) -> None:
-    """Stage a comes back in the first round; b regresses twice and its second recovery is settled."""
-    toy_run.script(regressed=["a.train", "b.train", "b.recover-1", "b.recover-2"])
+    """Stage a comes back in the first round, b in the second."""
+    toy_run.script(regressed=["a.train", "b.train", "b.recover-1"])
     result = go(toy_run)
     assert result.status == "succeeded" and result.exit_code == 0
-    assert toy_run.call("a.settle")["candidate"] == "a/recover-1"
+    assert toy_run.call("a.settle")["accepted"] == "a/recover-1"
     assert toy_run.call("b.train")["parent"] == "a/recover-1"
     assert toy_run.call("b.recover-2")["checkpoint"] == "b/recover-1"
     assert toy_run.call("b.settle") == {
         "step": "b.settle",
-        "candidate": "b/recover-2",
+        "accepted": "b/recover-2",
         "parent": "a/recover-1",
     }
     assert "a.recover-2" not in toy_run.steps()
     assert result.final_checkpoint is not None and "b/recover-2@sha256:" in result.final_checkpoint
     assert result.report == toy_run.root / "report.html"
+
+
+def test_what_held_is_not_recovered(toy_run: ToyRun) -> None:
+    """Every step once: beside the verdict and the beginning, which say what was done."""
+    toy_run.script()
+    assert go(toy_run, ONE_RECOVERY).status == "succeeded"
+    heavy = ["base.train.evaluate", "a.train", "a.train.evaluate"]
+    assert sorted(toy_run.steps()) == sorted([*heavy, *(LIGHT - {"b.begin", "b.train.verdict", "b.settle"})])
+
+
+def test_what_stays_lost_is_settled_from_its_last_recovery(toy_run: ToyRun) -> None:
+    toy_run.script(regressed=["a.train", "a.recover-1", "a.recover-2"])
+    assert go(toy_run, toy_recipe({"name": "a"})).status == "succeeded"
+    assert toy_run.steps().count("a.recover-2") == 1
+    assert toy_run.call("a.settle")["accepted"] == "a/recover-2"
+
+
+def test_the_guard_stops_the_cascade_and_the_report_is_written(toy_run: ToyRun) -> None:
+    toy_run.script(regressed=["a.train"], fail={"a.settle": "stop"})
+    result = go(toy_run, TWO)
+    assert (result.status, result.failed_step, result.exit_code) == ("failed", "a.settle", 3)
+    assert not [step for step in toy_run.steps() if step.startswith("b.")]
+    assert toy_run.steps()[-1] == "report" and result.report is not None
+
+
+def test_a_stage_that_the_form_switches_off_hands_on_what_it_was_given(toy_run: ToyRun) -> None:
+    toy_run.script()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+    subprocess.run([sys.executable, "-c", FORM, str(toy_run.root)], check=True, env=environment)
+    assert [step for step in toy_run.steps() if step.startswith("a.")] == ["a.begin", "a.skip", "a.settle"]
+    assert toy_run.call("a.settle")["accepted"] == "base/train" == toy_run.call("b.train")["parent"]
 
 
 def test_a_side_branch_is_trained_beside_the_main_line(
@@ -85,15 +131,15 @@ def test_the_tasks_own_error_surfaces_and_the_rerun_goes_on(
     assert result.error is not None
     assert result.error["faults"][0]["where"] == "data.jsonl:3" and result.error["type"] == "UserError"
     assert "data.jsonl:3: is not JSON" in capfd.readouterr().err
-    layout = RunLayout(toy_run.root)
+    layout = RunFolder(toy_run.root)
     assert "Traceback" in layout.log("b.train").read_text() and "hello" in layout.log("b.train").read_text()
     before = toy_run.steps()
 
     toy_run.script()
     assert go(toy_run).status == "succeeded"
     again = toy_run.steps()[len(before) :]
-    assert again == ["preflight", "b.train", "b.train.evaluate", "b.train.verdict", "b.settle", "report"]
-    assert not layout.task_error("b.train").exists()
+    assert [step for step in again if step not in LIGHT] == ["b.train", "b.train.evaluate"]
+    assert not layout.step_error("b.train").exists()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +236,7 @@ def test_killed_as_a_tree_the_same_command_resumes(toy_run: ToyRun) -> None:
     toy_run.script()
     assert go(toy_run).status == "succeeded"
     again = toy_run.steps()[len(before) :]
-    assert again == ["preflight", "b.train", "b.train.evaluate", "b.train.verdict", "b.settle", "report"]
+    assert [step for step in again if step not in LIGHT] == ["b.train", "b.train.evaluate"]
     assert weights.stat().st_mtime_ns == written
 
 

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kubeflow_stub import Kubeflow, serving
+from support.kubeflow_stub import Kubeflow, serving
 from typer.testing import CliRunner, Result
 
 import kascade
 from kascade.cli import app
 from kascade.errors import ClusterError, UserError
-from pipelines.remote import Endpoint
+from kascade.run.process import StepError, marked
+from pipelines.literal import FILLED_IN
+from pipelines.remote import KubeflowApi
+from pipelines.remote_watch import words
 
 RECIPE = "tiny.yaml"
 TEXT = """
@@ -77,7 +80,12 @@ def test_a_recipe_is_uploaded_once_a_content_and_every_run_has_its_version(
 def test_parameters_of_the_form_are_checked_before_anything_is_sent(kubeflow: Kubeflow) -> None:
     submit("--param", "run=/kascade/runs/mine")
     assert kubeflow.runs[0]["runtime_config"]["parameters"] == {"run": "/kascade/runs/mine"}
+    submit("--param", 'overrides={"name": "$$a $(b) {{c}}"}')
+    sent = kubeflow.runs[1]["runtime_config"]["parameters"]["overrides"]
+    assert not FILLED_IN.search(sent) and json.loads(sent) == {"name": "$$a $(b) {{c}}"}
     calls = len(kubeflow.calls)
+    changed = kascade_verb("submit", RECIPE, "--json", "--param", "run=/kascade/$(x)", code=2)
+    assert "would be changed on its way" in changed.stdout
     wrong = kascade_verb("submit", RECIPE, "--json", "--param", "runn=x", code=2)
     assert "did you mean 'run'?" in wrong.stdout
     long = kascade_verb("submit", RECIPE, "--json", "--param", f"run={'x' * 10_001}", code=2)
@@ -91,8 +99,10 @@ def test_the_token_is_sent_and_never_shown(kubeflow: Kubeflow, monkeypatch: pyte
     monkeypatch.setenv("KASCADE_KFP_TOKEN", "an-old-secret")
     refused = kascade_verb("submit", RECIPE, code=1).output
     assert "refuses the token" in refused
-    assert "an-old-secret" not in refused + repr(Endpoint.find())
+    assert "an-old-secret" not in refused + repr(KubeflowApi.find())
     assert kubeflow.token not in shown
+    monkeypatch.delenv("KASCADE_KFP_TOKEN")
+    assert "asks for a token, and none was given" in kascade_verb("submit", RECIPE, code=1).output
 
 
 def test_a_cluster_that_is_not_there_and_one_that_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,24 +112,39 @@ def test_a_cluster_that_is_not_there_and_one_that_is_not_named(monkeypatch: pyte
     for name in ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="no Kubeflow is named"):
-        Endpoint.find()
+        KubeflowApi.find()
     with pytest.raises(UserError) as caught:
-        Endpoint.find(host="cluster:80", token_file=Path("nowhere"))
+        KubeflowApi.find(host="cluster:80", token_file=Path("nowhere"))
     assert len(caught.value.faults) == 2
 
 
-def task(name: str, state: str, error: str | None = None) -> dict[str, object]:
-    times = {"create_time": "2026-01-01T00:00:00Z", "start_time": "2026-01-01T00:00:01Z"}
+def node(name: str, state: str, *inside: str, number: int = 0) -> dict[str, object]:
+    """One of Argo's nodes as the API lists it. inside: ids of its children."""
+    times = {"create_time": "2026-01-01T00:00:00Z", "start_time": f"2026-01-01T00:00:0{number % 10}Z"}
     ended = {"end_time": "2026-01-01T00:01:05Z"} if state in ("SUCCEEDED", "FAILED") else {}
-    failed = {"error": {"code": 1, "message": error}} if error else {}
-    return {"task_id": name, "display_name": name, "state": state, **times, **ended, **failed}
+    children = [{"task_id": one} for one in inside]
+    return {"task_id": name, "display_name": name, "state": state, "child_tasks": children, **times, **ended}
+
+
+def step(name: str, state: str) -> list[dict[str, object]]:
+    """All nodes of one step with Kubeflow's default, which puts a Retry node above each."""
+    driver = [node(f"{name}-driver", "SUCCEEDED"), node(f"{name}-driver(0)", "SUCCEEDED")]
+    executor = {
+        **node(f"{name}.executor(0)", state),
+        "display_name": "executor(0)",
+        "pod_name": f"pod-of-{name}",
+    }
+    between = [node(name, state, f"{name}(0)", number=1), node(f"{name}(0)", state, f"{name}.executor(0)")]
+    return [*driver, *between, executor]
 
 
 def story(*states: str) -> list[dict[str, object]]:
+    root = [node("tiny-abcde", "RUNNING"), node("root-driver", "SUCCEEDED"), node("condition-1", "RUNNING")]
+    begun = {"task_details": [*root, *step("preflight", "SUCCEEDED"), *step("sft-train", "RUNNING")]}
     steps: list[dict[str, object]] = [
-        {"state": "RUNNING", "run_details": {"task_details": [task("root-driver", "SUCCEEDED")]}},
-        {"run_details": {"task_details": [task("Preflight", "SUCCEEDED"), task("Train", "RUNNING")]}},
-        {"run_details": {"task_details": [task("Preflight", "SUCCEEDED"), task("Train", "RUNNING")]}},
+        {"state": "RUNNING", "run_details": {"task_details": root}},
+        {"run_details": begun},
+        {"run_details": begun},
     ]
     return [*steps, *({"state": state} for state in states)]
 
@@ -127,27 +152,73 @@ def story(*states: str) -> list[dict[str, object]]:
 def test_a_run_is_followed_to_its_end_through_a_failing_answer(kubeflow: Kubeflow) -> None:
     run_id = str(submit()["run_id"])
     kubeflow.runs[0]["story"] = story("SUCCEEDED")
+    kubeflow.runs[0]["story"][3]["run_details"] = {"task_details": step("sft-train", "SUCCEEDED")}
     kubeflow.fail = [503]
     lines = kascade_verb("watch", run_id, "--every", "0.05").stdout.splitlines()
-    assert lines[:2] == ["succeeded  Preflight  1 min 04 s", "running  Train"]
+    assert lines[:2] == ["succeeded  preflight  1 min 04 s", "succeeded  sft: training  1 min 04 s"]
     assert lines[2].startswith("succeeded  http")
     assert len(lines) == 3
 
 
-def test_a_failed_run_says_why(kubeflow: Kubeflow) -> None:
+def test_a_failed_run_ends_with_the_steps_own_words(kubeflow: Kubeflow) -> None:
     run_id = str(submit()["run_id"])
-    end = {"state": "FAILED", "run_details": {"task_details": [task("Train", "FAILED", "out of memory")]}}
+    error: StepError = {
+        "type": "JobFailed",
+        "message": "node 3\nran out of memory",
+        "exit_code": 1,
+        "faults": [],
+    }
+    kubeflow.logs["pod-of-sft-train"] = f"much before\n{marked(error)}\nTraceback ..."
+    end = {"state": "FAILED", "run_details": {"task_details": step("sft-train", "FAILED")}}
     kubeflow.runs[0]["story"] = [*story(), end]
-    failed = kascade_verb("watch", run_id, "--every", "0.05", code=1).stdout
-    assert "failed  Train  1 min 04 s  out of memory" in failed
+    failed = kascade_verb("watch", run_id, "--every", "0.05", code=1).stdout.splitlines()
+    assert failed[1] == "failed  sft: training  1 min 04 s" and failed[2].startswith("failed  http")
+    assert failed[-2:] == ["JobFailed: node 3", "ran out of memory"]
     assert "not found" in kascade_verb("watch", "no-such-run", code=1).output
+
+
+def test_a_run_in_the_pages_retry_is_followed_again(kubeflow: Kubeflow) -> None:
+    """The failed step runs and ends a second time; what had succeeded is not told twice."""
+    run_id = str(submit()["run_id"])
+    kubeflow.runs[0]["story"] = [
+        {"state": "RUNNING", "run_details": {"task_details": step("sft-train", state)}}
+        for state in ("FAILED", "RUNNING", "SUCCEEDED", "SUCCEEDED")
+    ] + [{"state": "SUCCEEDED"}]
+    lines = kascade_verb("watch", run_id, "--every", "0.05").stdout.splitlines()
+    told = [line.split("  ")[:2] for line in lines[:-1]]
+    assert told == [["failed", "sft: training"], ["succeeded", "sft: training"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("base-train-evaluate", "base: benchmarks"),
+        ("if-rl-recover-1", "if-rl: recovery 1: training"),
+        ("if-rl-recover-1-evaluate", "if-rl: recovery 1: benchmarks"),
+        ("sft-settle", "sft: settling"),
+        ("report", "report"),
+        ("sft-train(0)", None),
+        ("sft-train-driver", None),
+        ("executor", None),
+        ("condition-2", None),
+        ("attempts-1-sft", None),
+        ("stage-1-sft", None),
+        ("tiny-abcde", None),
+    ],
+)
+def test_names_of_nodes_in_a_persons_words(name: str, said: str | None) -> None:
+    assert words(name) == said
+
+
+def test_a_driver_that_fails_counts_as_its_step() -> None:
+    assert words("sft-train-driver", failed=True) == "sft: training (could not be started)"
 
 
 def test_from_a_notebook(kubeflow: Kubeflow, host: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = kascade.submit(RECIPE, host=host)
     kubeflow.runs[0]["story"] = story("SUCCEEDED")
     assert run.wait(every_s=0.05) == "succeeded"
-    assert "running Train" in capsys.readouterr().out
+    assert "succeeded preflight" in capsys.readouterr().out
     bad = kascade.submit(RECIPE, {"sft": {"steps": 3}}, host=host)
     kubeflow.runs[1]["story"] = story("FAILED")
     with pytest.raises(ClusterError, match="failed"):
@@ -233,6 +304,8 @@ def test_a_line_does_its_work_under_cron_and_does_nothing_twice(tmp_path: Path) 
         "benchmarks.knowledge.tasks=8",
         "--set",
         "benchmarks.knowledge.sampling.max_new_tokens=12",
+        "--set",
+        "guard.weak_exams=warn",
     )
     command = cron_line("--timezone", "Europe/Berlin", *few)
     assert "%" not in command.replace("\\%", "")

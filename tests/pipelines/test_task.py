@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from kascade.stages.task import describe
+from kascade.run.process import describe
 from kascade.storage.files import read_json
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 
 BODY = """
 import os, subprocess, sys
-from kascade.stages.task import pipeline_task
-with pipeline_task(sys.argv[1], "sft.train"):
+from kascade.run.process import step_process
+with step_process(sys.argv[1], "sft.train"):
     print("from python"); print("from stderr", file=sys.stderr)
     subprocess.run(["echo", "from a child"])
     os.write(1, b"from native code\\n")
@@ -24,11 +24,11 @@ with pipeline_task(sys.argv[1], "sft.train"):
 """
 
 
-def run_task(folder: Path, last: str) -> tuple[subprocess.CompletedProcess[str], RunLayout, dict[str, Any]]:
+def run_task(folder: Path, last: str) -> tuple[subprocess.CompletedProcess[str], RunFolder, dict[str, Any]]:
     command = [sys.executable, "-c", BODY.format(last=last), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    layout = RunLayout(folder)
-    return done, layout, read_json(layout.task_state("sft.train"))
+    layout = RunFolder(folder)
+    return done, layout, read_json(layout.step_state("sft.train"))
 
 
 def test_everything_is_logged_and_still_seen(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_everything_is_logged_and_still_seen(tmp_path: Path) -> None:
     for words in ("from python", "from stderr", "from a child", "from native code"):
         assert words in log and words in done.stdout
     assert done.returncode == 0 and state["state"] == "succeeded" and state["seconds"] >= 0
-    assert not layout.task_error("sft.train").exists()
+    assert not layout.step_error("sft.train").exists()
 
 
 def test_the_last_words_of_a_crash_are_kept(tmp_path: Path) -> None:
@@ -50,14 +50,14 @@ def test_an_error_is_written_and_raised_again(tmp_path: Path) -> None:
     done, layout, state = run_task(tmp_path, "{}['key']")
     assert done.returncode == 1 and "KeyError" in done.stderr and state["state"] == "failed"
     error = {"type": "KeyError", "message": "'key'", "exit_code": 1, "faults": []}
-    assert read_json(layout.task_error("sft.train")) == error
+    assert read_json(layout.step_error("sft.train")) == error
     assert "Traceback" in layout.log("sft.train").read_text()
 
 
 @pytest.mark.parametrize("step", ["preflight", "sft.recover-1.evaluate"])
 def test_step_names_are_file_names(step: str) -> None:
-    layout = RunLayout(Path("run"))
-    assert layout.task_error(step).name == f"{step}.error.json"
+    layout = RunFolder(Path("run"))
+    assert layout.step_error(step).name == f"{step}.error.json"
     assert layout.log(step).name == f"{step}.log"
 
 

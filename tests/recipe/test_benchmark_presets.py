@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kascade.environments import get_environment, known_environments
-from kascade.environments.loading import load_tasks
+from kascade.environments.rows.loading import load_tasks
 from kascade.errors import Fault, UserError
 from kascade.recipe.benchmark_presets import benchmark_presets, with_presets
 from kascade.recipe.document import from_value

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster, Placement
-from kascade.recipe.identity import fingerprint
+from kascade.recipe.identity import find_stage, fingerprint
 from kascade.recipe.load import load_recipe
 from kascade.recipe.schema import Recipe
 
@@ -35,13 +35,31 @@ def test_a_stage_takes_the_default_but_for_what_it_says() -> None:
     assert again == recipe  # what is written down means the same when read
 
 
+def test_benchmarks_may_have_pods_of_their_own() -> None:
+    """One pod each, whatever stages get; without the field they have the pods of their stage."""
+    default = {"cpu": "8", "accelerators": 4, "nodes": 2}
+    cluster = Cluster.model_validate({"default": default, "benchmarks": {"accelerators": 1}})
+    pods = cluster.benchmark_pods("if_rl")
+    assert (pods.cpu, pods.accelerators, pods.nodes, pods.runs_as) == ("8", 1, 1, "inline")
+    assert cluster.benchmark_pods("base") == pods and cluster.placement("if_rl").accelerators == 4
+    assert Cluster.model_validate(json.loads(cluster.model_dump_json())) == cluster
+    without = Cluster.model_validate({"default": default, "stages": {"if_rl": {"accelerators": 8}}})
+    assert without.benchmark_pods("if_rl") == without.placement("if_rl")
+
+
+def test_an_engine_fits_on_the_benchmarks_pods() -> None:
+    cut = {"model": {"rollout": {"vllm": {"tensor_parallel_size": 4}}}}
+    with pytest.raises(UserError, match="tensor_parallel_size 4 does not fit on 1"):
+        load_recipe("nemotron-cascade-1-14b", cut)
+    load_recipe("nemotron-cascade-1-14b", {**cut, "cluster": {"benchmarks": {"accelerators": 4}}})
+
+
 PLACEMENTS = st.fixed_dictionaries(
     {},
     optional={
         "cpu": st.sampled_from(["1", "500m", "96"]),
         "accelerators": st.integers(0, 8),
         "nodes": st.integers(1, 4),
-        "caching": st.booleans(),
         "retries": st.fixed_dictionaries({"count": st.integers(0, 5)}),
     },
 )
@@ -65,13 +83,14 @@ def test_placement_changes_no_weights() -> None:
     ("nodes", "kind", "shape"), [(1, "sft", "inline"), (2, "sft", "trainjob"), (2, "if_rl", "rayjob")]
 )
 def test_the_number_of_nodes_decides_how_a_stage_runs(nodes: int, kind: str, shape: str) -> None:
-    assert Cluster(default=Placement(nodes=nodes)).shape_of("a", kind) == shape
+    stage = next(stage for stage in load_recipe("quickstart").stages if stage.kind == kind)
+    assert Cluster(default=Placement(nodes=nodes)).shape_of(stage) == shape
 
 
 def test_a_scale_decides_it() -> None:
     large, small = load_recipe("nemotron-cascade-2"), load_recipe("nemotron-cascade-2", scale="node")
-    assert [large.cluster.shape_of(s.name, s.kind) for s in large.stages[:2]] == ["trainjob", "inline"]
-    assert {small.cluster.shape_of(s.name, s.kind) for s in small.stages} == {"inline"}
+    assert [large.cluster.shape_of(s) for s in large.stages[:2]] == ["trainjob", "rayjob"]
+    assert [small.cluster.shape_of(s) for s in small.stages[:2]] == ["trainjob", "inline"]
     assert small.cluster.default.accelerators == 8
 
 
@@ -81,11 +100,17 @@ def test_a_scale_decides_it() -> None:
         ({"default": {"gpus": 8}}, "unknown key 'gpus'"),
         ({"stages": {"if_lr": {}}}, "did you mean 'if_rl'?"),
         ({"default": {"memory": "8 GB"}}, '"8 GB" will not do'),
+        (
+            {"benchmarks": {"nodes": 2}},
+            "cluster.benchmarks.nodes: 2 will not do: a benchmark runs in one pod",
+        ),
+        ({"benchmarks": {"runs_as": "trainjob"}}, "trainjob will not do: a benchmark runs in one pod"),
         ({"default": {"nodes": 2, "runs_as": "inline"}}, "2 nodes cannot be one pod"),
         ({"stages": {"if_rl": {"runs_as": "trainjob"}}}, "a trainjob does not train 'if_rl'"),
         ({"default": {"runs_as": "rayjob"}}, "a rayjob does not train 'sft'"),
         ({"stages": {"if_rl": {"nodes": 2}}}, "'if_rl' has no `workers` to spread over nodes"),
         ({"default": {"tolerations": [{"operator": "Exists", "value": "x"}]}}, "Exists compares no value"),
+        ({"volumes": [{"claim": "data", "path": "/kascade"}]}, "two volumes at /kascade"),
         ({"default": {"tolerations": [{"value": "x"}]}}, "Equal needs a key"),
         ({"secrets": [{"secret": "s", "key": "k", "variable": "1X"}]}, '"1X" will not do'),
         ({"storage": {"claim": "c", "path": "relative"}}, '"relative" will not do'),
@@ -98,7 +123,7 @@ def test_faults_are_told(cluster: dict[str, Any], told: str) -> None:
 def test_a_stage_with_workers_spreads_over_nodes() -> None:
     changes = {"if_rl": {"workers": {"samplers": 2}}, "cluster": {"stages": {"if_rl": {"nodes": 2}}}}
     recipe = load_recipe("quickstart", changes)
-    assert recipe.cluster.shape_of("if_rl", "if_rl") == "rayjob"
+    assert recipe.cluster.shape_of(find_stage(recipe, "if_rl")) == "rayjob"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from recipes_for_tests import SMALL, write_recipe
 
+from kascade.recipe import identity
 from kascade.recipe.checks import BASE
 from kascade.recipe.identity import changed_stages, fingerprint, parent_of, stage_key, teachers_of
 from kascade.recipe.load import load_recipe
@@ -55,6 +56,7 @@ def test_a_number_of_the_stage_changes_its_key(tmp_path: Path, recipe: Recipe, s
         "tracking.experiment=other",
         "if_rl.workers.cpus=4",
         "if_rl.workers.room_timeout_s=9",
+        "if_rl.frozen_weights=host",
     ],
 )
 def test_what_does_not_touch_the_weights_keeps_the_key(tmp_path: Path, recipe: Recipe, setting: str) -> None:
@@ -93,6 +95,15 @@ def test_rows_count_by_their_contents_not_their_path(tmp_path: Path) -> None:
 def test_fingerprint_covers_exams_and_guard(tmp_path: Path, recipe: Recipe, setting: str) -> None:
     settings = [setting, "chat_teacher=null"] if setting == "mopd=null" else [setting]
     assert fingerprint(changed(tmp_path, *settings), "if_rl") != fingerprint(recipe, "if_rl")
+
+
+def test_later_fields_of_the_end_check_count_only_where_they_are_set(tmp_path: Path, recipe: Recipe) -> None:
+    few = changed(tmp_path, "guard.retention.samples=8")
+    assert set(identity._guard(few)["retention"]) == {"margin", "level", "samples", "on_loss"}
+    assert "retention" not in identity._guard(recipe)
+    far = changed(tmp_path, "guard.retention.near_best=3")
+    assert identity._guard(far)["retention"]["near_best"] == 3.0
+    assert fingerprint(far, "sft") != fingerprint(recipe, "sft")
 
 
 def test_fingerprint_leaves_out_later_stages_and_titles(tmp_path: Path, recipe: Recipe) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recipes_for_tests import write_recipe
+from recipes_for_tests import SMALL, write_recipe
 
-from kascade.commands.run_folder import open_run_folder, read_earlier_run, read_run_recipe
+from kascade.commands.run_folder import read_earlier_run
 from kascade.errors import UserError
 from kascade.recipe.load import load_recipe
 from kascade.recipe.plan import make_plan
-from kascade.storage.files import write_json
-from kascade.storage.layout import RunLayout
+from kascade.recipe.run_recipe import keep_recipe, read_run_recipe
+from kascade.recipe.work import units_of
+from kascade.storage.run_folder import RunFolder
 
 
 def test_numbers_and_edges_of_a_plan(tmp_path: Path) -> None:
@@ -31,48 +32,44 @@ def test_numbers_and_edges_of_a_plan(tmp_path: Path) -> None:
     }
     assert plan.answers_per_checkpoint == 40 * 2
     assert plan.worst_case.recoveries == 8
-    assert plan.worst_case.exam_answers == 13 * 80 + 12 * 2 * 40 * 16
-    assert plan.estimate.expected is None
-    assert "no measurements" in plan.estimate.basis
+    assert plan.worst_case.exam_answers == 13 * 80 + 12 * 2 * 40 * 32
     assert plan.redo is None
 
 
-def measured_run(tmp_path: Path) -> Path:
+def test_answers_that_do_not_change_are_asked_once(tmp_path: Path) -> None:
+    """Of a benchmark of another tool nothing is drawn again: not to confirm a fall, and not at the end."""
+    text = SMALL.replace(
+        "source: {environment: mcqa}, tasks: 20",
+        "source: {environment: lm_eval, options: OPTIONS}, tasks: 500",
+    )
+    fixed, drawn = (
+        load_recipe(write_recipe(tmp_path, text.replace("OPTIONS", options)))
+        for options in ("{task: arc_easy}", "{task: gsm8k, sampled: true}")
+    )
+    plan = make_plan(fixed)
+    assert plan.answers_per_checkpoint == 500 + 20 * 2
+    assert plan.worst_case.exam_answers == 13 * (500 + 20 * 2) + 12 * 2 * 20 * 32
+    assert make_plan(drawn).worst_case.exam_answers == 13 * 520 * 2 + 12 * 2 * 520 * 32
+    work = {unit.key: unit.every_look or unit.generated.high for unit in units_of(fixed)}
+    tokens = float(fixed.benchmarks[0].sampling.max_new_tokens)
+    assert work["base.benchmarks"] == (500 + 20 * 2) * tokens
+    assert work["sft.benchmarks"] == (500 + 20 * 2 + 2 * 20 * 32) * tokens
+    assert work["end.end check"] == 2 * 20 * 64 * tokens
+
+
+def test_an_earlier_run_says_what_is_trained_again(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path))
-    run = tmp_path / "run"
-    open_run_folder(run, recipe, "text")
-    costs = {"preflight": 1.0, "base.base.evaluate": 4.0, "sft.train": 10.0, "sft.train.evaluate": 2.0}
-    costs |= {"chat_teacher.train": 3.0, "if_rl.train": 20.0, "if_rl.recover-1": 7.0}
-    costs |= {"if_rl.recover-1.evaluate": 1.0, "mopd.train": 4.0}
-    for step, seconds in costs.items():
-        write_json(RunLayout(run).cost(step), {"cpu_s": seconds})
-    return run
-
-
-def test_estimate_rests_on_a_measured_run(tmp_path: Path) -> None:
-    run = measured_run(tmp_path)
-    same = make_plan(load_recipe(tmp_path / "recipe.yaml"), read_earlier_run(run))
-    assert (same.estimate.low, same.estimate.expected, same.estimate.high) == (44.0, 52.0, 44.0 + 8 * 8.0)
-    assert same.redo == {}
-    longer = make_plan(load_recipe(tmp_path / "recipe.yaml", ["if_rl.steps=20"]), read_earlier_run(run))
-    assert longer.estimate.low == 64.0
+    keep_recipe(RunFolder(tmp_path / "run"), recipe)
+    earlier = read_earlier_run(tmp_path / "run")
+    assert make_plan(recipe, earlier).redo == {}
+    longer = make_plan(load_recipe(tmp_path / "recipe.yaml", ["if_rl.steps=20"]), earlier)
     assert longer.redo is not None
     assert list(longer.redo) == ["if_rl", "mopd"]
-
-
-def test_no_estimate_from_another_model_or_an_unfinished_run(tmp_path: Path) -> None:
-    run = measured_run(tmp_path)
-    other = make_plan(load_recipe(tmp_path / "recipe.yaml", model="Org/Other"), read_earlier_run(run))
-    assert "trained builtin" in other.estimate.basis
-    RunLayout(run).cost("mopd.train").unlink()
-    unfinished = make_plan(load_recipe(tmp_path / "recipe.yaml"), read_earlier_run(run))
-    assert unfinished.estimate.low is None
-    assert "mopd" in unfinished.estimate.basis
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a run"):
         read_run_recipe(tmp_path)
-    RunLayout(tmp_path).resolved_recipe.write_text('{"kascade": 1}')
-    with pytest.raises(UserError, match="not a recipe of this version"):
+    RunFolder(tmp_path).resolved_recipe.write_text('{"kascade": 1}')
+    with pytest.raises(UserError, match="not of this version"):
         read_run_recipe(tmp_path)

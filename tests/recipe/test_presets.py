@@ -8,6 +8,7 @@ from recipes_for_tests import SMALL
 
 from kascade.recipe.document import parse_yaml
 from kascade.recipe.file import file_schema
+from kascade.recipe.identity import parent_of
 from kascade.recipe.load import PRESETS, load_recipe, preset_names
 from kascade.recipe.schema import MOPDStage, RLStage
 
@@ -73,6 +74,30 @@ def test_cascade_2_has_the_numbers_of_its_paper() -> None:
     assert (mopd.importance.low, mopd.importance.high) == (0.5, 2.0)
     assert mopd.teachers["math"] == "sft"
     assert mopd.teachers["chat"] == "rlhf_teacher"
+    agentic = stages["swe_agentic_rl"]
+    assert isinstance(agentic, RLStage)
+    assert (agentic.prompts_per_step, agentic.rollouts_per_prompt, agentic.sampling.temperature) == (
+        16,
+        64,
+        0.8,
+    )
+    limits = agentic.sampling.conversation
+    assert (limits.max_turns, limits.max_tokens, agentic.optimizer.warmup_steps) == (200, 262_144, 10)
+
+
+def test_specialists_are_trained_beside_each_other_and_teach_twice() -> None:
+    recipe = load_recipe("specialists")
+    kinds = [stage.kind for stage in recipe.stages]
+    specialists = ["if_rl", "multi_domain_rl", "rlhf", "long_context_rl", "code_rl", "swe_rl"]
+    assert kinds == ["sft", *specialists, "mopd", *specialists, "mopd"]
+    for stage in recipe.stages:
+        starts = "sft" if stage.name.endswith("_1") else "mopd_1"
+        if stage.side_branch or stage.kind == "mopd":
+            assert parent_of(recipe, stage.name) == starts
+        if isinstance(stage, MOPDStage):
+            taught = {name for name in stage.teachers.values() if name != "sft"}
+            own = {one.name for one in recipe.stages if one.side_branch and one.name[-2:] == stage.name[-2:]}
+            assert taught == own and len(own) == 6
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -28,7 +28,7 @@ def test_dials_on_a_preset(tmp_path: Path) -> None:
     )
     recipe = load_recipe(path)
     assert (recipe.name, recipe.model.source, recipe.seed) == ("mine", "Org/Model", 7)
-    assert (recipe.budget_cpu_hours, recipe.threads) == (2.5, 1)
+    assert (recipe.limits.cpu_hours, recipe.threads) == (2.5, 1)
     assert recipe.stages == load_recipe("quickstart").stages
 
 
@@ -332,3 +332,19 @@ def test_part_of_grpo_leaves_the_kl_of_rlhf(tmp_path: Path) -> None:
     recipe = load_recipe(path)
     rlhf = next(stage for stage in recipe.stages if stage.kind == "rlhf")
     assert (rlhf.grpo.min_usable_groups, rlhf.grpo.kl_coefficient) == (1, 0.03)
+
+
+@pytest.mark.parametrize(
+    "setting", ["sft.steps=100000000000000000", "threads=1000000000", "exam_processes=10000000"]
+)
+def test_numbers_that_no_computer_counts_to_are_refused(setting: str, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    key, _, value = setting.partition("=")
+    if "." in key:
+        faults = faults_of(path, setting)
+    else:
+        path.write_text(f"{path.read_text()}\n{key}: {value}\n")
+        faults = faults_of(path)
+    assert len(faults) == 1
+    assert key in faults[0].where
+    assert faults[0].allowed

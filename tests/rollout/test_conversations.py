@@ -13,11 +13,12 @@ from transformers import PreTrainedTokenizerFast
 
 from kascade.data.chat import ChatFormat
 from kascade.environments import BUILTIN
-from kascade.environments.base import Environment, Grade, Session, Task, Turn
+from kascade.environments.base import Environment, Session, Turn
 from kascade.errors import UserError
-from kascade.recipe.schema import Conversation
+from kascade.recipe.schema import ConversationLimits
 from kascade.rollout.conversations import Dialogue, Opening, converse, open_sessions
 from kascade.rollout.types import Prompt, Sample, SamplingParams
+from kascade.task import Grade, Task
 
 SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 
@@ -134,7 +135,7 @@ def talk(
         (sessions,) = open_sessions([task_of(goal, f"Count {number}.")], count)
         assert sessions is not None
         openings.append(Opening(task_of(goal, f"Count {number}."), sessions, seed=number))
-    params = SamplingParams(max_new_tokens, conversation=Conversation(**limits))
+    params = SamplingParams(max_new_tokens, conversation=ConversationLimits(**limits))
     return converse(engine, CHAT, openings, params)
 
 

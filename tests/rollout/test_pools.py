@@ -2,10 +2,10 @@ from collections import Counter
 
 import pytest
 
-from kascade.environments.base import Task, split_of
 from kascade.errors import UserError
 from kascade.recipe.schema import DataSource, Mix
 from kascade.rollout.pools import TaskPool, source_tasks
+from kascade.task import Task, split_of
 
 
 def tasks_of(kind: str, count: int) -> tuple[Task, ...]:

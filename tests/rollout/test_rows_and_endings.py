@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from kascade.miniature.config import mini_config
 from kascade.models.logprobs import TokenBatch, token_logprobs
-from kascade.models.mini import mini_config
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.types import Prompt, Sample, SamplingParams
 

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, NemotronHConfig, PreTrainedModel,
 
 from kascade.models.logprobs import TokenBatch, token_logprobs
 from kascade.models.mtp import add_mtp_head, mtp_head
+from kascade.rollout.drafting import Drafter
 from kascade.rollout.native import NativeEngine
-from kascade.rollout.speculative import Drafter, SpeculativeEngine, acceptance, judge, pick, residual
+from kascade.rollout.speculative import SpeculativeEngine, acceptance, judge, pick, residual
 from kascade.rollout.types import Prompt, Sample, SamplingParams
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from kascade.models.mini import mini_config
+from kascade.miniature.config import mini_config
 from kascade.rollout.lean import Norm
 from kascade.rollout.lean_nemotron_h import SPARSE_TOKENS, NemotronHDecoder, _MoE
 from kascade.rollout.lean_qwen3 import Qwen3Decoder

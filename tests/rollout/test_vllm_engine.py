@@ -6,7 +6,6 @@ makes of it can be checked; it does not show that vLLM itself behaves so.
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,20 +17,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy_cascade import make_model, make_tokenizer
 
-from kascade.cluster.ray_rollouts import RolloutActor, weights_of
 from kascade.data.chat import ChatFormat
 from kascade.errors import TrainingStopped, UserError
-from kascade.models.checksum import weights_checksum
-from kascade.recipe.schema import Rollout
+from kascade.models.load import load_model
+from kascade.recipe.schema import ModelPart, Rollout
+from kascade.recipe.vllm import Canary
+from kascade.rollout.canary import Watch, logprobs_of
 from kascade.rollout.engines import make_engine
+from kascade.rollout.handover import Handover, ModelSource, Sampler
+from kascade.rollout.policy import Policy
 from kascade.rollout.types import Prompt, SamplingParams
-from kascade.rollout.vllm import VLLMEngine, VLLMSettings
-from kascade.stages.job import Policy
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "stages"))
-
-from toy_cascade import make_model, make_tokenizer
+from kascade.rollout.vllm import VLLMEngine
+from kascade.rollout.vllm_local import LocalVLLM, VLLMSettings
+from kascade.rollout.weight_sync import WeightSender, parts_of
 
 SETTINGS = VLLMSettings(1, 0.5, None, "auto")
 END, THINK_END = 1, [8, 9]
@@ -42,18 +42,19 @@ PROMPTS = [Prompt((5, 6, 7), 3, seed=11), Prompt((5, 6), 2, seed=12)]
 class FakeParams:
     """vllm.SamplingParams, as far as it is used; another name is an error, as there."""
 
-    n: int
     max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    seed: int
-    stop_token_ids: list[int]
-    stop: list[str] | None
-    include_stop_str_in_output: bool
     detokenize: bool
-    ignore_eos: bool
-    logprobs: int
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    stop_token_ids: list[int] = field(default_factory=list)
+    stop: list[str] | None = None
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass
@@ -71,6 +72,7 @@ class Completion:
 @dataclass
 class RequestOutput:
     outputs: list[Completion]
+    prompt_logprobs: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -88,11 +90,19 @@ class FakeLLM:
     def generate(
         self, prompts: Sequence[dict[str, list[int]]], sampling_params: Sequence[FakeParams], use_tqdm: bool
     ) -> list[RequestOutput]:
+        if sampling_params[0].prompt_logprobs is not None:
+            return [self.score(p["prompt_token_ids"]) for p in prompts]
         self.calls.append(("generate", list(prompts), list(sampling_params)))
         return [
             RequestOutput([self.complete(p["prompt_token_ids"], how)])
             for p, how in zip(prompts, sampling_params, strict=True)
         ]
+
+    def score(self, ids: list[int]) -> RequestOutput:
+        """As the model in the folder does, where there is one."""
+        (scores,) = logprobs_of(load_model(Path(self.model)), [ids])
+        steps = [{token: Logprob(float(score))} for token, score in zip(ids[1:], scores, strict=True)]
+        return RequestOutput([], [None, *steps])
 
     def complete(self, ids: list[int], how: FakeParams) -> Completion:
         """Tokens 20 ... 29 by seed and place; greedy ones 30; the end token after the 12th of all."""
@@ -125,20 +135,43 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeLLM]:
     return made
 
 
-def engine_in(folder: Path) -> VLLMEngine:
-    def save(target: Path) -> None:
-        target.mkdir(exist_ok=True)
-        (target / "saved").write_text(str(len(list(target.iterdir()))))
+@dataclass
+class FakeSource:
+    """Weights that are a number. checksums: what is told, one after the other; the last for ever."""
 
-    engine = VLLMEngine(
-        folder, save, checksum=lambda: 5, settings=SETTINGS, end_ids=[END], think_end_ids=THINK_END
-    )
+    checksums: list[int]
+
+    def checksum(self) -> int:
+        return self.checksums.pop(0) if len(self.checksums) > 1 else self.checksums[0]
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "saved").write_text(str(len(list(folder.iterdir()))))
+
+    def computes_in(self) -> str:
+        return "float32"
+
+    def send(self, sender: WeightSender) -> None:
+        raise AssertionError("there is no server")
+
+    def logprobs_of(self, rows: Any) -> list[torch.Tensor]:
+        return [torch.zeros(len(row) - 1) for row in rows]
+
+
+def engine_in(folder: Path, *checksums: int, watch: Watch | None = None) -> VLLMEngine:
+    source = FakeSource(list(checksums or (5,)))
+    vllm = LocalVLLM(folder, source.write, source.computes_in(), SETTINGS)
+    return VLLMEngine(vllm, source, watch=watch, end_ids=[END], think_end_ids=THINK_END)
+
+
+def ready_engine(folder: Path) -> VLLMEngine:
+    engine = engine_in(folder)
     engine.load_weights(0)
     return engine
 
 
 def test_tokens_and_processed_logprobs_come_back_as_they_are(tmp_path: Path, made: list[FakeLLM]) -> None:
-    drawn = engine_in(tmp_path / "w").sample(PROMPTS, SamplingParams(20, 0.7, top_p=0.9, top_k=5))
+    drawn = ready_engine(tmp_path / "w").sample(PROMPTS, SamplingParams(20, 0.7, top_p=0.9, top_k=5))
     assert made[0].logprobs_mode == "processed_logprobs" and made[0].enable_prefix_caching
     _, requests, how = made[0].calls[-1]
     assert [r["prompt_token_ids"] for r in requests] == [[5, 6, 7]] * 3 + [[5, 6]] * 2
@@ -153,12 +186,12 @@ def test_tokens_and_processed_logprobs_come_back_as_they_are(tmp_path: Path, mad
                 "stop",
             )
             assert sample.logprobs == tuple(-token / 10 for token in sample.token_ids)
-    cut = engine_in(tmp_path / "w").sample(PROMPTS, SamplingParams(4))[0][0]
+    cut = ready_engine(tmp_path / "w").sample(PROMPTS, SamplingParams(4))[0][0]
     assert (len(cut.token_ids), cut.finish_reason) == (4, "length")
 
 
 def test_a_greedy_answer_comes_first_and_order_changes_nothing(tmp_path: Path, made: list[FakeLLM]) -> None:
-    engine, params = engine_in(tmp_path / "w"), SamplingParams(5, 0.7, top_p=0.5)
+    engine, params = ready_engine(tmp_path / "w"), SamplingParams(5, 0.7, top_p=0.5)
     plain = engine.sample(PROMPTS, params)
     both = engine.sample([replace(prompt, greedy=True) for prompt in PROMPTS], params)
     assert [group[0].token_ids for group in both] == [(30,) * 5] * 2
@@ -168,7 +201,7 @@ def test_a_greedy_answer_comes_first_and_order_changes_nothing(tmp_path: Path, m
 
 
 def test_new_weights_go_through_the_folder_and_are_stamped(tmp_path: Path, made: list[FakeLLM]) -> None:
-    engine = engine_in(tmp_path / "w")
+    engine = ready_engine(tmp_path / "w")
     assert (tmp_path / "w" / "saved").exists() and len(made) == 1
     engine.load_weights(7)
     assert made[0].calls == [
@@ -179,10 +212,7 @@ def test_new_weights_go_through_the_folder_and_are_stamped(tmp_path: Path, made:
 
 
 def test_what_is_handed_over_has_one_checksum(tmp_path: Path, made: list[FakeLLM]) -> None:
-    sums = [7, 7, 8, 9]  # before and after each writing
-    engine = VLLMEngine(
-        tmp_path, lambda _: None, checksum=lambda: sums.pop(0), settings=SETTINGS, end_ids=[END]
-    )
+    engine = engine_in(tmp_path / "w", 7, 7, 8, 9)  # before and after each writing
     assert engine.weights_checksum == 0
     engine.load_weights(1)
     assert engine.weights_checksum == 7
@@ -192,23 +222,26 @@ def test_what_is_handed_over_has_one_checksum(tmp_path: Path, made: list[FakeLLM
     assert not made[0].calls  # vLLM was not told to read them
 
 
-def test_a_sampler_with_vllm_proves_its_weights_as_a_native_one_does(made: list[FakeLLM]) -> None:
+def test_a_sampler_with_vllm_proves_its_weights_as_a_native_one_does(
+    made: list[FakeLLM], tmp_path: Path
+) -> None:
     model, tokenizer = make_model(), make_tokenizer()
     part = Rollout(engine="vllm")
     make = partial(make_engine, tokenizer=tokenizer, chat=ChatFormat(tokenizer), part=part)
-    actor = RolloutActor(copy.deepcopy(model), make, threads=1)
+    source = ModelSource(model, tokenizer)
+    source.write(tmp_path / "start")
+    sampler = Sampler(tmp_path / "start", None, ModelPart(source="x"), make)
     with torch.no_grad():
         next(model.parameters()).mul_(2)
-    weights, expected = weights_of(model), weights_checksum(model)
-    assert actor.load_weights(weights, 4, expected) == expected
+    folder, expected = Handover(source, tmp_path, ModelPart(source="x")).write(4)
+    assert sampler.load_weights(folder, 4, expected) == expected
     written = Path(made[0].model) / "model.safetensors"
     name, parameter = next(iter(model.named_parameters()))
     assert torch.equal(load_file(written)[name], parameter)
-    weights[name].view(-1)[0] += 1e-6
     with pytest.raises(TrainingStopped, match="a sampler holds"):
-        actor.load_weights(weights, 5, expected)
+        sampler.load_weights(folder, 5, expected + 1)
     with pytest.raises(TrainingStopped, match="holds weights None, 4 are asked for"):
-        actor.sample(4, PROMPTS, SamplingParams(3))
+        sampler.sample(4, PROMPTS, SamplingParams(3))
 
     policy = Policy.around(model, tokenizer, ChatFormat(tokenizer), part)
     policy.check_weights()
@@ -219,7 +252,7 @@ def test_a_sampler_with_vllm_proves_its_weights_as_a_native_one_does(made: list[
 
 
 def test_a_thinking_budget_closes_the_block_in_a_second_request(tmp_path: Path, made: list[FakeLLM]) -> None:
-    engine = engine_in(tmp_path / "w")
+    engine = ready_engine(tmp_path / "w")
     prompts = [replace(PROMPTS[0], thinking=True), PROMPTS[1]]
     held, free = engine.sample(prompts, SamplingParams(20, thinking_budget=3))
     for sample in held:
@@ -235,12 +268,54 @@ def test_a_thinking_budget_closes_the_block_in_a_second_request(tmp_path: Path, 
 def test_what_vllm_cannot_do_is_refused(
     tmp_path: Path, made: list[FakeLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_in(tmp_path / "w")
+    engine = ready_engine(tmp_path / "w")
     with pytest.raises(UserError, match="single tokens"):
         engine.sample(PROMPTS, SamplingParams(3, stop_ids=((4, 5),)))
     with pytest.raises(ValueError, match="no tokens"):
         engine.sample([Prompt((), 1, 0)], SamplingParams(3))
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"vllm is not here") as caught:
-        VLLMEngine(tmp_path, lambda _: None, checksum=lambda: 5, settings=SETTINGS, end_ids=[END])
+        engine_in(tmp_path)
     assert "engine: native" in str(caught.value.faults[0].remedy)
+
+
+def test_the_canary_stops_a_run_whose_sampler_computes_something_else(
+    made: list[FakeLLM], tmp_path: Path
+) -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    part = Rollout(engine="vllm")
+    policy = Policy.around(model, tokenizer, ChatFormat(tokenizer), part)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.5)
+    policy.sync(1)  # what arrives is scored alike
+    made[0].model = str(tmp_path / "old")
+    make_model().save_pretrained(made[0].model)
+    tokenizer.save_pretrained(made[0].model)  # from now on vLLM stays with weights of its own
+    with pytest.raises(TrainingStopped, match=r"version 2: .* 252 tokens .* nats apart .* To do: "):
+        policy.sync(2)
+    with pytest.raises(ValueError, match="load_weights comes first"):
+        policy.engine.sample(PROMPTS, SamplingParams(3))
+
+
+def test_a_score_that_is_no_number_is_no_agreement() -> None:
+    watch = Watch([[1, 2, 3]], max_gap=10.0, max_gap_fp32=1e-3)
+    same = [torch.tensor([-1.0, -2.0])]
+    assert watch.check(same, [[-1.0, -2.0]], 0, "float32") == 0
+    assert watch.check(same, [[-1.0, -3.0]], 0, "bfloat16") == 0.5
+    with pytest.raises(TrainingStopped, match=r"0\.001 is allowed in float32"):
+        watch.check(same, [[-1.0, -3.0]], 0, "float32")
+    with pytest.raises(TrainingStopped, match="nan nats"):
+        watch.check(same, [[-1.0, float("nan")]], 0, "bfloat16")
+
+
+def test_the_canarys_tokens_are_fixed_and_fit_the_engine() -> None:
+    first, again = (Watch.of(Canary(tokens=40, rows=4), 13) for _ in range(2))
+    assert first.rows == again.rows and [len(row) for row in first.rows] == [10] * 4
+    assert {token for row in first.rows for token in row} <= set(range(13))
+    assert [len(row) for row in Watch.of(Canary(tokens=40, rows=2), 13, longest=8).rows] == [7, 7]
+
+
+def test_weights_travel_in_parts_of_a_bounded_size() -> None:
+    tensors = {f"w{n}": torch.zeros(n, dtype=torch.uint8) for n in (3, 5, 20, 1, 2)}
+    parts = list(parts_of(iter(tensors.items()), most_bytes=8))
+    assert [list(part) for part in parts] == [["w3", "w5"], ["w20"], ["w1", "w2"]]

@@ -10,15 +10,17 @@ import pytest
 from pydantic import TypeAdapter
 from toy_cascade import LETTERS, Letters, make_policy, stage
 
+from kascade.clock import Clock
 from kascade.environments import BUILTIN, get_environment
-from kascade.environments.base import Domain, Grade, Message, Session, Task, Turn, generate_tasks
+from kascade.environments.base import Session, Turn, generate_tasks
+from kascade.exams.draws import sit_exam
 from kascade.learning.advantages import group_signal
 from kascade.recipe.schema import Stage
-from kascade.stages.exams import sit_exam
+from kascade.rollout.answers import answer, grade, grade_by_environment, sampling_params
 from kascade.stages.grpo import policy_gradient_examples, train_grpo
-from kascade.stages.job import Job
-from kascade.stages.rollouts import answer, grade, grade_by_environment, sampling_params
 from kascade.stages.tasks import training_pool
+from kascade.stages.training import Training
+from kascade.task import Domain, Grade, Message, Task
 
 
 class TwoLetters(Session):
@@ -68,16 +70,16 @@ def part(**more: Any) -> Any:
 def test_only_what_the_policy_said_enters_the_loss() -> None:
     policy, learnt = make_policy(), part()
     tasks = generate_tasks(get_environment("ask_twice"), split="train", count=4, seed=0)
-    job = Job("rl", 0)
+    clock = Clock()
     answered = answer(
         policy,
         tasks,
         sampling_params(learnt.sampling),
         num_samples=4,
         seed_of=lambda task: 1,
-        clock=job.clock,
+        clock=clock,
     )
-    groups = grade(answered, grade_by_environment, job.clock)
+    groups = grade(answered, grade_by_environment, clock)
     signals = [(g, group_signal(g.rewards, g.graded, g.truncated, learnt.grpo)) for g in groups]
     usable = [pair for pair in signals if pair[1].usable]
     assert usable
@@ -102,13 +104,12 @@ def test_grpo_raises_the_reward_of_conversations() -> None:
 
     def reward() -> float:
         params = sampling_params(learnt.sampling)
-        groups = sit_exam(policy, tasks, params, num_samples=2, seed=1, clock=Job("exam", 0).clock)
+        groups = sit_exam(policy, tasks, params, num_samples=2, seed=1, clock=Clock())
         return float(sum(group.rewards.mean() for group in groups) / len(groups))
 
     before = reward()
     metrics: list[Any] = []
-    job = Job("rl", 0)
-    job.after_step = metrics.append
-    train_grpo(policy, training_pool(learnt.data, 0, "rl"), learnt, job)
+    tasks_of_rl = training_pool(learnt.data, 0, "rl")
+    train_grpo(Training(learnt, policy, tasks_of_rl, after_step=metrics.append))
     assert metrics == list(range(1, learnt.steps + 1))
     assert reward() > before + 0.15

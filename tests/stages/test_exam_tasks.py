@@ -8,9 +8,9 @@ import pytest
 from toy_cascade import make_run, stage
 
 from kascade.environments import BUILTIN
+from kascade.exams.tasks import benchmark_tasks, exam_tasks
 from kascade.recipe.schema import Benchmark, DataSource
-from kascade.stages.context import open_run
-from kascade.stages.tasks import benchmark_tasks, exam_tasks
+from kascade.run.context import open_run
 
 
 @pytest.mark.parametrize("environment", sorted(BUILTIN))

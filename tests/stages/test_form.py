@@ -10,9 +10,9 @@ import pytest
 
 from kascade.errors import CheckpointError, UserError
 from kascade.recipe.load import load_recipe, read_recipe
-from kascade.stages.begin import begin, run_folder
-from kascade.stages.form import AS_COMPILED, FIELDS, RunForm, pack, resolve_form, unpack
-from kascade.storage.layout import RunLayout
+from kascade.recipe.run_form import FIELDS, RunForm, pack, resolve_form, unpack
+from kascade.steps.begin import begin, run_folder
+from kascade.storage.run_folder import RunFolder
 
 PACKED = pack(load_recipe("quickstart"), read_recipe("quickstart").scales)
 REFERENCE = "file:///kascade/runs/a/checkpoints/sft/train-1@sha256:" + "0" * 64
@@ -26,7 +26,7 @@ def told(**fields: str) -> str:
 
 def test_an_empty_form_is_the_compiled_recipe() -> None:
     found = resolve_form(PACKED, RunForm(stages="sft=True if_rl=true"))
-    assert found.revision == AS_COMPILED and found.recipe == load_recipe("quickstart") == unpack(PACKED)
+    assert found == load_recipe("quickstart") == unpack(PACKED)
 
 
 def test_every_field_counts() -> None:
@@ -37,18 +37,15 @@ def test_every_field_counts() -> None:
         overrides='{"if_rl": {"steps": 3}, "guard": {"min_drop": 0.07}}',
     )
     found = resolve_form(PACKED, form)
-    stages = {stage.name: stage for stage in found.recipe.stages}
-    assert stages["if_rl"].steps == 3 and found.recipe.guard.min_drop == 0.07
-    assert found.recipe.model.source == "/kascade/models/mine"
-    assert found.recipe.budget_cpu_hours == 2.5
-    assert found.revision != AS_COMPILED
+    stages = {stage.name: stage for stage in found.stages}
+    assert stages["if_rl"].steps == 3 and found.guard.min_drop == 0.07
+    assert found.model.source == "/kascade/models/mine"
+    assert found.limits.cpu_hours == 2.5
     assert resolve_form(PACKED, form) == found
-    other = resolve_form(PACKED, RunForm(overrides='{"if_rl": {"steps": 4}}'))
-    assert other.revision not in (found.revision, AS_COMPILED)
 
 
 def test_a_scale_of_the_compiled_recipe() -> None:
-    smoke = resolve_form(PACKED, RunForm(scale="smoke")).recipe
+    smoke = resolve_form(PACKED, RunForm(scale="smoke"))
     expected = load_recipe("quickstart", scale="smoke")
     assert [stage.steps for stage in smoke.stages] == [stage.steps for stage in expected.stages]
     assert smoke.benchmarks == expected.benchmarks and smoke != unpack(PACKED)
@@ -58,24 +55,33 @@ def test_a_file_by_path_and_by_uri(tmp_path: Path) -> None:
     path = tmp_path / "my recipe.yaml"
     path.write_text("preset: quickstart\noverrides: {if_rl: {steps: 5}}\n", encoding="utf-8")
     by_path, by_uri = (resolve_form(PACKED, RunForm(recipe=r)) for r in (str(path), path.as_uri()))
-    assert by_path == by_uri and by_path.recipe.stages[1].steps == 5
+    assert by_path == by_uri and by_path.stages[1].steps == 5
 
 
 def test_rows_by_folder_and_by_environment(tmp_path: Path) -> None:
     (tmp_path / "mcqa.jsonl").write_text("{}\n", encoding="utf-8")
-    folder = resolve_form(PACKED, RunForm(data=str(tmp_path))).recipe
-    named = resolve_form(PACKED, RunForm(data=json.dumps({"mcqa": str(tmp_path / "mcqa.jsonl")}))).recipe
-    assert folder == named
+    folder = resolve_form(PACKED, RunForm(data=str(tmp_path)))
+    named = resolve_form(PACKED, RunForm(data=json.dumps({"mcqa": str(tmp_path / "mcqa.jsonl")})))
+    typed = resolve_form(PACKED, RunForm(data=f"mcqa = {tmp_path / 'mcqa.jsonl'}"))
+    assert folder == named == typed
     assert "mcqa.jsonl" in folder.model_dump_json()
 
 
+def test_changes_are_typed_without_json() -> None:
+    as_json = '{"if_rl": {"steps": 3}, "guard": {"min_drop": 0.07}}'
+    for text in ("if_rl.steps=3; guard.min_drop=0.07", "if_rl.steps=3\nguard.min_drop=0.07\n"):
+        typed, written = (RunForm(overrides=one, stages="code_rl=false") for one in (text, as_json))
+        assert resolve_form(PACKED, typed) == resolve_form(PACKED, written)
+    assert "'faster please' is no change" in told(overrides="faster please")
+
+
 def test_a_checkpoint_to_start_from() -> None:
-    found = resolve_form(PACKED, RunForm(start_from=REFERENCE)).recipe
+    found = resolve_form(PACKED, RunForm(start_from=REFERENCE))
     assert found.model.source == "/kascade/runs/a/checkpoints/sft/train-1"
 
 
 def test_a_stage_switched_off_is_no_stage_of_the_run() -> None:
-    recipe = resolve_form(PACKED, RunForm(stages="code_rl=false sft=true")).recipe
+    recipe = resolve_form(PACKED, RunForm(stages="code_rl=false sft=true"))
     names = [stage.name for stage in recipe.stages]
     assert "code_rl" not in names and len(names) == len(unpack(PACKED).stages) - 1
 
@@ -91,7 +97,7 @@ def test_a_stage_switched_off_is_no_stage_of_the_run() -> None:
         ({"budget": "-1"}, "a number > 0"),
         ({"budget": "nan"}, "a number > 0"),
         ({"overrides": "{steps: 20}"}, "is not JSON"),
-        ({"overrides": "[1]"}, "is JSON, but no object"),
+        ({"overrides": "[1]"}, "'[1]' is no change"),
         ({"overrides": '{"if_lr": {"steps": 1}}'}, "did you mean 'if_rl'?"),
         ({"overrides": '{"if_rl": {"steps": "many"}}'}, "a whole number"),
         ({"data": "my-rows"}, "give the whole path, such as /kascade/my-rows"),
@@ -140,7 +146,7 @@ def test_a_teacher_switched_off_is_missed() -> None:
 def test_the_forms_fields_are_the_pipelines() -> None:
     fields = [name for name in RunForm.__dataclass_fields__ if name != "stages"]
     assert set(fields) | {"run"} == set(FIELDS)
-    assert 5 <= len(FIELDS) <= 8
+    assert 5 <= len(FIELDS) <= 9
 
 
 def test_a_run_has_a_folder_of_its_own_or_the_one_it_is_given() -> None:
@@ -148,18 +154,23 @@ def test_a_run_has_a_folder_of_its_own_or_the_one_it_is_given() -> None:
     assert run_folder("/kascade/runs/a/old", "7f") == "/kascade/runs/a/old"
 
 
+def test_a_folder_whose_name_the_cluster_would_change_is_refused() -> None:
+    with pytest.raises(UserError, match="which Kubernetes and Argo may fill in"):
+        begin("/kascade/runs/$HOME", PACKED, ["", "", "", "", "", "", "", ""], lambda recipe: [])
+
+
 def test_beginning_writes_the_recipe_and_checks_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kascade.stages import steps
+    from kascade.steps import steps
 
-    monkeypatch.setattr(steps, "preflight", lambda run: f"base of {Path(run).name}")
+    monkeypatch.setattr(steps, "preflight", lambda run, job_faults: f"base of {Path(run).name}")
     form: list[Any] = ["", "", "", "", "", '{"if_rl": {"steps": 3}}', "", ""]
-    base, run, revision = begin(str(tmp_path / "r"), PACKED, form)
-    assert (base, run) == ("base of r", str(tmp_path / "r")) and revision != AS_COMPILED
-    written = json.loads(RunLayout(tmp_path / "r").resolved_recipe.read_text())
+    base, run = begin(str(tmp_path / "r"), PACKED, form, lambda recipe: [])
+    assert (base, run) == ("base of r", str(tmp_path / "r"))
+    written = json.loads(RunFolder(tmp_path / "r").resolved_recipe.read_text())
     assert written["stages"][1]["steps"] == 3
     form[6] = REFERENCE
     with pytest.raises(UserError, match="start_from") as caught:
-        begin(str(tmp_path / "s"), PACKED, form)
+        begin(str(tmp_path / "s"), PACKED, form, lambda recipe: [])
     assert isinstance(caught.value.__cause__, CheckpointError)

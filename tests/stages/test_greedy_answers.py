@@ -8,10 +8,12 @@ from dataclasses import replace
 from toy_cascade import SayA, make_policy
 
 from kascade.clock import Clock
-from kascade.environments.base import Task, generate_tasks
+from kascade.environments.base import generate_tasks
+from kascade.rollout.answers import answer, answer_with_greedy
+from kascade.rollout.policy import Policy
 from kascade.rollout.types import Prompt, Sample, SamplingParams
-from kascade.stages.job import Policy, derive_seed
-from kascade.stages.rollouts import answer, answer_with_greedy
+from kascade.seeds import derive_seed
+from kascade.task import Task
 
 
 class Counting:

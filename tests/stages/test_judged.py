@@ -12,20 +12,22 @@ from toy_cascade import make_model, make_tokenizer
 
 from kascade.data.chat import ChatFormat
 from kascade.environments import get_environment
-from kascade.environments.base import Task
-from kascade.environments.genrm import Scores
-from kascade.environments.judge import JudgeError, current_judge, use_judge
-from kascade.environments.loading import row_task
+from kascade.environments.judging.genrm import Scores
+from kascade.environments.judging.judge import JudgeError, current_judge, use_judge
+from kascade.environments.rows.loading import row_task
 from kascade.errors import UserError
+from kascade.recipe.judge_model import JudgeModel
 from kascade.recipe.load import load_recipe
-from kascade.recipe.parts import JudgeModel, Pairwise
+from kascade.recipe.rules import Pairwise
 from kascade.recipe.schema import RLHFStage
+from kascade.rollout.answers import Answered
+from kascade.rollout.checkpoint_judge import set_up_judge
+from kascade.rollout.policy import Policy
 from kascade.rollout.types import Sample
-from kascade.stages.job import Job, Policy
-from kascade.stages.judging import set_up_judge
 from kascade.stages.reward_model import sample_preferences, train_reward_model
 from kascade.stages.rlhf import PREFERENCE, compare_pair, pairwise_grades
-from kascade.stages.rollouts import Answered
+from kascade.stages.training import Training
+from kascade.task import Task
 
 PLAIN = Pairwise(length_coefficient=0, conciseness_bonus=0)
 
@@ -108,10 +110,11 @@ def stage(**judge: Any) -> RLHFStage:
 def test_a_reward_model_learns_the_preference_pairs_of_rows() -> None:
     tokenizer = make_tokenizer()
     policy = Policy.around(make_model(), tokenizer, ChatFormat(tokenizer))
-    pairs = sample_preferences(policy, Tasks(), stage(), Job("rlhf", 0), compare_pair)
+    training = Training(stage(), policy, Tasks())
+    pairs = sample_preferences(training, compare_pair)
     assert len(pairs) == 48
     assert all("a" in pair.chosen and "b" in pair.rejected for pair in pairs)
-    model = train_reward_model(policy, Tasks(), stage(), Job("rlhf", 0), compare_pair)
+    model = train_reward_model(training, compare_pair)
     high, low = model.score(policy.chat, task(), ["a a a", "b b b"])
     assert high > low
 

@@ -12,16 +12,17 @@ from toy_cascade import SayA, make_run, stage
 from typer.testing import CliRunner
 
 from kascade.cli import app
-from kascade.environments.base import Grade, Task
-from kascade.guard.scores import Score, read_score
-from kascade.stages import exams, steps
-from kascade.stages.answers import read_answers
-from kascade.stages.job import Policy
+from kascade.exams import draws
+from kascade.exams.answers import read_answers
+from kascade.guard.scores import Score, answers_path, read_score, score_path
+from kascade.rollout.policy import Policy
+from kascade.steps import steps
 from kascade.storage.checkpoint import CheckpointRef
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
+from kascade.task import Grade, Task
 
 
-def evaluated(folder: Path) -> tuple[RunLayout, str]:
+def evaluated(folder: Path) -> tuple[RunFolder, str]:
     layout = make_run(folder, stage("sft", "sft", "say_a"))
     recipe = json.loads(layout.resolved_recipe.read_text())
     for benchmark in recipe["benchmarks"]:
@@ -37,7 +38,7 @@ def test_an_exam_goes_on_where_it_was_killed_and_is_graded_again_without_samplin
 ) -> None:
     layout, base = evaluated(tmp_path)
     digest = CheckpointRef.parse(base).digest
-    path = layout.answers(digest, "say_a", "screen", 0)
+    path = answers_path(layout, digest, "say_a", "screen")
     score = read_score(layout, digest, "say_a", "screen")
     assert score is not None
     assert len(read_answers(path)) == 80  # 40 tasks, drawn and greedy
@@ -46,15 +47,15 @@ def test_an_exam_goes_on_where_it_was_killed_and_is_graded_again_without_samplin
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:30]) + lines[30][:20])
-    layout.score(digest, "say_a", "screen", 0).unlink()
+    score_path(layout, score).unlink()
     asked: list[int] = []
-    real = exams.answer_with_greedy
+    real = draws.answer_with_greedy
 
     def counted(policy: Policy, tasks: list[Task], *arguments: Any, **more: Any) -> Any:
         asked.append(len(tasks))
         return real(policy, tasks, *arguments, **more)
 
-    monkeypatch.setattr(exams, "answer_with_greedy", counted)
+    monkeypatch.setattr(draws, "answer_with_greedy", counted)
     steps.evaluate(str(layout.root), "base", base, base)
     assert asked == [15, 10]
     assert read_score(layout, digest, "say_a", "screen") == score
@@ -62,8 +63,8 @@ def test_an_exam_goes_on_where_it_was_killed_and_is_graded_again_without_samplin
 
     # another grader: half the reward, and the same answers
     monkeypatch.setattr(SayA, "_grade", lambda self, answer: Grade(answer.split().count("a") / 8))
-    monkeypatch.setattr(exams, "sit_exam", None)
-    monkeypatch.setattr(exams, "answer_with_greedy", None)
+    monkeypatch.setattr(draws, "sit_exam", None)
+    monkeypatch.setattr(draws, "answer_with_greedy", None)
     result = CliRunner().invoke(app, ["grade", "--run", str(layout.root)])
     assert result.exit_code == 0, result.output
     told = {line["benchmark"]: line for line in map(json.loads, result.stdout.splitlines())}

@@ -16,27 +16,27 @@ from typer.testing import CliRunner
 from kascade.cli import app
 from kascade.environments import BUILTIN
 from kascade.errors import UserError
+from kascade.lab.arms import fitted
+from kascade.lab.race import run_recovery_race
+from kascade.lab.results import ArmPoint, ArmResult, RaceResult, summarise_arm
+from kascade.lab.settings import ARMS, RaceSettings
 from kascade.learning.metrics import read_metrics
 from kascade.recipe.schema import Optimizer
-from kascade.stages import steps
-from kascade.stages.context import open_run
-from kascade.stages.lab.arms import fitted
-from kascade.stages.lab.race import run_recovery_race
-from kascade.stages.lab.results import ArmResult, Point, RaceResult, summarise_arm
-from kascade.stages.lab.settings import ARMS, Settings
-from kascade.stages.settle import settle_stage
+from kascade.run.context import open_run
 from kascade.stages.tasks import recovery_mixes, sources_by_domain
-from kascade.storage.layout import RunLayout
+from kascade.steps import steps
+from kascade.steps.settle import settle_stage
+from kascade.storage.run_folder import RunFolder
 
 SFT = stage("sft", "sft", "say_a", "say_b", steps=30)
 RL = stage("rl", "if_rl", "say_b", steps=1, optimizer={"learning_rate": 1e-3})
 HARSH = {"learning_rate": 1e-2, "weight_decay": 0.0}
 FORGET = stage("forget", "sft", "say_a", steps=4, optimizer=HARSH)
-SETTINGS = Settings(seeds=(0, 1), steps=12, score_every=5, validation_tasks=20, prompts_per_step=8)
+SETTINGS = RaceSettings(seeds=(0, 1), steps=12, score_every=5, validation_tasks=20, prompts_per_step=8)
 
 
 @pytest.fixture(scope="module")
-def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLayout]:
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
     """A run whose last stage lost `say_b` and was not recovered."""
     with pytest.MonkeyPatch.context() as patch:
         for name, place in ENVIRONMENTS.items():
@@ -48,14 +48,13 @@ def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLayout]:
         for name in ("sft", "rl", "forget"):
             candidate = steps.train(run, name, parent)
             steps.evaluate(run, name, candidate, parent)
-            steps.verdict(run, name, candidate, parent)
             with open_run(run, f"{name}.settle") as opened:
                 parent = settle_stage(opened, name, candidate, parent)
         yield layout
 
 
 @pytest.fixture(scope="module")
-def raced(forgetful: RunLayout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RaceResult]:
+def raced(forgetful: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RaceResult]:
     out = tmp_path_factory.mktemp("raced")
     with pytest.MonkeyPatch.context() as patch:
         for name, place in ENVIRONMENTS.items():
@@ -115,7 +114,7 @@ def test_the_page_is_one_file_with_a_well_formed_figure(raced: tuple[Path, RaceR
     assert RaceResult.model_validate_json((raced[0] / "results.json").read_text()) == raced[1]
 
 
-def test_an_interrupted_race_goes_on_where_it_stopped(forgetful: RunLayout, tmp_path: Path):
+def test_an_interrupted_race_goes_on_where_it_stopped(forgetful: RunFolder, tmp_path: Path):
     settings = replace(SETTINGS, arms=("mopd_full", "sft"), seeds=(0,), steps=3)
 
     class InterruptedError(Exception):
@@ -140,14 +139,14 @@ def test_an_interrupted_race_goes_on_where_it_stopped(forgetful: RunLayout, tmp_
     assert len(list((tmp_path / "arms").iterdir())) == 2
 
 
-def test_kept_domains_are_in_the_prompts_when_asked_for(forgetful: RunLayout, tmp_path: Path):
+def test_kept_domains_are_in_the_prompts_when_asked_for(forgetful: RunFolder, tmp_path: Path):
     settings = replace(SETTINGS, arms=("mopd_full",), seeds=(0,), steps=1, keep_weight=1.0)
     race = run_recovery_race(forgetful.root, tmp_path, settings)
     data = race.results[0].part["data"]
     assert [(mix["source"]["environment"], mix["weight"]) for mix in data] == [("say_b", 1.0), ("say_a", 1.0)]
 
 
-def test_a_limit_that_stops_an_arm_is_told_not_hidden(tmp_path: Path, forgetful: RunLayout):
+def test_a_limit_that_stops_an_arm_is_told_not_hidden(tmp_path: Path, forgetful: RunFolder):
     text = forgetful.resolved_recipe.read_text()
     strict = json.loads(text)
     strict["stages"][2]["limits"]["max_truncated"] = 0.0
@@ -165,7 +164,7 @@ def test_a_limit_that_stops_an_arm_is_told_not_hidden(tmp_path: Path, forgetful:
     assert "Stopped early: seed 0" in (tmp_path / "out" / "recovery.md").read_text()
 
 
-def test_the_command_prints_the_table_and_json(forgetful: RunLayout, tmp_path: Path):
+def test_the_command_prints_the_table_and_json(forgetful: RunFolder, tmp_path: Path):
     few = ["--seeds", "0", "--steps", "2", "--tasks", "5", "--arms", "sft", "--out", str(tmp_path / "lab")]
     rate = ["--rate", "sft=0.002"]
     told = CliRunner().invoke(app, ["lab", "recovery", str(forgetful.root), *few, *rate])
@@ -175,7 +174,7 @@ def test_the_command_prints_the_table_and_json(forgetful: RunLayout, tmp_path: P
     assert json.loads(as_json.stdout)["arms"][0]["learning_rate"] == 0.002
 
 
-def test_faults_of_the_command_are_told_together(forgetful: RunLayout):
+def test_faults_of_the_command_are_told_together(forgetful: RunFolder):
     wrong = ["--seeds", "a", "--arms", "sft,ppo", "--rate", "grpo=-1", "--rate", "x=1"]
     told = CliRunner().invoke(app, ["lab", "recovery", str(forgetful.root), *wrong])
     assert told.exit_code == 2
@@ -183,7 +182,7 @@ def test_faults_of_the_command_are_told_together(forgetful: RunLayout):
         assert part in told.stderr
 
 
-def test_a_run_without_that_regression_and_a_foreign_folder_are_refused(forgetful: RunLayout, tmp_path: Path):
+def test_a_run_without_that_regression_and_a_foreign_folder_are_refused(forgetful: RunFolder, tmp_path: Path):
     with pytest.raises(UserError, match=r"no regressed checkpoint of stage 'sft'\n.*forget"):
         run_recovery_race(forgetful.root, tmp_path / "none", SETTINGS, stage="sft")
     assert not (tmp_path / "none").exists()
@@ -193,7 +192,7 @@ def test_a_run_without_that_regression_and_a_foreign_folder_are_refused(forgetfu
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_an_arm_without_a_learning_rate_is_named(tmp_path: Path, forgetful: RunLayout):
+def test_an_arm_without_a_learning_rate_is_named(tmp_path: Path, forgetful: RunFolder):
     recipe = json.loads(forgetful.resolved_recipe.read_text())
     recipe["stages"] = [part for part in recipe["stages"] if part["kind"] == "sft"]
     copy = tmp_path / "run"
@@ -219,7 +218,9 @@ def test_another_rate_scales_the_whole_schedule_and_the_warm_up_fits():
 
 def test_recovered_is_the_first_moment_whose_mean_over_seeds_is_enough():
     def result(seed: int, *scores: float) -> ArmResult:
-        points = tuple(Point(step=5 * n, cpu_s=2.0 * n + seed, scores={"x": s}) for n, s in enumerate(scores))
+        points = tuple(
+            ArmPoint(step=5 * n, cpu_s=2.0 * n + seed, scores={"x": s}) for n, s in enumerate(scores)
+        )
         part = {"optimizer": {"learning_rate": 1e-3}}
         return ArmResult(arm="mopd", seed=seed, part=part, points=points, updates_skipped=seed, stopped=None)
 
@@ -232,14 +233,14 @@ def test_recovered_is_the_first_moment_whose_mean_over_seeds_is_enough():
     assert summarise_arm(results, ("x",), (), recovered_at=0.9).recovered is None
 
 
-def test_a_recovery_in_which_nothing_was_kept_has_prompts_of_the_lost(forgetful: RunLayout):
+def test_a_recovery_in_which_nothing_was_kept_has_prompts_of_the_lost(forgetful: RunFolder):
     with open_run(str(forgetful.root), "look") as run:
         sources = sources_by_domain(run.recipe, run.recipe.stages)
     mixes = recovery_mixes(sources, ("math", "knowledge"), (), keep_weight=1.0)
     assert [(mix.source.environment, mix.weight) for mix in mixes] == [("say_a", 0.5), ("say_b", 0.5)]
 
 
-def test_gains_compare_a_stage_with_its_parent_on_more_tasks(forgetful: RunLayout, tmp_path: Path):
+def test_gains_compare_a_stage_with_its_parent_on_more_tasks(forgetful: RunFolder, tmp_path: Path):
     few = ["--tasks", "30", "--samples", "3", "--out", str(tmp_path)]
     told = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), *few])
     assert told.exit_code == 0, told.output
@@ -265,7 +266,7 @@ def test_gains_compare_a_stage_with_its_parent_on_more_tasks(forgetful: RunLayou
     assert "allowed: sft, rl, forget" in wrong.stderr
 
 
-def test_gains_leave_a_foreign_folder_alone(forgetful: RunLayout, tmp_path: Path) -> None:
+def test_gains_leave_a_foreign_folder_alone(forgetful: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     told = CliRunner().invoke(app, ["lab", "gains", str(forgetful.root), "--out", str(tmp_path)])
     assert told.exit_code == 2

@@ -20,14 +20,16 @@ from kascade.models.load import load_model, save_model
 from kascade.models.mtp import add_mtp_head, mtp_head
 from kascade.models.routing import routers
 from kascade.recipe.schema import ModelPart, Recipe, Stage
+from kascade.rollout.policy import Policy
 from kascade.rollout.speculative import SpeculativeEngine
-from kascade.stages import steps
 from kascade.stages.grpo import train_grpo
-from kascade.stages.job import Job, Policy
 from kascade.stages.tasks import training_pool
+from kascade.stages.training import Training
+from kascade.steps import steps
 from kascade.storage.checkpoint import verify
 from kascade.storage.files import write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
+from kascade.storage.training_folder import TrainingFolder
 
 PARTS: TypeAdapter[Any] = TypeAdapter(Stage)
 
@@ -56,9 +58,13 @@ def grpo_stage(**more: Any) -> Any:
     return PARTS.validate_python(stage("rl", "if_rl", "say_a", **more))
 
 
+def training(policy: Policy, part: Any, folder: Path, **more: Any) -> Training[Any]:
+    tasks = training_pool(part.data, 0, part.name)
+    return Training(part, policy, tasks, "rl", folder=TrainingFolder(folder), **more)
+
+
 def train(policy: Policy, part: Any, folder: Path) -> list[dict[str, Any]]:
-    pool = training_pool(part.data, 0, part.name)
-    train_grpo(policy, pool, part, Job("rl", 0, training=folder))
+    train_grpo(training(policy, part, folder))
     return read_metrics(folder / "metrics.jsonl")
 
 
@@ -87,9 +93,8 @@ def test_a_resumed_stage_has_the_same_biases_and_heads(tmp_path: Path) -> None:
         if done == 2:
             raise Killed
 
-    pool = training_pool(part.data, 0, part.name)
     with pytest.raises(Killed):
-        train_grpo(halted, pool, part, Job("rl", 0, training=tmp_path / "halted", after_step=kill))
+        train_grpo(training(halted, part, tmp_path / "halted", after_step=kill))
     resumed = hybrid_policy()
     train(resumed, part, tmp_path / "halted")
     expected, found = whole.model.state_dict(), resumed.model.state_dict()
@@ -106,7 +111,7 @@ def test_drafted_rollouts_report_their_acceptance(tmp_path: Path) -> None:
     assert line["logprob_gap"] < 1e-4
 
 
-def run_asking(tmp_path: Path, **model: Any) -> RunLayout:
+def run_asking(tmp_path: Path, **model: Any) -> RunFolder:
     layout = make_run(tmp_path, stage("rl", "if_rl", "say_a"))
     recipe = json.loads(layout.resolved_recipe.read_text())
     recipe["model"] |= model

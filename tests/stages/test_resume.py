@@ -16,10 +16,13 @@ from toy_cascade import make_policy, stage, weights
 
 from kascade.errors import TrainingStopped
 from kascade.learning.metrics import read_metrics
+from kascade.learning.trainer import Trainer
 from kascade.recipe.schema import Stage
 from kascade.stages.grpo import train_grpo
-from kascade.stages.job import Job
 from kascade.stages.tasks import training_pool
+from kascade.stages.training import Training
+from kascade.storage.training_folder import TrainingFolder
+from kascade.termination import TERMINATED
 
 RULES = {"updates_per_batch": 3, "min_usable_groups": 1, "correction": {"rule": "tis", "low": 0.2, "high": 5}}
 
@@ -35,8 +38,8 @@ def train(folder: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
         stage("rl", "if_rl", "say_a", steps=7, save_every=1, keep_states=2, grpo=RULES)
     )
     policy = make_policy()
-    job = Job("rl", 0, training=folder, after_step=after_step)
-    train_grpo(policy, training_pool(part.data, 0, part.name), part, job)
+    tasks = training_pool(part.data, 0, part.name)
+    train_grpo(Training(part, policy, tasks, folder=TrainingFolder(folder), after_step=after_step))
     return weights(policy)
 
 
@@ -75,3 +78,53 @@ def test_a_sampler_with_other_weights_stops_the_stage() -> None:
     with pytest.raises(TrainingStopped, match="without a sync"):
         policy.check_weights()
     policy.sync(1)
+
+
+RARE = {**RULES, "updates_per_batch": 2}
+
+
+def train_rarely_saved(folder: Path, stop_at: tuple[int, str] | None = None) -> dict[str, torch.Tensor]:
+    """Five updates, one state at the end. stop_at: SIGTERM in that step, before or after its update."""
+    part: Any = TypeAdapter(Stage).validate_python(
+        stage("rl", "if_rl", "say_a", steps=5, save_every=5, keep_states=2, grpo=RARE)
+    )
+    policy = make_policy()
+    tasks = training_pool(part.data, 0, part.name)
+    training = Training(part, policy, tasks, folder=TrainingFolder(folder), save_on_signal=True)
+    if stop_at is not None:
+        _terminate_in(*stop_at)
+    train_grpo(training)
+    return weights(policy)
+
+
+def _terminate_in(step: int, moment: str) -> None:
+    """Let this process get SIGTERM while the update after `step` others is computed, or written down."""
+    calls = iter(range(100))
+    place = {"before": (Trainer, "_clip"), "after": (Training, "_record")}[moment]
+    original = getattr(*place)
+
+    def with_signal(*arguments: Any, **named: Any) -> Any:
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **named)
+
+    setattr(*place, with_signal)
+
+
+@pytest.mark.parametrize(("step", "moment", "kept"), [(0, "before", 0), (3, "before", 3), (3, "after", 4)])
+def test_sigterm_saves_a_state_and_loses_at_most_the_step_under_way(
+    step: int, moment: str, kept: int, tmp_path: Path
+) -> None:
+    expected = train_rarely_saved(tmp_path / "whole")
+    child = multiprocessing.get_context("fork").Process(
+        target=train_rarely_saved, args=(tmp_path / "cut", (step, moment))
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == TERMINATED
+    states = sorted((tmp_path / "cut" / "state").glob("*"))
+    assert [path.name for path in states] == ([f"step-{kept:08d}"] if kept else [])
+    found = train_rarely_saved(tmp_path / "cut")
+    assert all(torch.equal(expected[name], value) for name, value in found.items())
+    curves = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("cut", "whole")]
+    assert curves[0] == curves[1]

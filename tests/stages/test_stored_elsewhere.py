@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from kascade.cli import app
 from kascade.guard.lineage import read_outcomes
 from kascade.storage.checkpoint import ACCEPTED, LOCATION, MANIFEST, is_there, verify
-from kascade.tracking.reading import RunReader
 
 
 def test_steps_publish_elsewhere_and_gc_removes_what_was_rolled_back(
@@ -34,7 +33,7 @@ def test_steps_publish_elsewhere_and_gc_removes_what_was_rolled_back(
     attempts = [path.parent for path in pointers if path.parent.parent.name == "forget"]
     assert len(pointers) == len(attempts) + 2
     assert all((path.parent / MANIFEST).exists() for path in pointers)
-    assert first in {str(ref) for ref, _ in RunReader(layout).checkpoints()}
+    assert first in {str(ref) for ref, _ in layout.checkpoints()}
     assert guarded(layout, "sft", base) == first  # found, not made again
 
     listed = CliRunner().invoke(app, ["gc", str(layout.root), "--older-than", "0", "--json"])

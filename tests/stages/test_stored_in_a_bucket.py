@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from support.s3_servers import moto
 from test_steps import BOTH, FORGET, guarded, start
 from toy_cascade import make_run
 
-from kascade.stages import steps
+from kascade.steps import steps
 from kascade.storage.checkpoint import verify
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "storage"))
-
-from s3_servers import moto
 
 
 def test_another_machine_goes_on_from_the_bucket_alone(

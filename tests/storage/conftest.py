@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_servers import Server, moto
+from support.s3_servers import Server, moto
 
 
 @pytest.fixture(scope="session")

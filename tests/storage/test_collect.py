@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from s3_servers import Server
+from support.s3_servers import Server
 from test_checkpoint import staged
 
 from kascade.storage.checkpoint import CheckpointRef, Manifest, is_there, mark_accepted, publish

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from kascade.storage.files import file_digest, read_json, share, write_json, write_text
+from kascade.storage.files import (
+    LINE_BITS,
+    file_digest,
+    is_whole_line,
+    read_json,
+    sealed,
+    share,
+    write_json,
+    write_text,
+)
 from kascade.storage.progress import Progress
 from kascade.storage.store import copy_checked, create_file
 
@@ -63,3 +73,33 @@ def test_what_is_written_may_be_read_as_any_other_new_file(tmp_path: Path) -> No
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     assert folder.stat().st_mode == fresh.stat().st_mode
+
+
+def test_every_flipped_bit_of_a_written_file_shows_or_changes_nothing(tmp_path: Path) -> None:
+    value = {"reward": [0.25, None, 1.0], "text": "ä \u2028 \t ", "deep": {"a": [1, 2, {}]}}
+    write_json(tmp_path / "x.json", value)
+    whole = (tmp_path / "x.json").read_bytes()
+    assert json.loads(whole) == value  # other readers of JSON see nothing of the checksum
+    for place in range(len(whole)):
+        for bit in range(8):
+            changed = whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
+            (tmp_path / "x.json").write_bytes(changed)
+            try:
+                found = read_json(tmp_path / "x.json")
+            except ValueError:
+                continue
+            assert found == value
+
+
+def test_files_without_a_checksum_are_read(tmp_path: Path) -> None:
+    for end in ("", "\n", "\r\n", " \n", "   \t\n\n"):
+        (tmp_path / "x.json").write_text('{"a": 1}' + end)
+        assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_changed_line_is_not_whole() -> None:
+    line = sealed('{"reward": 0.5}', LINE_BITS).encode()
+    assert is_whole_line(line)
+    assert is_whole_line(b'{"reward": 0.5}\n')
+    assert not is_whole_line(line.replace(b"0.5", b"0.7"))
+    assert not is_whole_line(line[:9])

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from s3_servers import CuttingProxy, Server, rclone
+from support.s3_servers import CuttingProxy, Server, rclone
 from test_checkpoint import manifest, staged
 
 from kascade.errors import CheckpointError, StorageError

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_servers import Server
+from support.s3_servers import Server
 from typer.testing import CliRunner
 
 from kascade.cli import app
 from kascade.environments import get_environment
-from kascade.environments.loading import load_tasks
+from kascade.environments.rows.loading import load_tasks
 from kascade.errors import UserError
 from kascade.recipe.parts import DataSource
 from kascade.rollout.pools import source_tasks
 from kascade.storage import cache
-from kascade.storage.s3_file import S3File
+from kascade.storage.s3.file import S3File
 from kascade.storage.uris import open_store
 
 

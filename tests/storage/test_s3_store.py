@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from s3_servers import CuttingProxy, Server, free_port
+from support.s3_servers import CuttingProxy, Server, free_port
 
 from kascade.errors import StorageError, UserError
-from kascade.storage.s3 import S3Store
-from kascade.storage.s3_client import MIB, S3Settings
-from kascade.storage.uris import S3Address, open_store, open_uri
+from kascade.storage.address import S3Address
+from kascade.storage.s3.client import MIB, S3Settings
+from kascade.storage.s3.store import S3Store
+from kascade.storage.uris import open_store, open_uri
 
 SIZE = 12 * MIB + 4321  # two whole parts and a piece
 

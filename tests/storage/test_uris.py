@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kascade.errors import StorageError
-from kascade.storage.s3_client import MIB
-from kascade.storage.s3_upload import MOST_PARTS, split
+from kascade.storage.address import S3Address, parse_uri
+from kascade.storage.s3.client import MIB
+from kascade.storage.s3.upload import MOST_PARTS, split
 from kascade.storage.store import LocalStore
-from kascade.storage.uris import S3Address, open_uri, parse_uri
+from kascade.storage.uris import open_uri
 
 
 def test_paths_files_and_buckets(tmp_path: Path) -> None:

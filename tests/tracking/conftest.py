@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from example_run import short_run, whole_run
+from support.example_run import short_run, whole_run
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import os
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kascade.errors import UserError
+from kascade.guard.approval import ask, go_on
+from kascade.guard.end_check import EndVerdict, Held, write_end_verdict
 from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
-from kascade.guard.scores import Score, write_score
+from kascade.guard.scores import Score, read_score, write_score
+from kascade.recipe.approval import Approval
 from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish
 from kascade.storage.files import write_json, write_text
-from kascade.storage.layout import RunLayout
+from kascade.storage.run_folder import RunFolder
 from kascade.tracking.mlflow_query import best_checkpoints
-from kascade.tracking.mlflow_server import TrackingError, connect, redact, tracking_uri, ui_command
+from kascade.tracking.mlflow_server import TrackingError, connect, tracking_uri, ui_command
 from kascade.tracking.mlflow_sync import sync
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,7 +63,7 @@ class Run:
     """A run's folder that grows as a cascade does."""
 
     def __init__(self, root: Path) -> None:
-        self.layout, self.made = RunLayout(root), 0
+        self.layout, self.made = RunFolder(root), 0
         write_text(self.layout.resolved_recipe, recipe().model_dump_json())
 
     def checkpoint(
@@ -104,7 +113,7 @@ class Run:
                 {"step": i, "reward": i / STEPS, "entropy": 1.5, "loss": float("nan")} for i in range(STEPS)
             ]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            write_text(self.layout.training(manifest.id) / "metrics.jsonl", lines)
+            write_text(self.layout.training(manifest.id).curves, lines)
             write_text(self.layout.verdict(manifest.id), "{}")
         return str(ref)
 
@@ -200,6 +209,22 @@ def contents(root: Path) -> dict[str, Any]:
         }
 
 
+def test_a_model_carries_the_end_checks_words(run: Run) -> None:
+    _, sft = first_stage(run)
+    held = {
+        name: Held(benchmark=name, domain="knowledge", standing=standing, against=())
+        for name, standing in (("mcqa", "kept"), ("ifeval", "not_shown"))
+    }
+    found = EndVerdict(checkpoint=sft, round=0, margin=0.03, level=0.05, benchmarks=held)
+    write_end_verdict(run.layout, found)
+    sync(run.layout.root, recipe())
+    with connect(tracking_uri(run.layout.root, recipe())) as client:
+        experiment = client.get_experiment_by_name("kascade").experiment_id
+        tags = {model.tags["id"]: model.tags for model in client.search_logged_models([experiment])}
+    of_sft = next(found for id_, found in tags.items() if id_.startswith("sft/"))
+    assert (of_sft["end.mcqa"], of_sft["end.ifeval"]) == ("kept", "not shown")
+
+
 def test_a_run_becomes_runs_models_and_scores(run: Run) -> None:
     _, sft = first_stage(run)
     second_stage(run, sft)
@@ -221,6 +246,47 @@ def test_a_run_becomes_runs_models_and_scores(run: Run) -> None:
     assert ("mcqa.greedy", "mcqa", 1.0) in found["models"]["sft/train-k"][2]
     expected = ["verdicts/if_rl/recover-1-k.json", "verdicts/if_rl/train-k.json"]
     assert found["files"] == {"if_rl": expected, "sft": [], "tiny": []}
+
+
+def test_who_thinks_as_asked_is_a_metric_of_the_model_and_of_the_run(run: Run) -> None:
+    """Of benchmarks that ask for thinking or for none; others have no such metric."""
+    _, sft = first_stage(run)
+    digest = CheckpointRef.parse(sft).digest
+    score = read_score(run.layout, digest, "mcqa", "screen")
+    assert score is not None
+    write_score(run.layout, score.model_copy(update={"switch_obeyed": 0.75, "thought": 0.5}))
+    curves = run.layout.training("sft/train-k").curves
+    rows = [{"step": i, "reward": 0.5, "switch_obeyed": i / STEPS} for i in range(STEPS)]
+    write_text(curves, "".join(json.dumps(row) + "\n" for row in rows))
+    sync(run.layout.root, recipe())
+    found = contents(run.layout.root)
+    metrics = {
+        (name, value) for name, dataset, value in found["models"]["sft/train-k"][2] if dataset == "mcqa"
+    }
+    assert {("mcqa.switch_obeyed", 0.75), ("mcqa.thought", 0.5)} <= metrics
+    assert found["history"]["tiny", "mcqa.switch_obeyed"] == [(1, 0.75)]
+    assert found["history"]["sft", "train/switch_obeyed"][-1] == (STEPS - 1, pytest.approx(59 / 60))
+    assert not [key for _, key in found["history"] if key.startswith("ifeval.switch")]
+
+
+def test_a_model_whose_sync_was_killed_half_way_is_ready_after_the_next(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        """What a kill leaves behind: everything before it."""
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    first_stage(run)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("mlflow.tracking.MlflowClient.finalize_logged_model", killed)
+        sync(run.layout.root, recipe())
+    sync(run.layout.root, recipe())
+    with connect(tracking_uri(run.layout.root, recipe())) as client:
+        experiment = client.get_experiment_by_name("kascade").experiment_id
+        models = client.search_logged_models([experiment])
+    assert {str(model.status) for model in models} == {"READY"}
 
 
 def test_best_checkpoint_of_a_domain_is_a_query(run: Run) -> None:
@@ -252,7 +318,8 @@ def test_in_pieces_and_twice_is_the_same_as_at_once(run: Run, tmp_path: Path, em
     second_stage(whole, sft)
     sync(whole.layout.root, recipe())
     pieces, at_once = contents(run.layout.root), contents(whole.layout.root)
-    totals = ("cost/wall_s", "cost/cpu_s", "cost/peak_memory_bytes")  # these grew with the pieces
+    # These grew with the pieces.
+    totals = ("cost/wall_s", "cost/cpu_s", "cost/accelerator_s", "cost/peak_memory_bytes")
     assert [pieces["history"].pop(("tiny", name))[-1] for name in totals] == [
         at_once["history"].pop(("tiny", name))[-1] for name in totals
     ]
@@ -265,6 +332,20 @@ def test_a_stopped_cascade_is_a_failed_run(run: Run) -> None:
     run.settle("stopped", fallen, sft, None)
     sync(run.layout.root, recipe())
     assert contents(run.layout.root)["status"] == {"tiny": "FAILED", "sft": "FINISHED", "if_rl": "FAILED"}
+
+
+def test_a_run_that_waits_says_so_until_it_goes_on(run: Run) -> None:
+    first_stage(run)
+    asking = recipe().model_copy(update={"approval": Approval(before=("if_rl",))})
+    ask(run.layout, asking, "if_rl", f"file:///c@sha256:{'a' * 64}")
+    for word, before in (("waiting for approval", "if_rl"), ("", "")):
+        sync(run.layout.root, asking)
+        with connect(tracking_uri(run.layout.root, asking)) as client:
+            runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+        tags = [one.data.tags for one in runs if "kascade.waiting" in one.data.tags]
+        found = [(one["kascade.waiting"], one["kascade.waiting_before"]) for one in tags]
+        assert found == [(word, before)]
+        go_on(run.layout)
 
 
 def test_a_stage_without_updates_is_a_checkpoint_of_its_own(run: Run) -> None:
@@ -298,26 +379,64 @@ def test_it_says_nothing_when_it_makes_its_tables_either(run: Run, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
-def test_secrets_of_a_uri_are_never_shown(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_of_a_uri_are_never_shown(
+    run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.DEBUG)
-    uri = "nosuch://me:s3cret@tracking.invalid/x"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuch://me:s3cret@tracking.invalid/x")
     with pytest.raises(TrackingError) as caught:
-        sync(run.layout.root, recipe(uri))
+        sync(run.layout.root, recipe())
     shown = f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
     assert "s3cret" not in shown
     assert "tracking.invalid" in shown
-    assert redact("see postgresql://u:p@h/db and http://h2") == "see postgresql://***@h/db and http://h2"
 
 
-def test_ui_command_keeps_the_uri_off_the_command_line(run: Run) -> None:
-    command = ui_command(run.layout.root, recipe("postgresql://u:p@h/db"), port=5001)
+def test_a_server_gets_its_bare_address_and_prints_nothing(
+    run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
+    asked: list[tuple[str, str | None]] = []
+    with _listening(asked) as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s3cret@127.0.0.1:{port}")
+        with pytest.raises(TrackingError) as caught:
+            sync(run.layout.root, recipe())
+    assert asked
+    assert all(sent == "Basic " + base64.b64encode(b"me:s3cret").decode() for _, sent in asked)
+    assert "s3cret" not in f"{caught.value!r}{capfd.readouterr()}"
+    assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+
+
+@contextmanager
+def _listening(asked: list[tuple[str, str | None]]) -> Iterator[int]:
+    """A server that notes who asks, as whom, and refuses. Yields its port."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization")))
+            self.send_error(403)
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+
+
+def test_ui_command_keeps_the_uri_off_the_command_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:p@h/db")
+    command = ui_command(run.layout.root, recipe(), port=5001)
     assert command.address == "http://127.0.0.1:5001"
     assert "u:p" not in " ".join(command.arguments)
     assert "u:p" not in repr(command)
     assert command.environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://u:p@h/db"
     assert "--allowed-hosts" in ui_command(run.layout.root, recipe(), host="0.0.0.0").arguments
-    with pytest.raises(UserError, match="on a server already"):
-        ui_command(run.layout.root, recipe("https://u:p@mlflow.example"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://u:p@mlflow.example")
+    with pytest.raises(UserError, match=r"on a server already; open https://\*\*\*@mlflow"):
+        ui_command(run.layout.root, recipe())
 
 
 def test_the_environment_names_the_server_unless_the_recipe_does(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from example_run import BASE, SFT, ExampleRun, recipe
+from support.example_run import BASE, SFT, ExampleRun, recipe
 
+from kascade.guard.comparison import Standing
+from kascade.guard.end_check import EndVerdict, Held, write_end_verdict
 from kascade.recipe.schema import Recipe, Tracking
 from kascade.tracking.mlflow_server import connect, tracking_uri
 from kascade.tracking.mlflow_sync import sync
@@ -15,6 +17,11 @@ from kascade.tracking.promote import final_checkpoint, promote
 
 def promoting(*stages: str) -> Recipe:
     return recipe(stages).model_copy(update={"tracking": Tracking(promote_as="champion")})
+
+
+def end_check(reference: str, standing: Standing) -> EndVerdict:
+    held = Held(benchmark="mcqa", domain="knowledge", standing=standing, against=())
+    return EndVerdict(checkpoint=reference, round=0, margin=0.03, level=0.05, benchmarks={"mcqa": held})
 
 
 @pytest.mark.slow
@@ -26,8 +33,12 @@ def test_the_alias_moves_by_verdict_only(tmp_path: Path) -> None:
     run.stage("if_rl", {"ifeval": 0.95, "mcqa": 0.1}, recoveries=({"mcqa": 0.5},))
     accepted = run.parent
     sync(run.root, run.recipe)
+    assert promote(run.root, run.recipe).reasons == ("the end check has not been made",)
+    write_end_verdict(run.layout, end_check(accepted, "not_shown"))
+    assert promote(run.root, run.recipe).reasons == ("mcqa is not shown to be kept.",)
+    write_end_verdict(run.layout, end_check(accepted, "kept"))
     first = promote(run.root, run.recipe)
-    assert (first.reference, first.version) == (accepted, "1")
+    assert (first.decision, first.challenger, first.version) == ("promoted", accepted, "1")
     assert promote(run.root, run.recipe) == first
     longer = promoting("sft", "if_rl", "rlhf")
     run.recipe = longer

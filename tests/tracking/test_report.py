@@ -9,9 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from example_run import BENCHMARKS, short_run
+from support.example_run import BENCHMARKS, short_run
 
+from kascade.guard.scores import read_score, write_score
+from kascade.storage.checkpoint import CheckpointRef
 from kascade.tracking.card import write_model_card
+from kascade.tracking.explain import explain
 from kascade.tracking.report import LONGEST_ANSWER, clipped, write_report
 from kascade.tracking.summarise import summarise
 
@@ -149,3 +152,21 @@ def test_browser_renders_it_without_errors_or_overflow(page: str, tmp_path: Path
     assert '"overflow":0' in probe, probe
     assert '"untitled":0' in probe
     assert re.search(r'"buttons":[1-9]', probe), "the script did not run"
+
+
+def test_the_page_says_who_thinks_as_asked(tmp_path: Path) -> None:
+    """One row per checkpoint of a benchmark that asks. Where nothing is asked, only whether it thinks."""
+    made = short_run(tmp_path)
+    assert "Thinking switch" not in write_report(made.root).read_text(encoding="utf-8")
+    digest = CheckpointRef.parse(made.parent).digest
+    for name, obeyed in (("preference", 0.625), ("ifeval", None)):
+        score = read_score(made.layout, digest, name, "screen")
+        assert score is not None
+        write_score(made.layout, score.model_copy(update={"switch_obeyed": obeyed, "thought": 0.375}))
+    page = write_report(made.root).read_text(encoding="utf-8")
+    table = page.partition("Thinking switch")[2].partition("</details>")[0]
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    asked, free = ([row for row in cells if row[0] == name] for name in ("preference", "ifeval"))
+    assert [row[2:4] for row in asked] == [["0.625", "0.375"]], cells
+    assert len(free) == 1 and free[0][2] != free[0][3] == "0.375"
+    assert "thinks as asked 0.625" in explain(made.root, "preference")

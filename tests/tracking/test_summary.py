@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from example_run import BASE, SFT, ExampleRun, recipe
+from support.example_run import BASE, SFT, ExampleRun, recipe
 
 from kascade.guard.scores import Score
 from kascade.storage.files import write_json
@@ -33,7 +34,7 @@ def test_whole_run_is_complete_and_ends_at_the_last_accepted_checkpoint(whole: P
 def test_headline_counts_what_the_paired_intervals_say(whole: Path) -> None:
     summary = summarise(whole)
     up = sum(change.low > 0 for change in summary.changes)
-    assert f"of 9 benchmarks, {up} ended higher" in wording.headline(summary)
+    assert f"Of 9 benchmarks, {up} ended above the base model" in wording.headline(summary)
     assert "8 of 8 stages" in wording.headline(summary)
 
 
@@ -43,10 +44,14 @@ def test_regressions_say_what_became_of_them(whole: Path) -> None:
     healed = found["multi_domain_rl", "ifeval"]
     assert healed.fraction is not None
     assert healed.fraction > 0.8
-    assert "no longer a regression" in wording.regression(healed)
+    assert "shown to be back within the margin" in wording.regression(healed)
     failed = wording.regression(found["code_rl", "arithmetic"])
     assert "the recovery failed" in failed
     assert "rolled back to the checkpoint it started from" in failed
+    lost = found["rlhf", "needle"]
+    assert "The stage was continued with the loss" in wording.regression(replace(lost, standing="lost"))
+    kept = wording.regression(replace(lost, standing="kept", after=lost.before))
+    assert kept.endswith("kept: shown to be back within the margin."), "the loss is that of another benchmark"
 
 
 def test_rolled_back_stage_ends_where_it_began(whole: Path) -> None:
@@ -58,7 +63,7 @@ def test_rolled_back_stage_ends_where_it_began(whole: Path) -> None:
 
 def test_confirming_samples_replace_the_screening_ones_that_raised_the_suspicion(whole: Path) -> None:
     column = [point for point in summarise(whole).history("ifeval") if point.mark == "regressed"]
-    assert [(point.point.score.phase, point.point.samples_per_task) for point in column] == [("confirm", 16)]
+    assert [(point.point.score.phase, point.point.samples_per_task) for point in column] == [("confirm", 128)]
 
 
 def test_errors_are_counted_and_are_not_zeros(whole: Path) -> None:
@@ -85,7 +90,7 @@ def test_no_regression_is_said_plainly(tmp_path: Path) -> None:
     run.base(BASE)
     run.stage("sft", SFT)
     assert wording.guard_sentences(summarise(tmp_path)) == [
-        "No benchmark fell beyond chance in any of 1 judged checkpoint, so no recovery was needed."
+        "No loss was shown in 1 judged checkpoint, so no recovery was needed."
     ]
 
 

@@ -65,7 +65,7 @@ def number_sentences(text: str, arguments: Arguments) -> bool:
 
 
 def divided(text: str, separator: str) -> int | None:
-    """How many paragraphs lie between separators; None when one inside is empty."""
+    """How many paragraphs are between separators; None when one inside is empty."""
     parts = re.split(separator, text)
     if any(not part.strip() for part in parts[1:-1]):
         return None
@@ -199,7 +199,7 @@ def capital_words(text: str, arguments: Arguments) -> bool:
 
 
 def in_english(text: str, arguments: Arguments) -> bool:
-    """English, or of no language that can be told; `any_language` leaves the question out."""
+    """English, or of no language that can be known; `any_language` leaves the question out."""
     return bool(arguments.get("any_language")) or language(text) in ("en", None)
 
 

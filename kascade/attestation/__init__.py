@@ -1,0 +1,1 @@
+"""Signed statements about checkpoints: what they are made of, and which verdicts they passed."""

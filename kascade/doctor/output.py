@@ -1,0 +1,40 @@
+"""Checks of where a run goes: its folder, and the jobs of several nodes on a cluster."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from kascade.doctor.subject import NotChecked, Subject
+from kascade.errors import Fault
+from kascade.storage.run_folder import RunFolder
+
+
+def folder(subject: Subject) -> list[Fault]:
+    """Why the run cannot be written to its folder. A small folder is made in it, and removed again."""
+    if subject.out is None:
+        raise NotChecked("no folder is named (--out)")
+    return folder_faults(subject.out)
+
+
+def folder_faults(out: Path) -> list[Fault]:
+    """Why a run cannot be written to `out`; empty when it can."""
+    if out.exists() and not out.is_dir():
+        return [Fault(str(out), "is a file, not a folder", remedy="name another folder with --out")]
+    if out.is_dir() and any(out.iterdir()) and not RunFolder(out).resolved_recipe.is_file():
+        what = "holds files that are not a Kascade run; nothing was touched"
+        return [Fault(str(out), what, "a new or empty folder, or that of a run", "name another with --out")]
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    try:  # permissions alone do not say it: a file system may be read-only, or no place for files
+        with tempfile.TemporaryDirectory(dir=nearest, prefix=".kascade-"):
+            return []
+    except OSError as error:
+        what = f"cannot be written: {nearest}: {error.strerror}"
+        return [Fault(str(out), what, remedy="name another folder with --out")]
+
+
+def jobs(subject: Subject) -> list[Fault]:
+    """What keeps the jobs that the recipe asks for from being launched."""
+    if subject.job_faults is None:
+        raise NotChecked("no cluster is asked from here")
+    return subject.job_faults(subject.recipe)

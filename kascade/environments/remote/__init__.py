@@ -1,0 +1,1 @@
+"""Environments that live in a server: one client, one class per protocol."""

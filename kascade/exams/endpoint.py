@@ -1,0 +1,216 @@
+"""Benchmarks of a model behind an OpenAI-compatible API: no tokens, only what was said."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kascade.environments import get_environment
+from kascade.environments.base import Environment, Session
+from kascade.environments.crashes import graded as graded_by
+from kascade.environments.crashes import opened, responded, stopped
+from kascade.environments.remote.server import Server
+from kascade.environments.remote.settings import Remote
+from kascade.environments.remote.wire import Line, Refused, RemoteError
+from kascade.environments.rows.tool_calls import ToolCall, gold_calls
+from kascade.errors import Fault, UserError
+from kascade.recipe.sampling import Sampling
+from kascade.seeds import derive_seed
+from kascade.task import THINK_END, THINK_START, Grade, Task
+
+SCHEMES = ("http://", "https://")
+SEED_BITS = 31  # of a seed that servers take
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model behind an API. server: the address with connections and retries."""
+
+    server: Server
+    model: str
+    key: str = "none"
+
+    @classmethod
+    def at(
+        cls, named: str, *, key_variable: str | None = None, conversations: int = 16, timeout_s: float = 600.0
+    ) -> Endpoint:
+        """`http://host:8000/v1`, with `#MODEL` where it serves several. Raises UserError where it does not
+        answer, or the environment has no such key."""
+        url, _, model = named.partition("#")
+        key = _key(key_variable)
+        try:
+            server = Server(Remote(url=url, conversations=conversations, timeout_s=timeout_s))
+            served = server.get("/models", _headers(key))
+        except (RemoteError, ValueError) as error:
+            raise UserError(
+                Fault(url, str(error), remedy="start the server, or correct the address")
+            ) from error
+        names = [str(one.get("id")) for one in (served or {}).get("data", []) if isinstance(one, dict)]
+        if (model and names and model not in names) or (not model and len(names) != 1):
+            what = f"serves no model {model!r}" if model else f"serves {len(names)} models"
+            raise UserError(Fault(url, what, ", ".join(names), f"name one: {url}#MODEL"))
+        return cls(server, model or names[0], key)
+
+    def line(self) -> Line:
+        """A connection for one conversation."""
+        return self.server.line(_headers(self.key))
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _key(variable: str | None) -> str:
+    if variable is None:
+        return "none"
+    if not os.environ.get(variable):
+        what = f"the environment has no {variable}"
+        raise UserError(Fault("--api-key-variable", what, remedy=f"set {variable}"))
+    return os.environ[variable]
+
+
+def is_endpoint(named: str) -> bool:
+    """Whether a name is an API's address."""
+    return named.startswith(SCHEMES)
+
+
+@dataclass(slots=True)
+class Spoken:
+    """Answer `number` to a task, or a conversation on it. A single answer is graded once all are there."""
+
+    task: Task
+    number: int
+    session: Session | None
+    text: str = ""
+    grade: Grade | None = None
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+
+def speak(
+    endpoint: Endpoint, tasks: Sequence[Task], sampling: Sampling, *, samples: int, seed: int
+) -> list[Spoken]:
+    """Graded answers of a model to every task. Raises UserError where the endpoint fails for good."""
+    spoken = [
+        Spoken(task, number, get_environment(task.environment).start(task))
+        for task in tasks
+        for number in range(samples)
+    ]
+    talk = _Talk(endpoint, sampling, seed)
+    try:
+        endpoint.server.together(talk.have, spoken)
+    except RemoteError as error:
+        url = endpoint.server.settings.url
+        raise UserError(Fault(str(url), f"failed: {error}", remedy="see the server's own log")) from error
+    finally:
+        for one in spoken:
+            if one.session is not None:
+                one.session.close()
+    _grade([one for one in spoken if one.grade is None])
+    return spoken
+
+
+def _grade(spoken: Sequence[Spoken]) -> None:
+    """Grade single answers, those of one task together."""
+    groups: dict[str, list[Spoken]] = {}
+    for one in spoken:
+        groups.setdefault(one.task.id, []).append(one)
+    for name in dict.fromkeys(own[0].task.environment for own in groups.values()):
+        mine = [own for own in groups.values() if own[0].task.environment == name]
+        found = graded_by(get_environment(name), [(own[0].task, [one.text for one in own]) for own in mine])
+        for own, grades in zip(mine, found, strict=True):
+            for one, grade in zip(own, grades, strict=True):
+                one.grade = grade
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """How every conversation is had."""
+
+    endpoint: Endpoint
+    sampling: Sampling
+    seed: int
+
+    def have(self, one: Spoken) -> None:
+        """One answer, or a conversation to its end."""
+        line, environment = self.endpoint.line(), get_environment(one.task.environment)
+        one.messages = [dict(message) for message in one.task.messages]
+        if one.session is not None and (first := opened(environment, [one.session])[0]) is not None:
+            one.messages += [dict(message) for message in first.messages]
+        for turn in range(self.sampling.conversation.max_turns):
+            try:
+                message, cut = self._ask(line, one, turn)
+            except Refused:
+                if not turn:
+                    raise
+                break  # the conversation has outgrown the model's context: it is graded as it stands
+            one.text = answer_text(one.task, message)
+            if one.session is None:
+                return
+            if cut or self._reacts(environment, one, one.session, message):
+                break
+        if one.session is not None and one.grade is None:
+            one.grade = stopped(one.task.environment, one.session)
+
+    def _reacts(
+        self, environment: Environment, one: Spoken, session: Session, message: dict[str, Any]
+    ) -> bool:
+        """Hand an answer to the environment; whether that was the last one."""
+        (reaction,) = responded(environment, [(session, one.text)])
+        if isinstance(reaction, Grade):
+            one.grade = reaction
+            return True
+        one.messages.append(message)
+        ids = iter([call.get("id") for call in message.get("tool_calls") or []])
+        for said in reaction.messages:
+            is_result = said["role"] == "tool"
+            one.messages.append({**said, "tool_call_id": next(ids, None)} if is_result else dict(said))
+        return False
+
+    def _ask(self, line: Line, one: Spoken, turn: int) -> tuple[dict[str, Any], bool]:
+        """The model's message, and whether the limit cut it. Raises RemoteError."""
+        body = {
+            "model": self.endpoint.model,
+            "messages": one.messages,
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+            "max_tokens": self.sampling.max_new_tokens,
+            "seed": derive_seed(self.seed, one.task.id, one.number, turn) % 2**SEED_BITS,
+            **({"top_k": self.sampling.top_k} if self.sampling.top_k else {}),
+            **({"stop": list(self.sampling.stop)} if self.sampling.stop else {}),
+            **({"tools": [dict(tool) for tool in one.task.tools]} if one.task.tools else {}),
+            **({"chat_template_kwargs": {"enable_thinking": True}} if one.task.thinking else {}),
+        }
+        reply = line.ask("/chat/completions", body, repeatable=True)
+        try:
+            choice = reply["choices"][0]
+            message: dict[str, Any] = {"role": "assistant", **choice["message"]}
+        except (KeyError, IndexError, TypeError):
+            raise RemoteError("/chat/completions: the reply has no message") from None
+        return message, choice.get("finish_reason") == "length"
+
+
+def answer_text(task: Task, message: Mapping[str, Any]) -> str:
+    """A message as graders read answers: thinking, words and calls in one text."""
+    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    words = str(message.get("content") or "")
+    if thought:
+        words = f"{'' if task.thinking else THINK_START}{thought}{THINK_END}{words}"
+    elif task.thinking and words:
+        words = THINK_END + words
+    calls = list(_calls(message))
+    return gold_calls(calls, words) if calls else words
+
+
+def _calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
+    for call in message.get("tool_calls") or []:
+        function = call.get("function") or {}
+        given = function.get("arguments")
+        try:
+            arguments = json.loads(given) if isinstance(given, str) else given
+        except ValueError:
+            arguments = None
+        if isinstance(arguments, dict):
+            yield ToolCall(str(function.get("name")), arguments)

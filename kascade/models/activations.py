@@ -1,0 +1,28 @@
+"""What a forward keeps for its backward: everything, or each layer's input, here or in the host's memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kascade.recipe.parallel import Activations
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def use_activations(model: PreTrainedModel, kept: Activations) -> None:
+    """Have training forwards keep what `kept` says; what is computed does not change.
+
+    Layers look at their own training flag. Only theirs is set, so that nothing else in the model behaves as
+    in training. Raises ValueError for an architecture that cannot compute its layers again.
+    """
+    if kept == "keep":
+        return
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    elsewhere = model.device.type != "cpu"  # on a CPU they are in the host's memory as it is
+    model.activation_checkpointing_enable(offload=kept == "offload" and elsewhere)
+    model.disable_input_require_grads()  # only the reentrant way of recomputing needs those
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True

@@ -1,0 +1,22 @@
+"""Secrets by reference, and the signature on what is promoted."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from kascade.recipe.parts import Part
+
+SecretReference = Annotated[
+    str,
+    Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)$"),
+]
+
+
+class Attest(Part):
+    """The signature on a promoted checkpoint and on the verdicts behind it. Needs the extra `attest`."""
+
+    key: SecretReference = Field(
+        description="private key, a PEM (Ed25519, ECDSA or RSA) in env:VARIABLE or file:/PATH"
+    )

@@ -1,0 +1,1 @@
+"""What runs in vLLM's own process and environment. It imports nothing of Kascade."""

@@ -1,0 +1,108 @@
+"""A step as a task of its own process: its log, its state and its own error are in the run's folder.
+
+Whoever started the process (a launcher here, a pod there) reads from these files what happened:
+
+    logs/STEP.log          all that the task and the processes it started wrote, and the traceback
+    logs/STEP.state.json   {step, state: running | succeeded | failed, started, seconds}; started in Unix s
+    logs/STEP.error.json   {type, message, exit_code, faults}, only while the last attempt failed
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeGuard
+
+from kascade.errors import KascadeError, UserError, redact
+from kascade.storage.files import DISK, disk_words
+from kascade.storage.run_folder import RunFolder, StepError, StepState
+
+ERROR_BEGINS, ERROR_ENDS = "--- error of this step ---", "--- end of the error ---"
+
+
+@contextmanager
+def step_process(run: str, step: str) -> Iterator[None]:
+    """Run the body of a pipeline's task as `step` of the run in folder `run`. The error is raised again."""
+    layout = RunFolder(Path(run))
+    layout.forget_error(step)
+    started = time.time()
+    _write_state(layout, step, "running", started)
+    try:
+        with _tee(layout.log(step)):
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+            yield
+    except BaseException as error:
+        with layout.log(step).open("a", encoding="utf-8") as log:
+            log.write(redact(traceback.format_exc()))
+        layout.write_error(step, describe(error))
+        _write_state(layout, step, "failed", started)
+        sys.stderr.write(marked(describe(error)) + "\n")
+        raise
+    _write_state(layout, step, "succeeded", started)
+
+
+def marked(error: StepError) -> str:
+    """An error's own words as they end a pod's log, for whoever reads no more of it."""
+    kind = "" if error["faults"] else f"{error['type']}: "
+    return f"{ERROR_BEGINS}\n{kind}{error['message']}\n{ERROR_ENDS}"
+
+
+def error_in_log(log: str) -> str | None:
+    """The last error that `marked` wrote into a pod's log; None where there is none."""
+    _, begun, rest = log.rpartition(f"{ERROR_BEGINS}\n")
+    words, ended, _ = rest.partition(f"\n{ERROR_ENDS}")
+    return words if begun and ended else None
+
+
+def describe(error: BaseException) -> StepError:
+    return {
+        "type": type(error).__name__,
+        "message": redact(disk_words(error) if _is_of_the_disk(error) else str(error)),
+        "exit_code": error.exit_code if isinstance(error, KascadeError) else 1,
+        "faults": error.as_json() if isinstance(error, UserError) else [],
+    }
+
+
+def _is_of_the_disk(error: BaseException) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in DISK
+
+
+def _write_state(layout: RunFolder, step: str, state: str, started: float) -> None:
+    seconds = None if state == "running" else round(time.time() - started, 3)
+    layout.write_state(StepState(step=step, state=state, started=started, seconds=seconds))
+
+
+@contextmanager
+def _tee(path: Path) -> Iterator[None]:
+    """Copy what is written to stdout and stderr, by child processes and native code too, to a file.
+
+    A process of its own does it, so that the last words of a crash are kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE) as tee:
+        assert tee.stdin is not None
+        with _redirected(sys.stdout, tee.stdin), _redirected(sys.stderr, tee.stdin):
+            yield
+        tee.stdin.close()
+
+
+@contextmanager
+def _redirected(stream: IO[str], target: IO[bytes]) -> Iterator[None]:
+    """Let the descriptor behind `stream` be that of `target` for a while."""
+    stream.flush()
+    descriptor = stream.fileno()
+    saved = os.dup(descriptor)
+    os.dup2(target.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        stream.flush()
+        os.dup2(saved, descriptor)
+        os.close(saved)

@@ -1,1 +1,0 @@
-"""Experiments on the runs of a cascade."""

@@ -1,0 +1,195 @@
+"""A recipe that cannot fit its hardware is refused, with the cheapest changes that would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recipes_for_tests import SMALL, write_recipe
+
+from kascade.errors import UserError
+from kascade.recipe.changes import cheapest
+from kascade.recipe.fits import memory_problems, model_shape, plan_memory, planned_groups
+from kascade.recipe.hardware import DEVICES, GIB, Hardware
+from kascade.recipe.identity import fingerprint
+from kascade.recipe.load import load_recipe
+from kascade.recipe.memory import Layout, memory_of, total_of
+from kascade.recipe.plan import make_plan
+from kascade.recipe.schema import Recipe
+from kascade.recipe.shapes import ModelShape, config_of, shape_of
+
+NANO, QWEN = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-Base-BF16", "Qwen/Qwen3-14B-Base"
+
+
+def recipe_of(tmp_path: Path, *settings: str, model: str = QWEN) -> Recipe:
+    text = SMALL.replace('"builtin://mini-nemotron-h"', model)
+    return load_recipe(write_recipe(tmp_path, text), settings)
+
+
+def shape(hub: str) -> ModelShape:
+    found = shape_of(config_of(hub) or {})
+    assert found is not None
+    return found
+
+
+def expected(hub: str, **layout: Any) -> float:
+    return total_of(memory_of(shape(hub), Layout(**layout))).expected
+
+
+def test_a_recipe_without_hardware_counts_no_memory(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    assert make_plan(recipe).memory is None
+    assert list(memory_problems(recipe)) == []
+
+
+def test_every_group_of_processes_has_a_row_with_its_parts(tmp_path: Path) -> None:
+    workers = "if_rl.workers={trainers: 4, samplers: 2}"
+    memory = plan_memory(recipe_of(tmp_path, "hardware={device: h100-80gb, nodes: 2}", workers))
+    assert memory is not None
+    assert memory.devices == 16
+    assert memory.parameters == 14_768_307_200
+    rows = {(group.stage, group.role): group for group in memory.groups}
+    assert rows["if_rl", "train"].processes == 4
+    assert rows["if_rl", "sample"].processes == 2
+    assert rows["sft", "train"].processes == 1
+    training = rows["if_rl", "train"]
+    assert training.parts["masters"].expected == pytest.approx(14.7683072e9 * 4 / 4 / GIB, rel=1e-3)
+    assert training.parts["optimizer"].expected == pytest.approx(14.7683072e9 * 8 / 4 / GIB, rel=1e-3)
+    parts = sum(part.expected for part in training.parts.values())
+    assert training.total.expected == pytest.approx(parts, abs=0.01)
+    assert training.total.low <= training.total.expected <= training.total.high
+    assert rows["mopd", "train"].parts["teachers"].expected > 0
+
+
+def test_what_does_not_fit_is_refused_with_its_place_and_changes_that_make_it_fit(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "hardware.device=a100-40gb", "sft.max_tokens=4096")
+    found = list(memory_problems(recipe))
+    first = found[0]
+    assert first.path == ("stages", 0)
+    assert "GiB on each of 1 device" in first.what
+    assert "a100-40gb has 40" in first.what
+    assert str(first.remedy).startswith("cheapest first: ")
+    assert str(first.remedy).count("; or ") == 2
+    named = [one.path for one in found]
+    assert len(named) == len(set(named)), "a stage that cannot train is not refused for its recovery, too"
+
+
+@pytest.mark.parametrize("hub", [NANO, QWEN])
+@pytest.mark.parametrize("device", ["h100-80gb", "b200-180gb"])
+def test_each_change_that_is_named_makes_it_fit_and_cheaper_ones_come_first(hub: str, device: str) -> None:
+    hardware = Hardware(device=device, nodes=2)
+    layout = Layout(shard=4, tokens=32768)
+
+    def needs(changed: Layout) -> float:
+        return total_of(memory_of(shape(hub), changed)).expected
+
+    found = cheapest(layout, needs, hardware, sampling=False)
+    if needs(layout) <= hardware.memory_bytes:
+        return
+    assert 1 <= len(found) <= 3
+    assert [one.cost for one in found] == sorted(one.cost for one in found)
+    for change in found:
+        assert needs(change.layout) <= change.memory, change.text
+
+
+def test_more_devices_than_there_are_cannot_be_asked_for(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "hardware={device: h200-141gb, per_node: 4}", "if_rl.workers={trainers: 8}")
+    found = [problem.what for problem in memory_problems(recipe)]
+    assert any("needs 8 devices, and the hardware has 4" in what for what in found)
+
+
+def test_an_unknown_device_is_named_with_the_nearest_and_an_own_one_brings_its_memory(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'h100-80gb'") as caught:
+        recipe_of(tmp_path, "hardware.device=h100-80g")
+    assert "h200-141gb" in str(caught.value.faults[0].allowed)
+    own = recipe_of(tmp_path, "hardware={device: my-card, memory_gib: 96}")
+    assert own.hardware is not None
+    assert own.hardware.memory_bytes == 96 * GIB
+
+
+def test_hardware_is_no_part_of_what_determines_a_result(tmp_path: Path) -> None:
+    plain, named = recipe_of(tmp_path), recipe_of(tmp_path, "hardware.device=h100-80gb")
+    for stage in (None, "sft", "mopd"):
+        assert fingerprint(plain, stage) == fingerprint(named, stage)
+
+
+def test_a_model_of_unknown_shape_is_said_to_be_so(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "hardware.device=h100-80gb", model="somebody/something")
+    memory = plan_memory(recipe)
+    assert memory is not None
+    assert memory.groups == ()
+    assert "somebody/something is not known" in str(memory.not_counted)
+    assert model_shape(recipe) is None
+
+
+def test_the_formula_orders_layouts_as_it_must() -> None:
+    for hub in (NANO, QWEN):
+        whole = expected(hub, tokens=16384)
+        kept = expected(hub, tokens=16384, shard=8)
+        again = expected(hub, tokens=16384, shard=8, activations="recompute")
+        offloaded = expected(hub, tokens=16384, shard=8, activations="offload")
+        assert offloaded < again < kept < whole
+        few: dict[str, Any] = {"tokens": 16384, "shard": 8, "activations": "recompute"}
+        adapted = expected(hub, **few, adapter=(32, None))
+        assert adapted < again
+        taught = expected(hub, **few, adapter=(32, None), adapter_teachers=3)
+        copy = shape(hub).size * 2 / 8
+        assert taught - adapted < copy, "three teachers over one base cost less than one of their own"
+        own = expected(hub, **few, whole_teachers=1)
+        assert own - again == pytest.approx(copy, rel=0.01)
+
+
+def test_a_recovery_is_counted_with_its_teachers_and_the_longest_answers(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "hardware.device=h100-80gb")
+    groups = {(one.stage.name, one.role): one.layout for one in planned_groups(recipe)}
+    recovery = groups["sft", "recover"]
+    assert recovery.whole_teachers == 2
+    assert recovery.tokens == max(benchmark.sampling.max_new_tokens for benchmark in recipe.benchmarks)
+    adapted = recipe_of(tmp_path, "hardware.device=h100-80gb", "adapter.rank=8")
+    groups = {(one.stage.name, one.role): one.layout for one in planned_groups(adapted)}
+    assert (groups["sft", "recover"].whole_teachers, groups["sft", "recover"].adapter_teachers) == (0, 2)
+    assert (groups["mopd", "train"].whole_teachers, groups["mopd", "train"].adapter_teachers) == (0, 2)
+
+
+def test_devices_are_in_order_of_their_names_numbers() -> None:
+    for name, device in DEVICES.items():
+        number = float(name.rpartition("-")[2].removesuffix("gb"))
+        assert 0.9 * number <= device.memory_gib <= number
+
+
+def test_precision_and_trunk_change_what_is_counted() -> None:
+    half, full = Layout(tokens=1024), Layout(tokens=1024, precision="fp32", device="cpu")
+    parts = memory_of(shape(QWEN), half)
+    assert parts["weights"].expected * 2 == parts["masters"].expected
+    assert "masters" not in memory_of(shape(QWEN), full)
+    plain = total_of(memory_of(shape(QWEN), replace(half, trunk=False))).expected
+    assert plain != total_of(memory_of(shape(QWEN), half)).expected
+
+
+@pytest.mark.parametrize("scale", [None, "node"])
+@pytest.mark.parametrize("preset", ["nemotron-cascade-2", "nemotron-3-multi-env", "nemotron-cascade-1-14b"])
+def test_every_large_preset_fits_the_hardware_that_it_names(preset: str, scale: str | None) -> None:
+    recipe = load_recipe(preset, scale=scale)
+    assert [problem.what for problem in memory_problems(recipe)] == []
+    memory = plan_memory(recipe)
+    assert memory is not None
+    assert {group.role for group in memory.groups} == {"train", "sample", "recover"}
+    assert recipe.hardware is not None
+    if scale == "node":
+        assert recipe.hardware.nodes == 1
+        assert recipe.adapter is not None
+
+
+def test_teachers_in_the_hosts_memory_make_room(tmp_path: Path) -> None:
+    there, resting = (
+        expected(QWEN, whole_teachers=3, teachers_rest=rests, shard=8) for rests in (False, True)
+    )
+    spread, heads = shape(QWEN).size / 8, shape(QWEN).vocabulary * shape(QWEN).hidden
+    assert there - resting == pytest.approx(3 * 2 * (spread - heads), rel=1e-3)
+    host = "mopd.frozen_weights=host"
+    layouts = {one.stage.name: one.layout for one in planned_groups(recipe_of(tmp_path, host))}
+    assert layouts["mopd"].teachers_rest and not layouts["if_rl"].teachers_rest
+    with pytest.raises(UserError, match="fp8 layers keep their weights on the device"):
+        recipe_of(tmp_path, host, "model.precision=fp8")

@@ -1,0 +1,51 @@
+"""A plan in short answers whether it fits, what it takes, and what is not known."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from kascade.commands.memory import show_memory
+from kascade.recipe.load import load_recipe
+from kascade.recipe.plan import make_plan
+from kascade.recipe.plan_short import in_short
+
+
+def sentences(preset: str, *settings: str) -> str:
+    return "\n".join(in_short(make_plan(load_recipe(preset, settings))))
+
+
+def test_the_large_preset_is_expected_to_fit_and_may_not() -> None:
+    said = sentences("nemotron-cascade-2", "prices.accelerator_hour=2.5")
+    assert "Memory: it is expected to fit 32 x h200-141gb, and may not." in said
+    assert "The fullest device needs 105.8 GiB of 140.4" in said and "where sft trains on 32" in said
+    assert "of accelerators. By formula" in said and " USD, at worst " in said and "Storage: " in said
+
+
+def test_what_does_not_fit_says_so() -> None:
+    small = "hardware={device: rtx-4090-24gb, nodes: 4}"
+    said = sentences("nemotron-cascade-2", small)
+    assert "it does not fit 32 x rtx-4090-24gb: `kascade check` names the cheapest changes." in said
+    huge = "hardware={device: our-card, memory_gib: 640, nodes: 4}"
+    assert "Memory: it fits 32 x our-card." in sentences("nemotron-cascade-2", huge)
+
+
+def test_what_is_not_known_is_named() -> None:
+    said = sentences("quickstart")
+    assert "Memory: not counted, because the recipe names no hardware." in said
+    assert "of CPUs." in said and "By formula" not in said
+    assert "Money: not counted." in said
+    unknown = sentences("quickstart", "model.source=some/model", "hardware={device: h100-80gb}")
+    assert "Memory: not counted, because the shape of some/model is not known here" in unknown
+    assert "Time: not known." in unknown
+
+
+def test_groups_that_need_the_same_have_one_row() -> None:
+    memory = make_plan(load_recipe("nemotron-cascade-2")).memory
+    assert memory is not None
+    out = io.StringIO()
+    show_memory(Console(file=out, width=200), memory)
+    rows = [line for line in out.getvalue().splitlines() if " recovers " in line]
+    assert len(memory.groups) == 29 and len(rows) == 2
+    assert "rlhf_teacher, if_rl, multi_domain_rl and 6 more" in rows[1]
