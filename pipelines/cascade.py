@@ -13,8 +13,8 @@ from typing import Any
 from kfp import dsl
 
 from kascade.recipe.checks import BASE
-from kascade.recipe.identity import parent_of, teachers_of
 from kascade.recipe.methods import stage_title
+from kascade.recipe.order import awaited_by, parent_of
 from kascade.recipe.run_form import pack
 from kascade.recipe.schema import Recipe
 from pipelines.literal import for_people
@@ -104,7 +104,8 @@ def _wire_stages(
 ) -> tuple[Value, list[Task]]:
     """Call every stage from its parent, and settle it. Returns the main line's last checkpoint and all ends.
 
-    A stage whose teachers are other stages waits for them, whatever line they are on.
+    A stage whose teachers are other stages waits for them, whatever line they are on, and one that joins the
+    main line for what the main line has.
     """
     main_line, base_exam = base
     tasks: dict[str, Task] = {}
@@ -114,7 +115,7 @@ def _wire_stages(
             run=run,
             parent=tasks[parent].output if parent else base[0],
         )
-        others = [tasks[name] for name in teachers_of(recipe, stage.name) if name != parent]
+        others = [tasks[name] for name in awaited_by(recipe, stage.name)]
         task.after(base_exam, *others)
         task.set_display_name(for_people(f"{number} · {stage_title(stage)}")).set_caching_options(False)
         settled = steps.settle(run=run, stage=stage.name, parent=tasks[parent].output if parent else base[0])

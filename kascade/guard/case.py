@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kascade.errors import CheckpointError, KascadeError
+from kascade.guard.accepted import accepted_before
 from kascade.guard.baselines import baselines
 from kascade.guard.comparison import Comparison, compare
 from kascade.guard.level import verdict_level
-from kascade.guard.lineage import Ancestor, accepted_ancestors, open_reference, walk
+from kascade.guard.lineage import Ancestor, open_reference, walk
 from kascade.guard.looks import Looked, look_for_fall, look_for_keeping
 from kascade.guard.own import fingerprints_of
 from kascade.guard.rewards import TaskRewards
@@ -159,7 +160,8 @@ def open_case(layout: RunFolder, recipe: Recipe, checkpoint: str, parent: str) -
         raise KascadeError(f"{candidate.manifest.id} has no screening score for: {', '.join(missing)}")
     verdicts = all_verdicts(layout)
     own = verdicts.pop(candidate.manifest.id, None)
-    found = baselines(layout, parent, recipe.guard.better_level)
+    stage = candidate.manifest.stage
+    found = baselines(layout, recipe, stage, parent)
     return Case(
         layout=layout,
         recipe=recipe,
@@ -174,7 +176,7 @@ def open_case(layout: RunFolder, recipe: Recipe, checkpoint: str, parent: str) -
             candidate, start.reference, _but_later_stages(layout, recipe, candidate, verdicts.values())
         ),
         held_to=own.level if own else None,
-        choices=len(accepted_ancestors(layout, parent)),
+        choices=len(accepted_before(layout, recipe, stage, parent)),
     )
 
 

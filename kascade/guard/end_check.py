@@ -9,14 +9,15 @@ the strongest first, and no more is drawn for it once it is not kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from kascade.guard.accepted import accepted_at_end, distinct
 from kascade.guard.comparison import Standing, compare
-from kascade.guard.lineage import Ancestor, accepted_ancestors, open_reference, same_model
+from kascade.guard.lineage import Ancestor, open_reference
 from kascade.guard.looks import Looked, look_for_keeping
 from kascade.guard.rule import first_kept_look, fixed_samples, keep_rule
 from kascade.guard.scores import Score, read_score, read_scores
@@ -98,32 +99,24 @@ class EndVerdict(_Frozen):
 def contenders(
     layout: RunFolder, recipe: Recipe, line: str, checkpoint: Ancestor
 ) -> dict[str, list[Ancestor]]:
-    """Per benchmark the accepted checkpoints up to `line` that may have been the best, the strongest first:
-    within `near_best` standard errors of the best screening score. Equal models count once, and `checkpoint`
-    itself is left out. A benchmark is missing where the checkpoints before have no grade on it.
+    """Per benchmark the accepted checkpoints that may have been the best, the strongest first: within
+    `near_best` standard errors of the best screening score. A side branch counts on what it was held to.
+    Equal models count once, and `checkpoint` itself is left out. A benchmark is missing where the
+    checkpoints before have no grade on it.
     """
-    accepted = _distinct(accepted_ancestors(layout, line), checkpoint)
-    screens = {one.reference: read_scores(layout, one.digest, "screen") for one in accepted}
+    accepted = distinct(accepted_at_end(layout, recipe, line), checkpoint)
+    screens = [read_scores(layout, one.checkpoint.digest, "screen") for one in accepted]
     found: dict[str, list[Ancestor]] = {}
     for name in (benchmark.name for benchmark in recipe.benchmarks):
         scored = [
-            (one, screens[one.reference][name])
-            for one in accepted
-            if name in screens[one.reference] and screens[one.reference][name].task_means()
+            (one.checkpoint, scores[name])
+            for one, scores in zip(accepted, screens, strict=True)
+            if name in one.held and name in scores and scores[name].task_means()
         ]
         scored.sort(key=lambda pair: pair[1].mean, reverse=True)
         near = recipe.guard.retention.near_best
         if scored or not accepted:
             found[name] = [one for one, score in scored if _is_near(scored[0][1], score, near)]
-    return found
-
-
-def _distinct(accepted: Iterable[Ancestor], checkpoint: Ancestor) -> list[Ancestor]:
-    """Each model once, and none that is the one to check."""
-    found: list[Ancestor] = []
-    for one in accepted:
-        if not any(same_model(one, other) for other in (checkpoint, *found)):
-            found.append(one)
     return found
 
 
@@ -224,7 +217,8 @@ class EndCheck:
 def open_end_check(
     layout: RunFolder, recipe: Recipe, checkpoint: str, round_: int = 0, line: str | None = None
 ) -> EndCheck:
-    """The end check of a checkpoint. line: whose accepted ancestors it is held against; None: its own."""
+    """The end check of a checkpoint. line: whose accepted ancestors it is held against, beside side branches;
+    None: its own."""
     own = open_reference(checkpoint)
     return EndCheck(layout, recipe, own, round_, contenders(layout, recipe, line or checkpoint, own))
 

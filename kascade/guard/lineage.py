@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kascade.errors import CheckpointError
 from kascade.guard.own import base_of, fingerprints_of
-from kascade.recipe.identity import parent_of
+from kascade.recipe.order import parent_of
 from kascade.recipe.run_recipe import find_run_recipe
 from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint
@@ -25,9 +25,10 @@ OutcomeDecision = Literal["accepted", "recovered", "continued", "rolled_back", "
 class Outcome(BaseModel):
     """What a stage ended with.
 
-    decision: accepted at once; recovered; continued with a loss that stayed; rolled back to the parent;
-    stopped. candidate: reference of the last checkpoint judged; accepted: reference of the one the cascade
-    continues from (None: stopped). verdicts: checkpoint ids of the verdicts behind it, in order.
+    decision: accepted at once; recovered; continued with a loss that stayed; rolled back to what there was
+    before it (`accepted.fall_back`); stopped. candidate: reference of the last checkpoint judged; accepted:
+    reference of the one the cascade continues from (None: stopped). verdicts: checkpoint ids of the verdicts
+    behind it, in order.
     recovered: per lost domain (after - low) / (before - low); 1 when all that was lost is back.
     let_pass: benchmarks whose loss the recipe lets the cascade continue with; later ones compare with this.
     let_pass_losses: how much of each was let pass, in reward; empty in outcomes from before it was kept.

@@ -16,7 +16,7 @@ from kascade.task import Domain
 ENDS: Mapping[OutcomeDecision, str] = {
     "recovered": "recovered: everything that was lost is shown to be back within the margin",
     "continued": "not shown to be recovered; the cascade continues with it",
-    "rolled_back": "not shown to be recovered; the cascade continues from the stage's start",
+    "rolled_back": "not shown to be recovered; the cascade continues with what it had before the stage",
     "stopped": "not shown to be recovered; the cascade stops here",
 }
 UNRECOVERED: Mapping[str, OutcomeDecision] = {

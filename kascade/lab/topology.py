@@ -25,7 +25,7 @@ from kascade.guard.scores import Score, read_scores
 from kascade.lab.folder import prepare_folder
 from kascade.lab.topology_results import Cost, TopologyRace, TopologySettings, TriedRecipe, total_cost
 from kascade.learning.metrics import read_metrics
-from kascade.recipe.identity import parent_of
+from kascade.recipe.order import parent_of
 from kascade.recipe.schema import Recipe, StagePart
 from kascade.rollout.checkpoint_judge import set_up_judge
 from kascade.run.context import Run, digest_of

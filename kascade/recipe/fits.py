@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from kascade.recipe.changes import Change, cheapest
 from kascade.recipe.checks import Problem
 from kascade.recipe.hardware import GIB, Hardware
-from kascade.recipe.identity import adapter_of, find_stage, teachers_of
+from kascade.recipe.identity import adapter_of, find_stage
 from kascade.recipe.memory import Layout, Range, memory_of, sampler_memory, total_of
 from kascade.recipe.methods import Stage, method_of
+from kascade.recipe.order import teachers_of
 from kascade.recipe.schema import Recipe
 from kascade.recipe.shapes import ModelShape, config_of, shape_of
 

@@ -125,7 +125,7 @@ class Guard(Part):
     unrecovered: Literal["continue", "rollback", "stop"] = Field(
         "continue",
         description="after the last round: go on with the loss, which later stages then compare with; go "
-        "back to the stage's start; or stop",
+        "back to what there was before the stage; or stop",
     )
     let_pass_budget: float = Field(
         0.05,

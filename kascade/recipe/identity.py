@@ -1,4 +1,4 @@
-"""What determines a result: hashes that name checkpoints and steer caching, and what a change redoes.
+"""What determines a result: hashes that name checkpoints and steer caching.
 
 A result is found again by its key, so a key covers exactly what the result depends on. Names, titles,
 limits and goals do not change weights and are left out; the contents of data files are in, their paths not.
@@ -161,7 +161,8 @@ def find_stage(recipe: Recipe, name: str) -> Stage:
     raise KeyError(f"no stage {name!r} in recipe {recipe.name!r}")
 
 
-def _earlier(recipe: Recipe, name: str) -> Iterator[Stage]:
+def earlier_stages(recipe: Recipe, name: str) -> Iterator[Stage]:
+    """The stages before `name`, in order. Raises KeyError."""
     find_stage(recipe, name)
     for stage in recipe.stages:
         if stage.name == name:
@@ -169,7 +170,7 @@ def _earlier(recipe: Recipe, name: str) -> Iterator[Stage]:
         yield stage
 
 
-def _determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, Any]:
+def determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, Any]:
     """What `attempt` of a stage depends on, beside the checkpoints it starts from and learns from."""
     stage = find_stage(recipe, stage_name)
     basis = {
@@ -185,7 +186,7 @@ def _determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, An
     return {  # a recovery draws tasks of any domain met so far
         **basis,
         "recovery": _dumped(recipe.guard.recovery, exclude={"rounds"}),
-        "earlier": [_dumped(other)["data"] for other in _earlier(recipe, stage_name)],
+        "earlier": [_dumped(other)["data"] for other in earlier_stages(recipe, stage_name)],
         "benchmarks": _benchmarks(recipe),
     }
 
@@ -202,7 +203,7 @@ def stage_key(
     parent_digest: digest of the checkpoint it starts from. teachers: digest of each domain's teacher,
     for MOPD and recoveries. Raises KeyError for an unknown stage.
     """
-    determined_by = _determinants(recipe, stage_name, attempt)
+    determined_by = determinants(recipe, stage_name, attempt)
     return short_hash({**determined_by, "parent": parent_digest, "teachers": dict(teachers or {})})
 
 
@@ -227,7 +228,7 @@ def fingerprint(recipe: Recipe, stage_name: str | None = None) -> str:
     if stage_name is None:
         earlier = [_dumped(_with_adapter(recipe, stage)) for stage in recipe.stages]
     elif stage_name != BASE:
-        stages = [_with_adapter(recipe, stage) for stage in _earlier(recipe, stage_name)]
+        stages = [_with_adapter(recipe, stage) for stage in earlier_stages(recipe, stage_name)]
         earlier = [_dumped(stage, exclude=_NOT_WEIGHTS) for stage in stages]
         own = _dumped(_with_adapter(recipe, find_stage(recipe, stage_name)))
     return short_hash(
@@ -246,26 +247,6 @@ def fingerprint(recipe: Recipe, stage_name: str | None = None) -> str:
     )
 
 
-def parent_of(recipe: Recipe, stage_name: str) -> str | None:
-    """Name of the stage that `stage_name` starts from; None: the base model."""
-    stage = find_stage(recipe, stage_name)
-    if stage.parent is not None:
-        return stage.parent
-    main_line = [other.name for other in _earlier(recipe, stage_name) if not other.side_branch]
-    return main_line[-1] if main_line else None
-
-
-def teachers_of(recipe: Recipe, stage_name: str) -> tuple[str, ...]:
-    """Stages that may teach a MOPD stage: those named, and every earlier one where `best` decides."""
-    stage = find_stage(recipe, stage_name)
-    teachers = stage.teacher_names()
-    if teachers is None:
-        return ()
-    named = tuple(dict.fromkeys(name for name in teachers.values() if name != "best"))
-    open_choice = not teachers or "best" in teachers.values()
-    return tuple(other.name for other in _earlier(recipe, stage_name)) if open_choice else named
-
-
 def differences(old: Any, new: Any, field: str = "") -> Iterator[str]:
     """Fields in which two JSON values differ, as "field: old → new"."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -273,27 +254,3 @@ def differences(old: Any, new: Any, field: str = "") -> Iterator[str]:
             yield from differences(old.get(key), new.get(key), f"{field}.{key}" if field else key)
     elif old != new:
         yield f"{field}: {canonical_json(old)} → {canonical_json(new)}"
-
-
-def changed_stages(old: Recipe, new: Recipe) -> dict[str, tuple[str, ...]]:
-    """Stages of `new` whose weights a run of `old` does not already hold, with the reasons, in order."""
-    known = {stage.name for stage in old.stages}
-    base = list(differences(model_identity(old.model.source), model_identity(new.model.source), "model"))
-    changed: dict[str, tuple[str, ...]] = {}
-    for stage in new.stages:
-        name = stage.name
-        if name not in known:
-            changed[name] = ("not in the earlier run",)
-            continue
-        before, after = (_determinants(recipe, name, "train") for recipe in (old, new))
-        reasons = [reason.removeprefix("stage.") for reason in differences(before, after)]
-        parent = parent_of(new, name)
-        if parent != parent_of(old, name):
-            reasons.append(f"starts from {parent or 'the base model'} now")
-        elif parent is None:
-            reasons.extend(base)
-        sources = [source for source in (parent, *teachers_of(new, name)) if source in changed]
-        reasons.extend(f"{source} is redone" for source in dict.fromkeys(sources))
-        if reasons:
-            changed[name] = tuple(reasons)
-    return changed

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from kascade.recipe.checks import BASE
 from kascade.recipe.fits import MemoryPlan, plan_memory
 from kascade.recipe.forecast import Forecast, forecast
-from kascade.recipe.identity import changed_stages, parent_of, teachers_of
 from kascade.recipe.measured import Measurement
 from kascade.recipe.methods import Stage, stage_title
+from kascade.recipe.order import parent_of, teachers_of
+from kascade.recipe.redone import changed_stages
 from kascade.recipe.schema import Recipe
 
 

@@ -20,9 +20,10 @@ from pydantic import ValidationError
 
 from kascade.errors import CheckpointError, Fault, StorageError, UserError
 from kascade.recipe.checks import nearest
-from kascade.recipe.identity import canonical_json, differences, parent_of, teachers_of
+from kascade.recipe.identity import canonical_json, differences
 from kascade.recipe.load import LoadedRecipe, preset_names, read_recipe_text
 from kascade.recipe.load import read_recipe as read_recipe_file
+from kascade.recipe.order import parent_of, starts_elsewhere, teachers_of
 from kascade.recipe.schema import Recipe
 from kascade.storage.address import SCHEMES, is_remote, parse_uri
 from kascade.storage.checkpoint import CheckpointRef
@@ -271,6 +272,10 @@ def _shape_faults(
         what = f"this pipeline was compiled for the stages {', '.join(kept)}; asked for: {', '.join(names)}"
         yield Fault(f"{FORM} recipe", what, remedy=remedy)
         return
+    for name in switches:
+        if not switches[name] and starts_elsewhere(compiled, name):
+            what = f"it starts from {parent_of(compiled, name)!r}, and without it the next stage would, too"
+            yield Fault(f"{FORM} {name}", what, remedy=remedy)
     before = shape(_without(compiled, kept))
     for difference in differences(before, shape(wanted)):
         yield Fault(f"{FORM}", f"the pipeline is compiled otherwise: {difference}", remedy=remedy)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kascade.errors import Fault, UserError
 from kascade.recipe.checks import nearest
-from kascade.recipe.identity import changed_stages
+from kascade.recipe.redone import changed_stages
 from kascade.recipe.schema import Recipe
 from kascade.storage.files import write_record
 from kascade.storage.run_folder import RunFolder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from kascade.errors import GuardStop
+from kascade.guard.accepted import fall_back
 from kascade.guard.baselines import losses_let_pass
 from kascade.guard.lineage import Outcome, read_outcomes, write_outcome
 from kascade.guard.own import fingerprints_of
@@ -22,14 +23,14 @@ def settle_stage(run: Run, stage: str, candidate: str, parent: str) -> str:
     """
     attempts = attempts_of(candidate)
     verdicts = verdicts_of(run, attempts)
-    end = settle(verdicts, run.recipe.guard, losses_let_pass(run.layout, parent))
-    kept = attempts[::-1][end.best].reference
+    end = settle(verdicts, run.recipe.guard, losses_let_pass(run.layout, run.recipe, stage, parent))
+    kept, before = attempts[::-1][end.best].reference, fall_back(run.layout, run.recipe, stage, parent)
     outcome = Outcome(
         stage=stage,
         key=attempts[0].manifest.key,
         decision=end.decision,
         candidate=candidate,
-        accepted={"stopped": None, "rolled_back": parent}.get(end.decision, kept),
+        accepted={"stopped": None, "rolled_back": before}.get(end.decision, kept),
         parent=parent,
         verdicts=tuple(verdict.id for verdict in verdicts),
         recovered=recovered_shares(verdicts[end.best]),

@@ -13,7 +13,7 @@ from kascade.tracking.svg import Scale, element, figure, line, polyline, shorten
 MARK_WORDS: Mapping[Mark, str] = {
     "regressed": "lost",
     "recovered": "recovered",
-    "rolled_back": "rolled back to the stage's start",
+    "rolled_back": "rolled back to before the stage",
 }
 TIME_KINDS = ("sampling", "training", "grading", "teachers", "other")
 CURVE_POINTS = 240  # more than that is narrower than a pixel

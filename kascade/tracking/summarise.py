@@ -14,8 +14,8 @@ from kascade.guard.lineage import Outcome, own_outcomes
 from kascade.guard.own import base_of
 from kascade.guard.scores import Score, all_scores
 from kascade.guard.verdict import all_verdicts
-from kascade.recipe.identity import parent_of
 from kascade.recipe.methods import stage_title
+from kascade.recipe.order import parent_of
 from kascade.recipe.run_recipe import find_run_recipe
 from kascade.recipe.schema import Recipe, Stage
 from kascade.storage.checkpoint import CheckpointRef

@@ -142,7 +142,7 @@ def _ended(decision: OutcomeDecision) -> str:
         "accepted": "accepted",
         "recovered": "accepted",
         "continued": "continued with the loss, as the recipe says",
-        "rolled_back": "rolled back to the checkpoint it started from",
+        "rolled_back": "rolled back to the checkpoint before it",
         "stopped": "stopped",
     }[decision]
 

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
+from kascade.guard.ruling import judge, open_case
 from kascade.guard.scores import Phase, Score, write_score
+from kascade.guard.verdict import Verdict, write_verdict
 from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish
 from kascade.storage.run_folder import RunFolder
 from kascade.task import Domain
 
 DOMAIN_OF: dict[str, Domain] = {"mcqa": "knowledge", "ifeval": "instruction_following", "arith": "math"}
+LOW = {"mcqa": 0.4}
+START = {"mcqa": 0.8, "ifeval": 0.4, "arith": 0.5}
 ENVIRONMENT_OF = {"mcqa": "mcqa", "ifeval": "instruction_following", "arith": "math_with_judge"}
 
 
@@ -40,6 +44,20 @@ def recipe(**guard: object) -> Recipe:
             "guard": guard,
         }
     )
+
+
+def with_side_branch(**guard: object) -> Recipe:
+    """The recipe in which IF-RL is a side branch, and mathematics goes on from before it."""
+    made = recipe(**guard)
+    stages = [one.model_copy(update={"side_branch": one.name == "if_rl"}) for one in made.stages]
+    return made.model_copy(update={"stages": stages})
+
+
+def joined(**guard: object) -> Recipe:
+    """The recipe in which IF-RL is a side branch, and mathematics starts from it on the main line."""
+    made = with_side_branch(**guard)
+    stages = [*made.stages[:2], made.stages[2].model_copy(update={"parent": "if_rl"})]
+    return made.model_copy(update={"stages": stages})
 
 
 @dataclass
@@ -123,3 +141,29 @@ class FixtureRun:
                 created=self._time(),
             ),
         )
+
+
+def judged(
+    run: FixtureRun, reference: str, parent: str, chances: dict[str, float], made: Recipe | None = None
+) -> Verdict:
+    """Screen, confirm what is suspicious on both sides, judge and write the verdict."""
+    made = made or recipe()
+    run.score(reference, chances)
+    case = open_case(run.layout, made, reference, parent)
+    for name, baseline in case.suspicious().items():
+        run.score(reference, {name: chances[name]}, "confirm", case.round)
+        run.score(baseline.reference, {name: START[name]}, "confirm", case.round)
+        if low := case.known_lost.get(name):
+            run.score(low.reference, {name: LOW[name]}, "confirm", case.round)
+    verdict = judge(open_case(run.layout, made, reference, parent))
+    write_verdict(run.layout, verdict)
+    return verdict
+
+
+def start(run: FixtureRun) -> str:
+    base = run.checkpoint("base", "train", None)
+    sft = run.checkpoint("sft", "train", base)
+    run.settle("accepted", sft, base, sft)
+    run.score(base, dict.fromkeys(START, 0.1))
+    run.score(sft, START)
+    return sft

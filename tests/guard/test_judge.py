@@ -5,49 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from guard_fixture import FixtureRun, recipe
+from guard_fixture import START, FixtureRun, judged, recipe, start
 
 from kascade.errors import KascadeError
 from kascade.guard.ruling import judge, open_case
 from kascade.guard.scores import read_score, write_score
 from kascade.guard.settlement import recovered_shares, settle
-from kascade.guard.verdict import Verdict, read_verdict, write_verdict
-from kascade.recipe.schema import Recipe
+from kascade.guard.verdict import read_verdict
 from kascade.storage.checkpoint import CheckpointRef
-
-LOW = {"mcqa": 0.4}
-START = {"mcqa": 0.8, "ifeval": 0.4, "arith": 0.5}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> FixtureRun:
     return FixtureRun(tmp_path)
-
-
-def judged(
-    run: FixtureRun, reference: str, parent: str, chances: dict[str, float], made: Recipe | None = None
-) -> Verdict:
-    """Screen, confirm what is suspicious on both sides, judge and write the verdict."""
-    made = made or recipe()
-    run.score(reference, chances)
-    case = open_case(run.layout, made, reference, parent)
-    for name, baseline in case.suspicious().items():
-        run.score(reference, {name: chances[name]}, "confirm", case.round)
-        run.score(baseline.reference, {name: START[name]}, "confirm", case.round)
-        if low := case.known_lost.get(name):
-            run.score(low.reference, {name: LOW[name]}, "confirm", case.round)
-    verdict = judge(open_case(run.layout, made, reference, parent))
-    write_verdict(run.layout, verdict)
-    return verdict
-
-
-def start(run: FixtureRun) -> str:
-    base = run.checkpoint("base", "train", None)
-    sft = run.checkpoint("sft", "train", base)
-    run.settle("accepted", sft, base, sft)
-    run.score(base, dict.fromkeys(START, 0.1))
-    run.score(sft, START)
-    return sft
 
 
 def test_a_fall_is_found_recovered_and_measured(run: FixtureRun) -> None:
@@ -272,62 +242,3 @@ def test_missing_scores_are_errors(run: FixtureRun) -> None:
     run.score(fallen, {**START, "mcqa": 0.1})
     with pytest.raises(KascadeError, match="no confirming scores"):
         judge(open_case(run.layout, recipe(), fallen, sft))
-
-
-def with_side_branch(**guard: object) -> Recipe:
-    """The fixture's recipe, in which IF-RL is a side branch."""
-    made = recipe(**guard)
-    side, *rest = [one.model_copy(update={"side_branch": one.name == "if_rl"}) for one in made.stages[1:]]
-    return made.model_copy(update={"stages": [made.stages[0], side, *rest]})
-
-
-@pytest.mark.parametrize("beside", ["goals", "all"])
-def test_a_side_branch_may_lose_what_it_does_not_teach(run: FixtureRun, beside: str) -> None:
-    sft, made = start(run), with_side_branch(side_branches=beside)
-    taught = run.checkpoint("if_rl", "train", sft)
-    verdict = judged(run, taught, sft, {"mcqa": 0.4, "ifeval": 0.9, "arith": 0.5}, made)
-    mcqa = verdict.benchmarks["mcqa"]
-    assert verdict.benchmarks["ifeval"].decision == "risen"
-    if beside == "all":
-        assert verdict.lost_benchmarks == ("mcqa",)
-        return
-    assert not verdict.regressed and mcqa.decision == "not_held" and mcqa.word == "not_shown"
-    assert "may fall here" in mcqa.reason and mcqa.difference == pytest.approx(-0.4, abs=0.05)
-    assert settle([verdict], made.guard, {}).decision == "accepted"
-
-
-def test_a_side_branch_may_not_lose_what_it_teaches(run: FixtureRun) -> None:
-    sft, made = start(run), with_side_branch()
-    fallen = run.checkpoint("if_rl", "train", sft)
-    verdict = judged(run, fallen, sft, {"mcqa": 0.8, "ifeval": 0.1, "arith": 0.5}, made)
-    assert verdict.lost_benchmarks == ("ifeval",)
-    assert verdict.benchmarks["mcqa"].decision == "not_held"
-
-
-def test_what_learns_from_a_side_branch_is_held_to_everything(run: FixtureRun) -> None:
-    """The next stage starts from before the side branch, and may not take its losses over."""
-    sft, made = start(run), with_side_branch()
-    taught = run.checkpoint("if_rl", "train", sft)
-    judged(run, taught, sft, {"mcqa": 0.4, "ifeval": 0.9, "arith": 0.5}, made)
-    run.settle("accepted", taught, sft, taught)
-    merged = run.checkpoint("math_rl", "train", sft)
-    assert judged(run, merged, sft, {"mcqa": 0.4, "ifeval": 0.9, "arith": 0.5}, made).lost_benchmarks == (
-        "mcqa",
-    )
-
-
-def test_grades_that_miss_where_a_side_branch_may_fall_do_not_stop_it(run: FixtureRun) -> None:
-    sft, made = start(run), with_side_branch()
-    taught = run.checkpoint("if_rl", "train", sft)
-    run.score(taught, {"mcqa": 0.8, "ifeval": 0.9, "arith": 0.5})
-    digest = CheckpointRef.parse(taught).digest
-    score = read_score(run.layout, digest, "mcqa", "screen")
-    assert score is not None
-    missing = {
-        task: [None, None] if index < 40 else found
-        for index, (task, found) in enumerate(score.rewards.items())
-    }
-    write_score(run.layout, score.model_copy(update={"rewards": missing}))
-    verdict = judge(open_case(run.layout, made, taught, sft))
-    assert verdict.not_judged == () and verdict.benchmarks["mcqa"].decision == "not_held"
-    assert verdict.benchmarks["mcqa"].word == "not_judged"

@@ -46,7 +46,7 @@ def test_a_stage_does_not_find_its_own_earlier_result(run: FixtureRun) -> None:
 
 def test_baseline_is_the_best_accepted_score_of_each_benchmark(run: FixtureRun) -> None:
     _, sft, healed = cascade(run)
-    found = baselines(run.layout, healed)
+    found = baselines(run.layout, recipe(), "math_rl", healed)
     assert found["mcqa"][0].reference == sft
     assert found["ifeval"][0].reference == healed
 
@@ -56,7 +56,7 @@ def test_a_loss_that_was_let_pass_is_not_held_against_later_stages(run: FixtureR
     weaker = run.checkpoint("math_rl", "train", healed)
     run.score(weaker, {"mcqa": 0.5, "ifeval": 0.6})
     run.settle("continued", weaker, healed, weaker, let_pass=("mcqa",))
-    found = baselines(run.layout, weaker)
+    found = baselines(run.layout, recipe(), "last", weaker)
     assert found["mcqa"][0].reference == weaker
     assert found["ifeval"][0].reference == healed
     teachers = best_teachers(run.layout, teacher_candidates(run.layout, recipe(), "math_rl", weaker))
@@ -65,15 +65,18 @@ def test_a_loss_that_was_let_pass_is_not_held_against_later_stages(run: FixtureR
 
 def test_side_branches_may_teach_but_are_no_baseline(run: FixtureRun) -> None:
     base, sft, healed = cascade(run)
-    side = run.checkpoint("sft", "train", base, key="side")
+    made = recipe()
+    beside = made.stages[0].model_copy(update={"name": "beside", "side_branch": True})
+    made = made.model_copy(update={"stages": [*made.stages[:2], beside, made.stages[2]]})
+    side = run.checkpoint("beside", "train", base)
     run.settle("accepted", side, base, side)
     run.score(side, {"mcqa": 0.99, "ifeval": 0.1})
-    candidates = teacher_candidates(run.layout, recipe(), "math_rl", healed)
-    assert {one.reference for one in candidates} == {base, sft, healed, side}
+    candidates = teacher_candidates(run.layout, made, "math_rl", healed)
+    assert {one.checkpoint.reference for one in candidates} == {base, sft, healed, side}
     teachers = best_teachers(run.layout, candidates)
     assert teachers["knowledge"].checkpoint.reference == side
     assert teachers["instruction_following"].checkpoint.reference == healed
-    assert baselines(run.layout, healed)["mcqa"][0].reference == sft
+    assert baselines(run.layout, made, "math_rl", healed)["mcqa"][0].reference == sft
 
 
 def test_rolled_back_stage_leaves_its_parent(run: FixtureRun) -> None:
@@ -110,15 +113,15 @@ def test_a_later_stage_that_is_rolled_back_takes_no_let_pass_back(run: FixtureRu
     run.settle("continued", weaker, healed, weaker, let_pass=("mcqa",))
     last = run.checkpoint("last", "train", weaker)
     run.settle("rolled_back", last, weaker, weaker)
-    assert baselines(run.layout, weaker)["mcqa"][0].reference == weaker
+    assert baselines(run.layout, recipe(), "last", weaker)["mcqa"][0].reference == weaker
 
 
 def test_what_is_let_pass_adds_up_over_the_line(run: FixtureRun) -> None:
     _, _, healed = cascade(run)
     weaker = run.checkpoint("math_rl", "train", healed)
     run.settle("continued", weaker, healed, weaker, let_pass=("mcqa",))
-    assert losses_let_pass(run.layout, healed) == {}
-    assert losses_let_pass(run.layout, weaker) == {"mcqa": 0.02}
+    assert losses_let_pass(run.layout, recipe(), "math_rl", healed) == {}
+    assert losses_let_pass(run.layout, recipe(), "last", weaker) == {"mcqa": 0.02}
 
 
 def test_a_lucky_score_does_not_change_the_baseline(run: FixtureRun) -> None:
@@ -127,7 +130,8 @@ def test_a_lucky_score_does_not_change_the_baseline(run: FixtureRun) -> None:
     run.settle("accepted", sft, base, sft)
     run.score(base, {"mcqa": 0.5})
     run.score(sft, {"mcqa": 0.505})
-    assert baselines(run.layout, sft, 0.001)["mcqa"][0].reference == base
+    assert baselines(run.layout, recipe(better_level=0.001), "if_rl", sft)["mcqa"][0].reference == base
     screens = {one: read_scores(run.layout, CheckpointRef.parse(one).digest, "screen") for one in (base, sft)}
     means = {one: found["mcqa"].mean for one, found in screens.items()}
-    assert baselines(run.layout, sft)["mcqa"][0].reference == max(means, key=lambda one: means[one])
+    free = baselines(run.layout, recipe(better_level=1.0), "if_rl", sft)
+    assert free["mcqa"][0].reference == max(means, key=lambda one: means[one])

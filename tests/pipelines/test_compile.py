@@ -126,6 +126,8 @@ def test_side_branches_and_named_parents(tmp_path: Path) -> None:
     assert source_of(tasks["stage-2-side"], "parent") == "a-settle"
     assert source_of(tasks["stage-3-b"], "parent") == "a-settle"
     assert source_of(tasks["stage-4-c"], "parent") == "side-settle"
+    assert "b-settle" in tasks["stage-4-c"]["dependentTasks"], "it is held against what the main line has"
+    assert "side-settle" not in tasks["stage-3-b"]["dependentTasks"]
     assert {"side-settle", "b-settle", "c-settle"} <= set(tasks["end-check"]["dependentTasks"])
     assert source_of(tasks["end-check"], "checkpoint") == "c-settle"
     assert source_of(tasks["finish"], "checkpoint") == "c-settle"

@@ -9,8 +9,9 @@ from recipes_for_tests import SMALL, write_recipe
 
 from kascade.errors import UserError
 from kascade.recipe.adapter import Adapter
-from kascade.recipe.identity import adapter_of, changed_stages, find_stage, fingerprint, stage_key
+from kascade.recipe.identity import adapter_of, find_stage, fingerprint, stage_key
 from kascade.recipe.load import load_recipe, read_recipe
+from kascade.recipe.redone import changed_stages
 from kascade.recipe.schema import Recipe
 
 ALL = SMALL.replace("stages:", "adapter: {rank: 8}\nstages:", 1)

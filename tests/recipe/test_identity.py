@@ -9,8 +9,10 @@ from recipes_for_tests import SMALL, write_recipe
 
 from kascade.recipe import identity
 from kascade.recipe.checks import BASE
-from kascade.recipe.identity import changed_stages, fingerprint, parent_of, stage_key, teachers_of
+from kascade.recipe.identity import fingerprint, stage_key
 from kascade.recipe.load import load_recipe
+from kascade.recipe.order import awaited_by, parent_of, starts_elsewhere, teachers_of
+from kascade.recipe.redone import changed_stages
 from kascade.recipe.schema import Recipe
 
 
@@ -119,6 +121,18 @@ def test_parents_follow_the_main_line(recipe: Recipe) -> None:
     parents = {stage.name: parent_of(recipe, stage.name) for stage in recipe.stages}
     assert parents == {"sft": None, "chat_teacher": "sft", "if_rl": "sft", "mopd": "if_rl"}
     assert teachers_of(recipe, "mopd") == ("chat_teacher", "if_rl")
+
+
+def test_what_joins_the_main_line_waits_for_it(recipe: Recipe) -> None:
+    joins = recipe.stages[3].model_copy(update={"parent": "chat_teacher"})
+    joined = recipe.model_copy(update={"stages": [*recipe.stages[:3], joins]})
+    assert [starts_elsewhere(joined, one.name) for one in joined.stages] == [False, False, False, True]
+    assert awaited_by(joined, "mopd") == ("if_rl",), "its parent is waited for anyway"
+    back = recipe.stages[3].model_copy(update={"parent": "sft", "teachers": {"chat": "chat_teacher"}})
+    skipping = recipe.model_copy(update={"stages": [*recipe.stages[:3], back]})
+    assert awaited_by(skipping, "mopd") == ("chat_teacher", "if_rl")
+    assert awaited_by(recipe, "mopd") == ("chat_teacher",)
+    assert [awaited_by(recipe, one) for one in ("sft", "chat_teacher", "if_rl")] == [()] * 3
 
 
 def test_open_choice_of_teachers_means_every_earlier_stage(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from recipes_for_tests import SMALL
 
 from kascade.recipe.document import parse_yaml
 from kascade.recipe.file import file_schema
-from kascade.recipe.identity import parent_of
 from kascade.recipe.load import PRESETS, load_recipe, preset_names
+from kascade.recipe.order import parent_of
 from kascade.recipe.schema import MOPDStage, RLStage
 
 VALIDATOR = jsonschema.Draft202012Validator(file_schema())

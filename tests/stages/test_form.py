@@ -143,6 +143,19 @@ def test_a_teacher_switched_off_is_missed() -> None:
         resolve_form(packed, RunForm(stages="rlhf_teacher=false"))
 
 
+def test_a_stage_that_joins_the_main_line_cannot_be_switched_off() -> None:
+    """The stage after it would go on from the side branch, which was never held to everything."""
+    recipe = load_recipe("nemotron-cascade-2")
+    stages = tuple(
+        one.model_copy(update={"parent": "rlhf_teacher"}) if one.name == "rlhf" else one
+        for one in recipe.stages
+    )
+    packed = pack(recipe.model_copy(update={"stages": stages}))
+    with pytest.raises(UserError, match="run form rlhf: it starts from 'rlhf_teacher'"):
+        resolve_form(packed, RunForm(stages="rlhf=false"))
+    assert resolve_form(packed, RunForm(stages="if_rl=true")).stages == stages
+
+
 def test_the_forms_fields_are_the_pipelines() -> None:
     fields = [name for name in RunForm.__dataclass_fields__ if name != "stages"]
     assert set(fields) | {"run"} == set(FIELDS)

@@ -47,7 +47,7 @@ def test_regressions_say_what_became_of_them(whole: Path) -> None:
     assert "shown to be back within the margin" in wording.regression(healed)
     failed = wording.regression(found["code_rl", "arithmetic"])
     assert "the recovery failed" in failed
-    assert "rolled back to the checkpoint it started from" in failed
+    assert "rolled back to the checkpoint before it" in failed
     lost = found["rlhf", "needle"]
     assert "The stage was continued with the loss" in wording.regression(replace(lost, standing="lost"))
     kept = wording.regression(replace(lost, standing="kept", after=lost.before))

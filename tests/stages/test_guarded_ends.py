@@ -1,0 +1,91 @@
+"""How a cascade ends by its guard: an end check that stops it, and a side branch that joins the main line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy_cascade import RECOVERY, make_run, stage
+
+from kascade.errors import GuardStop
+from kascade.guard.end_check import read_end_verdict
+from kascade.guard.lineage import own_outcomes
+from kascade.recipe.run_recipe import read_run_recipe
+from kascade.run.context import open_run
+from kascade.stages.attempts import tried
+from kascade.steps import steps
+from kascade.steps.settle import settle_stage
+from kascade.storage.files import write_text
+from kascade.storage.run_folder import RunFolder
+from kascade.tracking.promote import final_checkpoint
+
+BOTH = stage("sft", "sft", "say_a", "say_b", steps=30)
+HARSH = {"learning_rate": 1.5e-2, "weight_decay": 0.0}
+FORGET = stage("forget", "sft", "say_a", steps=16, optimizer=HARSH)  # one letter only: the other is lost
+ALONE = {**RECOVERY, "rounds": 0}
+
+
+def settled(layout: RunFolder, name: str, parent: str) -> str:
+    """A stage as the pipeline runs it, without a recovery and without MLflow, which takes seconds."""
+    run = str(layout.root)
+    candidate = steps.train(run, name, parent)
+    steps.evaluate(run, name, candidate, parent)
+    with open_run(run, f"{name}.settle") as opened:
+        return settle_stage(opened, name, tried(opened, name, parent)[-1], parent)
+
+
+def start(layout: RunFolder) -> str:
+    base = steps.preflight(str(layout.root))
+    steps.evaluate(str(layout.root), "base", base, base)
+    return settled(layout, "sft", base)
+
+
+def says(layout: RunFolder, **retention: object) -> None:
+    """Let the folder's recipe say something else about the end check."""
+    recipe = read_run_recipe(layout.root)
+    rule = recipe.guard.retention.model_copy(update=retention)
+    changed = recipe.model_copy(update={"guard": recipe.guard.model_copy(update={"retention": rule})})
+    write_text(layout.resolved_recipe, changed.model_dump_json())
+
+
+def test_an_end_check_that_stops_ends_the_run_with_what_is_lost(tmp_path: Path) -> None:
+    """A loss is let pass, and stays until the end. Nothing is promoted, and another recipe goes on."""
+    retention = {"on_loss": "stop", "samples": 8}
+    layout = make_run(tmp_path, BOTH, FORGET, retention=retention, let_pass_budget=1.0, recovery=ALONE)
+    run = str(layout.root)
+    last = settled(layout, "forget", start(layout))
+    assert own_outcomes(layout)["forget"].decision == "continued"
+    with pytest.raises(GuardStop, match=r"as guard\.retention says:\n(.*\n)*say_b is lost: "):
+        steps.retain(run, last)
+    found = read_end_verdict(layout, last)
+    assert found is not None and found.benchmarks["say_b"].standing == "lost"
+    assert layout.retained_of(last) is None and layout.final_checkpoint() is None
+    assert final_checkpoint(layout, read_run_recipe(layout.root)).reference is None
+    with pytest.raises(GuardStop):
+        steps.retain(run, last)
+    says(layout, on_loss="report")
+    assert steps.retain(run, last) == last, "the answers are there, and only what follows has changed"
+    assert steps.finish(run, last) == last
+
+
+def test_an_end_check_that_may_stop_lets_pass_what_is_kept(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, BOTH, retention={"on_loss": "stop", "samples": 8, "margin": 0.9})
+    last = start(layout)
+    assert steps.retain(str(layout.root), last) == last
+    assert layout.retained_of(last) == last
+
+
+@pytest.mark.parametrize("unrecovered", ["continue", "rollback"])
+def test_a_side_branch_that_joins_and_lost_too_much_is_left_behind(unrecovered: str, tmp_path: Path) -> None:
+    """The branch may lose a letter. The stage that starts from it may not, and does not end with the
+    branch."""
+    side = {**FORGET, "side_branch": True}
+    join = stage("join", "sft", "say_a", steps=2, parent="forget")
+    layout = make_run(tmp_path, BOTH, side, join, unrecovered=unrecovered, recovery=ALONE)
+    first = start(layout)
+    branch = settled(layout, "forget", first)
+    assert own_outcomes(layout)["forget"].decision == "accepted"
+    assert settled(layout, "join", branch) == first
+    outcome = own_outcomes(layout)["join"]
+    assert (outcome.decision, outcome.accepted, outcome.parent) == ("rolled_back", first, branch)
+    assert "what it had before the stage" in outcome.reasons[-1]
