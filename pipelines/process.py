@@ -38,7 +38,8 @@ def folder_lock(path: Path, patience_s: float = 3.0) -> Iterator[int]:
         while not _lock(file.fileno()):
             if time.monotonic() > deadline:
                 file.seek(0)
-                what = f"another run (process {file.read().strip()}) is using this folder"
+                holder = file.read().strip() or "unknown"
+                what = f"another run (process {holder}) is using this folder"
                 remedy = "wait for it, stop it, or name another folder with --out"
                 raise UserError(Fault(str(path.parent.parent), what, remedy=remedy))
             time.sleep(0.1)

@@ -11,7 +11,7 @@ from kascade.storage.run_folder import RunFolder
 
 
 def folder(subject: Subject) -> list[Fault]:
-    """Why the run cannot be written to its folder. A small folder is made in it, and removed again."""
+    """Why the run cannot be written to its folder. A file without a name is made in it."""
     if subject.out is None:
         raise NotChecked("no folder is named (--out)")
     return folder_faults(subject.out)
@@ -21,12 +21,13 @@ def folder_faults(out: Path) -> list[Fault]:
     """Why a run cannot be written to `out`; empty when it can."""
     if out.exists() and not out.is_dir():
         return [Fault(str(out), "is a file, not a folder", remedy="name another folder with --out")]
-    if out.is_dir() and any(out.iterdir()) and not RunFolder(out).resolved_recipe.is_file():
+    folder = RunFolder(out)
+    if out.is_dir() and any(out.iterdir()) and not (folder.has_begun or folder.has_only_begun):
         what = "holds files that are not a Kascade run; nothing was touched"
         return [Fault(str(out), what, "a new or empty folder, or that of a run", "name another with --out")]
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     try:  # permissions alone do not say it: a file system may be read-only, or no place for files
-        with tempfile.TemporaryDirectory(dir=nearest, prefix=".kascade-"):
+        with tempfile.TemporaryFile(dir=nearest):  # no folder: a kill would leave it, and others would see it
             return []
     except OSError as error:
         what = f"cannot be written: {nearest}: {error.strerror}"

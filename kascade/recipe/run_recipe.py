@@ -42,6 +42,9 @@ def read_run_recipe(run: Path) -> Recipe:
     if found is None:
         what = f"is not the folder of a run: no {folder.resolved_recipe.name}"
         remedy = nearest_run(run) or "give the folder that `kascade run RECIPE --out FOLDER` wrote"
+        if run.is_dir() and folder.has_only_begun:
+            what = f"is the folder of a run that has not written {folder.resolved_recipe.name} yet"
+            remedy = f"wait for that run, or start it again: kascade run RECIPE --out {run}"
         raise UserError(Fault(str(run), what, remedy=remedy))
     return found
 

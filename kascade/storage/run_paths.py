@@ -45,6 +45,7 @@ from pathlib import Path
 from kascade.storage.training_folder import TrainingFolder
 
 ERROR = ".error.json"
+HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # .NAME.XXXXXXXX, beside NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class RunPaths:
     def has_begun(self) -> bool:
         """Whether this is the folder of a run at all."""
         return self.resolved_recipe.is_file()
+
+    @property
+    def has_only_begun(self) -> bool:
+        """Whether nothing is here but what a run makes before it writes its recipe: its lock."""
+        mine = {self._runner, *self._half_written_here()}
+        return self.runner_lock.is_file() and mine.issuperset(self.root.iterdir())
 
     @property
     def pipeline(self) -> Path:
@@ -275,7 +282,16 @@ class RunPaths:
         """Small files whose writing was cut: named .NAME.XXXXXXXX, beside NAME."""
         folders = (path for path in self.root.iterdir() if path.is_dir() and path != self._checkpoints)
         found = (path for folder in folders for path in folder.rglob(".*") if path.is_file())
-        return sorted(path for path in found if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name))
+        cut = [path for path in found if HALF_WRITTEN.fullmatch(path.name)]
+        return sorted([*cut, *self._half_written_here()])
+
+    def _half_written_here(self) -> list[Path]:
+        """Those in the run's folder itself, only of names that a run writes: people keep files there, too."""
+        begun = (self.recipe, self.resolved_recipe, self.pipeline, self.preflight, self.identity)
+        ended = (self.final, self.retained, self.waiting, self.promotion, self.retrain)
+        pages = (self.report, self.model_card, self.tracking_id)
+        found = (path for own in (*begun, *ended, *pages) for path in self.root.glob(f".{own.name}.*"))
+        return [path for path in found if HALF_WRITTEN.fullmatch(path.name)]
 
     def newest(self, paths: Iterable[Path]) -> float:
         """When the youngest of these files was written, in seconds since 1970; 0 without any."""

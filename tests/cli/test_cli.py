@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kascade.cli import app
+from kascade.doctor.output import folder_faults
 from kascade.models.load import BUILTIN_ROOT
 from kascade.recipe.load import load_recipe
 from kascade.recipe.run_recipe import keep_recipe
@@ -206,6 +207,36 @@ def test_a_run_under_way_keeps_its_recipe(tmp_path: Path, model: Path) -> None:
     assert result.exit_code == 2
     assert "is using this folder" in result.stderr
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def begin_only(run: RunFolder) -> None:
+    """What a kill between a run's lock and its recipe leaves, also within the writing of the recipe."""
+    run.runner_lock.parent.mkdir(parents=True)
+    run.runner_lock.write_text("4711")
+    (run.root / ".recipe.resolved.json.ab_d3f9h").write_text("{")
+
+
+def test_a_run_that_has_not_written_its_recipe_yet_is_one(tmp_path: Path, model: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    begin_only(run)
+    assert folder_faults(run.root) == []
+    with folder_lock(run.runner_lock):
+        before = snapshot(tmp_path)
+        second = kascade("run", "quickstart", "--model", model, "--out", run.root)
+        resumed = kascade("resume", run.root)
+        assert snapshot(tmp_path) == before
+    assert second.exit_code == 2 and "is using this folder" in second.stderr
+    assert resumed.exit_code == 2 and "has not written recipe.resolved.json yet" in resumed.stderr
+    assert f"kascade run RECIPE --out {run.root}" in resumed.stderr
+
+
+@pytest.mark.parametrize("other", ["chapter.tex", ".env.template", ".notes.md.ab_d3f9h", "lock"])
+def test_a_folder_with_other_files_is_no_begun_run(tmp_path: Path, other: str) -> None:
+    run = RunFolder(tmp_path / "run")
+    begin_only(run)
+    (run.root / other).write_text("years of work")
+    assert "not a Kascade run" in str(folder_faults(run.root))
+    assert [path.name for path in run.half_written()] == [".recipe.resolved.json.ab_d3f9h"]
 
 
 @pytest.mark.parametrize("verb", [("resume",), ("report",), ("ui",), ("explain", "sft")])

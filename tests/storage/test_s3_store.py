@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from support.s3_servers import CuttingProxy, Server, free_port
 
 from kascade.errors import StorageError, UserError
+from kascade.storage import s3_client
 from kascade.storage.address import S3Address
 from kascade.storage.s3.client import MIB, S3Settings
 from kascade.storage.s3.store import S3Store
@@ -267,6 +269,26 @@ def test_settings_that_are_no_numbers_are_all_told() -> None:
     with pytest.raises(UserError) as caught:
         S3Settings.from_environment(environment)
     assert {fault.where for fault in caught.value.faults} == set(environment)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "taken"),
+    [
+        ("https://host.example", True),
+        ("https://host.example/", True),
+        ("https://host.example/minio", False),
+        ("https://host.example?x=1", False),
+        ("https://host.example/#", False),
+        ("http://host.example:99999", False),
+    ],
+)
+def test_a_script_connects_by_the_stable_name_to_what_its_endpoint_says(
+    endpoint: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with nullcontext() if taken else pytest.raises(UserError, match="AWS_ENDPOINT_URL"):
+        s3_client.connect(s3_client.S3Settings.from_environment({"AWS_ENDPOINT_URL": endpoint}))
 
 
 def wait_for(condition: Callable[[], bool], patience_s: float = 30) -> None:
