@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kascade.data.json_text import within
+
 Row = dict[str, Any]
 
 # Fields of graders and of other shapes: a row with one of them is none of these formats.
@@ -25,6 +27,7 @@ TAKEN = frozenset(
     | {"verifier_metadata", "verifier_type", "instruction_id_list", "expected_action", "response"}
 )
 CALL_ROLES, RESULT_ROLES = ("function_call", "tool_call"), ("observation", "tool_response", "function")
+CHATML_MARK, CHATML_END = "<|im_start|>", "<|im_end|>"
 CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 CALL_MARKS = ("<tool_call>", "</tool_call>")
 
@@ -65,6 +68,8 @@ def _question(row: Mapping[str, Any]) -> list[Row]:
 def _plain(row: Mapping[str, Any]) -> list[Row]:
     text = _text(row, "text")
     turns = [{"role": role, "content": said} for role, said in CHATML.findall(text)]
+    if CHATML_MARK in CHATML.sub("", text):
+        raise ValueError(f"text: a turn that {CHATML_MARK} opens never ends with {CHATML_END}")
     return turns or _turns("", text)
 
 
@@ -132,7 +137,4 @@ def json_value(value: Any, where: str) -> Any:
     text = value.strip()
     for mark in CALL_MARKS:
         text = text.replace(mark, "")
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: is not JSON: {error}") from None
+    return within(text, where)

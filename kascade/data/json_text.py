@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ MAX_DEPTH = 200  # levels of lists and objects
 MAX_VALUES = 2_000_000  # of one row; no row comes near, and each takes a hundred bytes of memory
 LONGEST_ROW = 16 * 2**20  # bytes: several times the longest context
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+LONGEST_LITERAL = 100_000  # characters of a list or an object as Python writes it
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -54,6 +56,27 @@ def parse(data: bytes | str) -> Any:
     return value
 
 
+def within(value: Any, where: str) -> Any:
+    """A field's value, which may be written as JSON text. Raises ValueError naming `where`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value)
+    except JsonError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def python_literal(text: str) -> Any:
+    """A list or an object as Python writes it; the text itself where it is none that JSON could hold."""
+    if len(text) > LONGEST_LITERAL:
+        return text
+    try:
+        value = ast.literal_eval(text)
+        return json.loads(json.dumps(value))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -75,6 +98,15 @@ def _deeper(value: Any, levels: int) -> bool:
         if not level:
             return False
     return True
+
+
+def not_finite(value: Any) -> bool:
+    """Whether a value of JSON holds NaN or an infinity, which the standard does not know."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return True
+    return False
 
 
 def half_characters(value: Any, path: str = "") -> Iterator[str]:

@@ -7,17 +7,16 @@ ValueError ("field: what is wrong"). Sources: the data sets' own cards, named at
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
-import pickle
 import random
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
+from kascade.data.json_text import within
 from kascade.data.nemotron_layouts import nemotron_cascade_2
+from kascade.data.packed_tests import unpacked
 
 Row = dict[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -25,16 +24,19 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def multiple_choice(row: Row) -> Row:
     """MMLU and MMLU-Redux (`choices`, `answer` as index), MMLU-Pro (`options`, `answer` as letter)."""
-    options = row.get("choices") or row.get("options")
-    if not isinstance(options, Sequence) or isinstance(options, str) or len(options) < 2:
-        raise ValueError("choices: a list of at least two answers is needed (or `options`)")
-    answer = row.get("answer")
-    if isinstance(answer, str) and answer.isdigit():
+    name = "choices" if row.get("choices") else "options"
+    options, answer = row.get(name), row.get("answer")
+    if not isinstance(options, Sequence) or isinstance(options, str) or not 2 <= len(options) <= len(LETTERS):
+        raise ValueError(f"{name}: a list of 2 to {len(LETTERS)} answers is needed")
+    if isinstance(answer, str) and answer.isdecimal():
         answer = int(answer)
-    letter = LETTERS[answer] if isinstance(answer, int) and 0 <= answer < len(options) else answer
-    if not letter or str(letter) not in LETTERS[: len(options)]:
+    letters = LETTERS[: len(options)]
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
+        answer = letters[answer]
+    if not isinstance(answer, str) or answer not in tuple(letters):
         raise ValueError(f"answer: {answer!r} is neither the index nor the letter of one of the options")
-    return {**row, **_choice(_text(row, "question"), [str(option) for option in options], str(letter))}
+    texts = [_plain(option, f"{name}[{index}]") for index, option in enumerate(options)]
+    return {**row, **_choice(_text(row, "question"), texts, answer)}
 
 
 def gpqa(row: Row) -> Row:
@@ -55,16 +57,17 @@ def longbench(row: Row) -> Row:
 def math(row: Row) -> Row:
     """AIME, HMMT and their like: `problem` (or `question`) and `answer`."""
     question = _text(row, "problem" if "problem" in row else "question")
-    answer = row.get("answer", row.get("expected_answer"))
-    if answer is None or not str(answer).strip():
-        raise ValueError("answer: is missing or empty")
-    return {**row, "question": question, "expected_answer": str(answer), "prompt": question}
+    return {**row, "question": question, "expected_answer": _answer(row), "prompt": question}
 
 
 def ifeval(row: Row) -> Row:
     """IFEval (google/IFEval): `instruction_id_list`, `kwargs`; all instructions of a prompt, strictly."""
     kwargs = row.get("kwargs") or []
-    kwargs = [json.loads(one) if isinstance(one, str) else one for one in kwargs]
+    if not isinstance(kwargs, list):
+        raise ValueError(
+            f"kwargs: is a {type(kwargs).__name__}; a list with one object per instruction is needed"
+        )
+    kwargs = [within(one, f"kwargs[{index}]") for index, one in enumerate(kwargs)]
     return {**row, "prompt": _text(row, "prompt"), "kwargs": kwargs}
 
 
@@ -81,8 +84,7 @@ def live_code_bench(row: Row) -> Row:
     tests = [*_tests(row, "public_test_cases"), *_tests(row, "private_test_cases")]
     if not tests:
         raise ValueError("public_test_cases: neither it nor private_test_cases holds a test")
-    metadata = row.get("metadata") or {}
-    metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
+    metadata = _object(row, "metadata")
     units: Row = {"inputs": [one["input"] for one in tests], "outputs": [one["output"] for one in tests]}
     if metadata.get("func_name"):
         units["fn_name"] = metadata["func_name"]
@@ -93,24 +95,15 @@ def live_code_bench(row: Row) -> Row:
 
 
 def _tests(row: Row, name: str) -> list[Mapping[str, Any]]:
-    """Test cases as JSON, or as LiveCodeBench packs its private ones: base64, zlib, a pickled JSON text."""
-    packed = row.get(name) or "[]"
-    try:
-        if isinstance(packed, str) and not packed.lstrip().startswith("["):
-            packed = _TextOnly(io.BytesIO(zlib.decompress(base64.b64decode(packed)))).load()
-        tests = json.loads(packed) if isinstance(packed, str) else packed
-    except (ValueError, zlib.error, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{name}: cannot be unpacked: {error}") from None
-    if not isinstance(tests, list) or not all(isinstance(one, dict) and "input" in one for one in tests):
+    """Test cases as JSON, or as LiveCodeBench packs its private ones. Raises ValueError."""
+    given = row.get(name) or "[]"
+    is_packed = isinstance(given, str) and not given.lstrip().startswith("[")
+    tests = unpacked(given, name) if is_packed else within(given, name)
+    if not isinstance(tests, list) or not all(
+        isinstance(one, dict) and {"input", "output"} <= one.keys() for one in tests
+    ):
         raise ValueError(f"{name}: a list of {{input, output}} is needed")
     return tests
-
-
-class _TextOnly(pickle.Unpickler):
-    """Reads pickled text and nothing else: without classes or functions a pickle can run nothing."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"names {module}.{name}; only text is read")
 
 
 def arena_hard(row: Row) -> Row:
@@ -155,7 +148,7 @@ def bfcl_multi_turn(row: Row) -> Row:
         raise ValueError(
             "ground_truth: is missing; name the possible_answer file of these rows as `join.path`"
         )
-    later = ["\n".join(str(message.get("content", "")) for message in turn) for turn in turns[1:]]
+    later = ["\n".join(_said(turn, f"question[{index}]")) for index, turn in enumerate(turns[1:], 1)]
     return {**row, "prompt": turns[0], "user": {"script": later}}
 
 
@@ -193,22 +186,21 @@ def ruler(row: Row) -> Row:
     outputs = row.get("outputs")
     if not isinstance(outputs, list) or not outputs:
         raise ValueError("outputs: a non-empty list of expected texts is needed")
-    return {**row, "prompt": _text(row, "input"), "expected_values": [str(one) for one in outputs]}
+    values = [_plain(one, f"outputs[{index}]") for index, one in enumerate(outputs)]
+    return {**row, "prompt": _text(row, "input"), "expected_values": values}
 
 
 def document_qa(row: Row) -> Row:
     """Questions about documents (AA-LCR and its like): `documents` (text or a list), `question`, `answer`."""
     documents = row.get("documents", row.get("context"))
     if isinstance(documents, Sequence) and not isinstance(documents, str):
-        numbered = (f"BEGIN DOCUMENT {n}\n{text}\nEND DOCUMENT {n}" for n, text in enumerate(documents, 1))
+        texts = [_plain(text, f"documents[{index}]") for index, text in enumerate(documents)]
+        numbered = (f"BEGIN DOCUMENT {n}\n{text}\nEND DOCUMENT {n}" for n, text in enumerate(texts, 1))
         documents = "\n\n".join(numbered)
     if not isinstance(documents, str) or not documents:
         raise ValueError("documents: text or a list of texts is needed; map its column with `columns`")
-    question, answer = _text(row, "question"), row.get("answer", row.get("expected_answer"))
-    if answer is None or not str(answer).strip():
-        raise ValueError("answer: is missing or empty")
-    prompt = f"{documents}\n\n{question}"
-    return {**row, "documents": documents, "expected_answer": str(answer), "prompt": prompt}
+    prompt = f"{documents}\n\n{_text(row, 'question')}"
+    return {**row, "documents": documents, "expected_answer": _answer(row), "prompt": prompt}
 
 
 def _choice(question: str, options: Sequence[str], letter: str) -> Row:
@@ -224,11 +216,7 @@ def _choice(question: str, options: Sequence[str], letter: str) -> Row:
 
 def _object(row: Row, name: str) -> Mapping[str, Any]:
     """An object, or the JSON text of one; a field that is not there is an empty one."""
-    value = row.get(name) or {}
-    try:
-        value = json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise ValueError(f"{name}: is not JSON: {error}") from None
+    value = within(row.get(name) or {}, name)
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: an object is needed")
     return value
@@ -239,6 +227,33 @@ def _text(row: Row, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name}: text is needed")
     return value
+
+
+def _answer(row: Row) -> str:
+    """The final answer, which a number may be. Raises ValueError."""
+    name = "answer" if "answer" in row else "expected_answer"
+    answer = _plain(row.get(name), name)
+    if not answer.strip():
+        raise ValueError(f"{name}: is empty; give the final answer")
+    return answer
+
+
+def _plain(value: Any, where: str) -> str:
+    """A text, or a number as text. Raises ValueError: of nothing, NaN or a list no text can be made."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        what = "is missing (null)" if value is None else f"{value!r} is no text and no number"
+        raise ValueError(f"{where}: {what}")
+    return str(value)
+
+
+def _said(turn: Sequence[Any], where: str) -> Iterator[str]:
+    """What the messages of a turn say. Raises ValueError."""
+    for index, message in enumerate(turn):
+        if not isinstance(message, Mapping):
+            raise ValueError(f"{where}[{index}]: a message with role and content is needed")
+        yield _plain(message.get("content"), f"{where}[{index}].content")
 
 
 LAYOUTS: dict[str, Callable[[Row], Row]] = {

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kascade.data.json_text import within
+
 Row = dict[str, Any]
 LETTERED = re.compile(r"^\(?([A-Z])[:.)]\s+(\S.*)$", re.MULTILINE)  # an option in the text of a question
 OFFICE = ("workbench", "workplace_assistant")
@@ -74,8 +76,9 @@ def _issue(row: Row) -> Row | None:
     statement = row.get("problem_statement") or metadata.get("problem_statement")
     if not statement:
         return None
-    told = metadata.get("instance_dict") or {}
-    instance = json.loads(told) if isinstance(told, str) else dict(told)
+    instance = within(metadata.get("instance_dict") or {}, f"{PARAMS}.metadata.instance_dict")
+    if not isinstance(instance, Mapping):
+        raise ValueError(f"{PARAMS}.metadata.instance_dict: an object is needed")
     own = {name: value for name, value in row.items() if name not in NOT_OF_INSTANCES}
     whole = {**metadata, "problem_statement": statement, "instance_dict": json.dumps({**instance, **own})}
     base = params if isinstance(params, Mapping) else {}

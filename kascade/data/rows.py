@@ -17,6 +17,7 @@ from kascade.errors import Fault, UserError
 if TYPE_CHECKING:
     from kascade.recipe.parts import DataSource
 
+SHAPES = "see docs/data.md for the shapes of rows"
 MOST_FAULTS = 10_000  # of one source; whoever sees so many has seen them all
 __all__ = ["BadRows", "Row", "field_fault", "read_rows"]
 
@@ -37,7 +38,10 @@ def read_rows(source: DataSource) -> Iterator[tuple[str, Row | Fault]]:
         try:
             rows = nemo_gym_rows(found if partners is None else partners.joined(found), source)
         except ValueError as error:
-            yield place, field_fault(place, error, "see docs/data.md for the shapes of rows")
+            yield place, field_fault(place, error, SHAPES)
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:  # of a layout, by a row
+            what = f"layout {source.layout} cannot read this row ({type(error).__name__}: {error})"
+            yield place, Fault(place, what, remedy=SHAPES)
         else:
             for row in rows:
                 yield place, row

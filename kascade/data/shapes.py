@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kascade.data.formats import usual_row
 from kascade.data.graded_formats import graded_row
+from kascade.data.json_text import JsonError, parse, python_literal
 from kascade.data.layouts import LAYOUTS
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Row = dict[str, Any]
 Turn = dict[str, Any]
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+PLACEHOLDER = re.compile(r"\{([^{}\n]+)\}")  # of a prompt: a column, where there is one of that name
 NO_WIDTH = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD))
 WEIGHTS = ("weight", "train", "loss")  # of a turn: 0 or false where it is only to be read
 PICTURES = ("image", "images", "audio", "audios", "video", "videos")
@@ -82,7 +84,12 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
             raise ValueError(f"{match[1]}: is empty (null), and the prompt of the data source shows it")
         return as_text(values[match[1]])
 
-    return re.sub(r"\{(\w+)\}", value, template)
+    filled, found = PLACEHOLDER.subn(value, template)
+    named = [name for name in PLACEHOLDER.findall(template) if name in values]
+    if found and not named:
+        there = ", ".join(map(str, values))
+        raise ValueError(f"prompt: no {{column}} of the data source's prompt is one of the row's: {there}")
+    return filled
 
 
 def is_absent(value: Any) -> bool:
@@ -96,7 +103,11 @@ def is_blank(text: str) -> bool:
 
 
 def as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value as a prompt shows it. Raises ValueError for one that is no text, number, list or object."""
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        raise ValueError(f"prompt: shows what is no text: {error}") from None
 
 
 def column_of(row: Row, column: str) -> Any:
@@ -118,13 +129,19 @@ def column_of(row: Row, column: str) -> Any:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """Cells of tables that hold JSON lists or objects, where lists or objects are meant."""
+    """Cells of tables that hold lists or objects as JSON or Python writes them, where such are meant.
+
+    Raises ValueError for JSON that would lose something.
+    """
     if name not in JSON_FIELDS or not isinstance(value, str) or not value.startswith(("[", "{")):
         return value
     try:
-        return json.loads(value)
-    except ValueError:
-        return value
+        return parse(value)
+    except JsonError as error:
+        literal = python_literal(value)
+        if isinstance(literal, str) and not str(error).startswith("is not JSON"):
+            raise ValueError(f"{name}: {error}") from None
+        return literal
 
 
 def _turns(value: Any, name: str) -> list[Turn]:
@@ -134,6 +151,8 @@ def _turns(value: Any, name: str) -> list[Turn]:
         if not isinstance(turn, Mapping):
             raise ValueError(f"{name}[{index}]: an object with role and content is needed")
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if turn.get("from") not in (None, role):
+            raise ValueError(f"{name}[{index}]: has the role {role!r} and is from {turn['from']!r}; give one")
         if not isinstance(role, str):
             there = ", ".join(map(str, turn)) or "nothing"
             raise ValueError(f"{name}[{index}].role: is missing; the turn holds {there}")
@@ -156,8 +175,13 @@ def _prompt(value: Any, name: str) -> list[Turn]:
 
 
 def _with_prompt(row: Row, turns: list[Turn], source: DataSource) -> Row:
-    system = row.get("system") or source.system
-    if isinstance(system, str) and turns[0]["role"] not in ("system", "developer"):
+    own = None if is_absent(row.get("system")) else row["system"]
+    if own is not None and not isinstance(own, str):
+        raise ValueError(f"system: is a {type(own).__name__}; text is needed")
+    begins = turns[0] if turns[0]["role"] in ("system", "developer") else None
+    if own and begins is not None and begins["content"] != own:
+        raise ValueError("system: differs from the system turn, and would be lost; give one of them")
+    if (system := own or source.system) and begins is None:
         turns = [{"role": "system", "content": system}, *turns]
     given = row.get("create_params") or {}
     if not isinstance(given, Mapping):
@@ -217,6 +241,16 @@ def _preference(row: Row, source: DataSource) -> Row:
     prompts = [prompt for prompt in prompts if prompt]
     if not prompts:
         raise ValueError("prompt: missing; a preference pair needs what was asked, as text or messages")
-    if any(prompt != prompts[0] for prompt in prompts[1:]) and given is None:
-        raise ValueError("rejected: answers another prompt than `chosen` does")
+    if source.prompt is None and any(_said(prompt) != _said(prompts[0]) for prompt in prompts[1:]):
+        if given is None:
+            raise ValueError("rejected: answers another prompt than `chosen` does")
+        raise ValueError(
+            "prompt: differs from the turns in `chosen` and `rejected`; leave one of the two out"
+        )
     return _with_prompt({**row, **answers, "reference": answers["chosen"]}, prompts[0], source)
+
+
+def _said(turns: Sequence[Turn]) -> list[tuple[str, Any]]:
+    """Who says what, blanks at the ends aside."""
+    said = ((turn["role"], turn["content"]) for turn in turns)
+    return [(role, text.strip() if isinstance(text, str) else text) for role, text in said]

@@ -8,6 +8,8 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import date, time
+from decimal import Decimal
 from typing import Any, BinaryIO
 
 from kascade.errors import Fault
@@ -118,8 +120,22 @@ def present(row: Mapping[str, Any]) -> Row:
 
 
 def _without_nulls(value: Any) -> Any:
+    """A value of a typed column as JSON has it: dates and exact decimals are text."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, bytes):  # what other tools write text as; else it stays what it is, and is refused
+        return _decoded(value)
     if isinstance(value, dict):
         return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list):
         return [_without_nulls(inner) for inner in value]
     return value
+
+
+def _decoded(value: bytes) -> str | bytes:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import re
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from kascade.data.json_text import python_literal
 from kascade.environments.bounded import RegexTimeout, matches, pattern_fault
 
 Kinds = frozenset[str]
@@ -29,7 +29,6 @@ JSON_BEGINS = frozenset('{["-0123456789tfnNI')
 CONSTANTS = {"True": True, "False": False, "None": None}
 NAMES = frozenset({"string", "integer", "number", "boolean", "array", "object", "null"})
 DEEPEST = 30  # references and branches that are followed
-LONGEST_LITERAL = 100_000  # characters of a list or an object as Python writes it
 
 
 class Bare(str):
@@ -217,14 +216,3 @@ def _literal(text: str, kinds: Kinds | None) -> tuple[bool, Any]:
     if kinds is not None and NUMERIC & kinds and NUMBER.fullmatch(text):  # JSON has no +5, .5 and 5.
         return False, int(text) if text.lstrip("+-").isdecimal() else float(text)
     return False, python_literal(text) if text[:1] in ("[", "{", "(") else text
-
-
-def python_literal(text: str) -> Any:
-    """A list or an object as Python writes it; the text itself where it is none that JSON could hold."""
-    if len(text) > LONGEST_LITERAL:
-        return text
-    try:
-        value = ast.literal_eval(text)
-        return json.loads(json.dumps(value))
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return text

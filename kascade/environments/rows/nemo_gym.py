@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from kascade.data.json_text import not_finite, within
 from kascade.environments.rows.tool_calls import ToolCall, as_message_holds, function_of, gold_calls
 from kascade.task import THINK_END, Message
 
@@ -14,6 +15,7 @@ MEDIA = ("image", "images", "audio", "audios", "video", "videos", "file", "files
 UNSEEN = (
     "pictures (images), sound, videos and files are not seen by models here, so the row cannot be learnt from"
 )
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 TOOL_ROLES = ("tool", "function", "ipython")
 
 
@@ -91,11 +93,24 @@ def answer_text(answer: Any, where: str) -> str:
         return answer.removeprefix("<think>").lstrip("\n") if THINK_END in answer else answer
     if not isinstance(answer, Mapping):
         raise ValueError(f"{where}: text or an assistant's message is needed")
-    thought = answer.get("reasoning_content") or answer.get("reasoning") or answer.get("thinking")
+    thought = _thought(answer, where)
     calls = [answer] if answer.get("type") == "function_call" else _calls_of(answer, where)
     words = "" if answer.get("type") == "function_call" else answer_text(_content(answer, where), where)
-    words = f"{thought}{THINK_END}{words}" if isinstance(thought, str) and thought else words
+    words = f"{thought}{THINK_END}{words}" if thought else words
     return gold_calls([_read_call(call, where) for call in calls], words) if calls else words
+
+
+def _thought(answer: Mapping[str, Any], where: str) -> str:
+    """The thinking of an assistant's message, under any of its usual names. Raises ValueError."""
+    name = next((name for name in THOUGHTS if answer.get(name)), None)
+    if name is None:
+        return ""
+    thought = answer[name]
+    if isinstance(thought, list):
+        return _parts(thought, f"{where}.{name}")
+    if not isinstance(thought, str):
+        raise ValueError(f"{where}.{name}: is a {type(thought).__name__}; text is needed")
+    return thought
 
 
 def response_text(row: Mapping[str, Any]) -> str:
@@ -106,9 +121,15 @@ def response_text(row: Mapping[str, Any]) -> str:
     response = row.get("response")
     if isinstance(response, str):
         return response
+    choices = response.get("choices") if isinstance(response, Mapping) else None
+    if isinstance(choices, list) and choices:
+        return _chosen(choices)
     output = response.get("output") if isinstance(response, Mapping) else None
     if not isinstance(output, list):
-        raise ValueError("response: missing; text, or an OpenAI response with `output`")
+        what = "missing" if response is None else f"is a {type(response).__name__} without an answer"
+        raise ValueError(
+            f"response: {what}; text, or an OpenAI response with `output` or `choices` is needed"
+        )
     thought, said = "", ""
     for index, item in enumerate(output):
         if isinstance(item, Mapping) and item.get("type") == "reasoning":
@@ -116,6 +137,14 @@ def response_text(row: Mapping[str, Any]) -> str:
         elif isinstance(item, Mapping) and item.get("type") != "function_call_output":
             said += turn_text(item, f"response.output[{index}]")
     return f"{thought}{THINK_END}{said}" if thought else said
+
+
+def _chosen(choices: Sequence[Any]) -> str:
+    """The answer of a chat completion. Raises ValueError."""
+    if len(choices) > 1:
+        raise ValueError("response.choices: holds several answers, of which one is graded; make each a row")
+    message = choices[0].get("message") if isinstance(choices[0], Mapping) else None
+    return answer_text(message, "response.choices[0].message")
 
 
 def _message(turn: Any, where: str) -> Message | None:
@@ -207,11 +236,10 @@ def _tool_call(call: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: a tool call is an object with a name and arguments")
     arguments = call.get("arguments")
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            raise ValueError(f"{where}.arguments: is not JSON") from None
+        arguments = within(arguments or "{}", f"{where}.arguments")
     arguments = {} if arguments is None else arguments
+    if not_finite(arguments):
+        raise ValueError(f"{where}.arguments: holds NaN or an infinity, which no call can")
     if not isinstance(arguments, Mapping) or not isinstance(call.get("name"), str) or not call["name"]:
         raise ValueError(f"{where}: a tool call needs a name and an object of arguments")
     return as_message_holds(call["name"], arguments)

@@ -16,6 +16,7 @@ AGENTS = {
     "lc": "lc_judge",
     "code_gen_simple_agent": "code_gen",
 }
+ANSWERED = (("instruction", "output"), ("prompt", "completion"), ("question", "answer"))  # and the answer
 SHOWN = 8  # fields of a row that are reported
 ANY_SERVER = ("simple_agent", "simple_agent_stateful")  # agents that say nothing of the server
 # Rows that name nobody: the first environment all of whose fields a row has.
@@ -86,6 +87,9 @@ def _unplaced(row: Mapping[str, Any]) -> str:
     for given, missing in (("chosen", "rejected"), ("rejected", "chosen")):
         if row.get(given) is not None and row.get(missing) is None:
             return f"{missing}: missing beside {given}; a preference pair has both"
+    for given, answer in ANSWERED:
+        if row.get(given) is not None and answer in row and row[answer] is None:
+            return f"{answer}: is empty (null), so there is nothing to learn; leave the row out"
     for name in ("messages", "conversations"):
         if isinstance(row.get(name), list):
             return (

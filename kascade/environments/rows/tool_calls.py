@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kascade.environments.json_types import kinds_of, property_schema, python_literal, read_as
+from kascade.data.json_text import python_literal
+from kascade.environments.json_types import kinds_of, property_schema, read_as
 from kascade.task import Called
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
