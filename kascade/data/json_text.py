@@ -71,10 +71,17 @@ def python_literal(text: str) -> Any:
     if len(text) > LONGEST_LITERAL:
         return text
     try:
-        value = ast.literal_eval(text)
-        return json.loads(json.dumps(value))
+        tree = ast.parse(text.strip(), mode="eval")
+        if any(_names_twice(node) for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+            return text
+        return json.loads(json.dumps(ast.literal_eval(tree)))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def _names_twice(node: ast.Dict) -> bool:
+    keys = [repr(key.value) for key in node.keys if isinstance(key, ast.Constant)]
+    return len(set(keys)) < len(keys)
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from kascade.data.json_text import python_literal
-from kascade.environments.bounded import RegexTimeout, matches, pattern_fault
+from kascade.environments.bounded import RegexTimeout, matches
+from kascade.environments.schema_patterns import as_read_here, schema_pattern_fault
 
 Kinds = frozenset[str]
 ALIASES = {  # other words for types, as tool definitions have them
@@ -175,9 +176,18 @@ def property_schema(schema: Any, name: str, root: Any) -> Any:
 
 def _fits_pattern(pattern: str, name: str) -> bool:
     try:
-        return pattern_fault(pattern) is None and matches(pattern, name)
+        return schema_pattern_fault(pattern) is None and matches(as_read_here(pattern), name)
     except RegexTimeout:
         return False
+
+
+def agreed(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these keys and values. Raises ValueError where a key has two different values."""
+    value: dict[str, Any] = {}
+    for key, one in pairs:
+        if value.setdefault(key, one) != one:
+            raise ValueError(f"{key} has two values")
+    return value
 
 
 def item_schema(schema: Any, root: Any) -> Any:
@@ -206,7 +216,7 @@ def _literal(text: str, kinds: Kinds | None) -> tuple[bool, Any]:
     """Whether a text is JSON, and what it says as JSON or as Python; the text itself where it is neither."""
     if text[:1] in JSON_BEGINS:  # plain words, most of what comes, need no parser to say so
         try:
-            return True, json.loads(text)
+            return True, json.loads(text, object_pairs_hook=agreed)
         except (ValueError, RecursionError):
             pass
     if text in CONSTANTS:

@@ -33,11 +33,20 @@ def test_a_letter_in_another_wrapper_than_text_is_unreadable(mode: str, earned: 
     assert reward("mcqa", row, r"\boxed{\mathbf{A}}") == earned
 
 
-@pytest.mark.parametrize(
-    ("expected", "given"), [("5", r"5\%"), ("A", "a"), (r"\{5\}", "5"), (r"5\text{ cm}", "5"), ("x=3", "3")]
-)
+LOOSE = [
+    *(("5", r"5\%"), ("A", "a"), (r"\{5\}", "5"), (r"5\text{ cm}", "5"), ("x=3", "3")),
+    *(("\u20ac5", "5"), ("101_2", "101")),
+]
+
+
+@pytest.mark.parametrize(("expected", "given"), LOOSE)
 def test_math_verifys_loose_equalities_are_kept(expected: str, given: str) -> None:
     assert reward("math_with_judge", {"expected_answer": expected}, rf"\boxed{{{given}}}") == 1
+
+
+def test_a_relation_is_no_interval_but_an_interval_may_be_the_relation() -> None:
+    assert reward("math_with_judge", {"expected_answer": r"(-\infty, 3)"}, r"\boxed{x<3}") == 0
+    assert reward("math_with_judge", {"expected_answer": "x<3"}, r"\boxed{(-\infty, 3)}") == 1
 
 
 def test_ifbench_counts_keywords_within_words() -> None:

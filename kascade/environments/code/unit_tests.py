@@ -190,7 +190,7 @@ def _numeric(pairs: Sequence[tuple[str, str]], tolerance: float) -> bool:
 
 def _same_number(ours: str, theirs: str, tolerance: float) -> bool:
     """Decimal also takes 5_ and the digits of every script: another spelling than the one that was asked."""
-    if "_" in ours or not ours.isascii():
+    if "_" in ours + theirs or not (ours + theirs).isascii():
         return False
     try:
         a, b = Decimal(ours), Decimal(theirs)

@@ -41,7 +41,7 @@ UNITS = {
         "km kilometer kilometre", "inch in inche", "foot feet ft", "yard yd", "mile mi",
         "mg milligram", "g gram", "kg kilogram", "pound lb lbs", "ounce oz",
         "second s sec", "minute min", "hour h hr", "day", "week", "month", "year yr",
-        "ml milliliter millilitre", "l liter litre", "dollar usd", "cent", "euro eur",
+        "ml milliliter millilitre", "l liter litre", "dollar usd", "cent", "euro eur", "yen jpy", "rupee inr",
         "degree deg", "radian rad", "mph", "kmh",
     )
     for unit in names.split()
@@ -69,7 +69,8 @@ def unit_of(text: str) -> str | None:
     found = list(re.finditer(WORDED, text))
     words = found[-1]["words"] if found else re.sub(r".*\d", "", text)
     word = re.sub(r"(?i)\b(?:square|cubic|sq|cu|per)\b|[^A-Za-z ]", "", words).strip().lower()
-    return UNITS.get(word) or UNITS.get(word.removesuffix("s"))
+    money = "dollar" if "\\$" in text else None
+    return UNITS.get(word) or UNITS.get(word.removesuffix("s")) or money
 
 
 def power_of_unit(text: str) -> int:

@@ -9,12 +9,12 @@ GAP = r"\\[hv]?(?:space|phantom)\*?\s*\{[^{}]*\}"
 SHOWN = re.compile(f"{NAME}|{GAP}")
 AROUND = r"(?:\\\\|\\[ ,;:!]|\\q?quad(?![A-Za-z])|~|\\$|\s)+"
 EDGES = re.compile(f"^{AROUND}|{AROUND}$")
-BOLD = re.compile(r"\*\*([^*]+)\*\*")
+MARKED = re.compile(r"(\*\*|`)([^*`]+)\1")  # Markdown: bold, or code
 
 
 def without_looks(text: str) -> str:
-    r"""The answer that \textcolor{red}{5}, \bm{5}, **5** and 5\\ show, which is 5 (in braces, perhaps)."""
-    if "\\" not in text and "~" not in text and "*" not in text:
+    r"""The answer that \textcolor{red}{5}, \bm{5}, **5**, `5` and 5\\ show: 5 (in braces, perhaps)."""
+    if "\\" not in text and "~" not in text and "*" not in text and "`" not in text:
         return text
-    bold = BOLD.fullmatch(text)
-    return EDGES.sub("", SHOWN.sub("", bold[1] if bold else text))
+    marked = MARKED.fullmatch(text)
+    return EDGES.sub("", SHOWN.sub("", marked[2] if marked else text))

@@ -19,6 +19,9 @@ SIGNS = str.maketrans(
     | {"\u2265": r"\ge ", "\u2260": r"\ne ", "\u00b7": r"\cdot ", "\u222a": r"\cup ", "\u00b1": r"\pm "}
     | {"\u221a": r"\sqrt ", "\u00b0": r"^\circ ", "\u2212": "-", "\u00bd": r"\frac{1}{2}"}
 )
+CURRENCIES = {"\u20ac": "euro", "\u00a3": "pound", "\u00a5": "yen", "\u20b9": "rupee"}
+SIGN, SUM = f"([{''.join(CURRENCIES)}])", r"(\d[\d.,]*)"
+MONEY = re.compile(rf"{SIGN}\s*{SUM}|{SUM}\s*{SIGN}", re.ASCII)
 INTEGER = re.compile(r"-?\d{1,50}", re.ASCII)
 DECIMAL = re.compile(rf"(?P<sign>[-+]?) ?(?P<whole>{WHOLE})?(?:\.(?P<part>\d*))?", re.ASCII)
 POWER = re.compile(
@@ -91,11 +94,16 @@ def _repeated(found: re.Match[str]) -> Fraction:
 
 
 def as_tex(text: str) -> str:
-    """Signs that keyboards and phones write as one character, as TeX has them."""
+    """Signs that keyboards and phones write as one character, as TeX has them; money with its unit."""
     if text.isascii():
         return text
+    text = MONEY.sub(_in_words, text)
     raised = SUPERSCRIPT.sub(lambda found: f"^{{{found[0].translate(DIGITS)}}}", text)
     return raised.translate(SIGNS)
+
+
+def _in_words(money: re.Match[str]) -> str:
+    return f"{money[2] or money[3]}\\text{{ {CURRENCIES[money[1] or money[4]]} }}"
 
 
 def same_value(given: str, expected: str) -> bool | None:

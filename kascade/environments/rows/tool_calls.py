@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kascade.data.json_text import python_literal
-from kascade.environments.json_types import kinds_of, property_schema, read_as
+from kascade.environments.json_types import agreed, kinds_of, property_schema, read_as
 from kascade.task import Called
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -27,7 +27,8 @@ class ToolCall:
 def parse_tool_calls(
     text: str, tools: Sequence[Mapping[str, Any]] = (), *, both: bool = False
 ) -> list[ToolCall]:
-    """All calls in order; JSON bodies ({"name", "arguments"}) are read too, malformed ones drop out.
+    """All calls in order; JSON bodies ({"name", "arguments"}) are read too, malformed ones drop out, as
+    do those that give an argument two values.
 
     tools: OpenAI function definitions, by which bare text is read: a parameter that they declare as text
     stays text ("00000057", "true"), one of another type is read in JSON's or Python's spelling.
@@ -53,8 +54,11 @@ def _calls(body: str, declared: Mapping[str, Any], both: bool) -> Iterator[ToolC
     """The call in a body, as elements or as an object; a list of objects holds several."""
     if function := FUNCTION.fullmatch(body):
         name, schema = function[1], declared.get(function[1])
-        given = _parameters(function[2])
-        yield ToolCall(name, {key: _typed(text, key, schema, both) for key, text in given})
+        try:
+            given = agreed(list(_parameters(function[2])))
+        except ValueError:  # one parameter with two values: no call
+            return
+        yield ToolCall(name, {key: _typed(text, key, schema, both) for key, text in given.items()})
         return
     value = _value(body)
     for one in value if isinstance(value, list) else [value]:
@@ -89,7 +93,7 @@ def _json_call(value: Any) -> ToolCall | None:
 def _value(text: str) -> Any:
     """What a text holds as JSON or as Python writes it; None where it holds neither."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=agreed)
     except (ValueError, RecursionError):
         return python_literal(text) if text.startswith(("{", "[")) else None
 

@@ -114,6 +114,7 @@ def grade_structure(fields: Mapping[str, Any], answer: str) -> Grade:
 
     components: parsed (0 or 1), and `error_type/NAME` with NeMo-Gym's name for what was wrong.
     """
+    answer = answer.lstrip("\ufeff")  # a byte order mark is no part of a value
     try:
         check = validator(fields["schema_str"], PatternOptions.of_task(fields).regex_seconds)
         value = _value_of(fields, check.schema, answer)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote
 
-from kascade.environments.bounded import REGEX_SECONDS, matches
+from kascade.data.json_text import parse
+from kascade.environments.bounded import REGEX_SECONDS
+from kascade.environments.bounded import matches as found_in
 from kascade.environments.json_types import DEEPEST
+from kascade.environments.schema_patterns import as_read_here, schema_pattern_fault
 
 Check = Callable[[Any, Any, Any, Any], Iterator[Any]]  # validator, keyword's value, instance, schema
 
@@ -69,6 +73,24 @@ def _strict(schema: Any) -> Any:
     return strict
 
 
+def patterns_of(schema: Any) -> Iterator[str]:
+    """Every pattern that a schema names."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from patterns_of(part)
+    if not isinstance(schema, dict):
+        return
+    if isinstance(schema.get("pattern"), str):
+        yield schema["pattern"]
+    for key, value in schema.items():
+        if key == "patternProperties" and isinstance(value, dict):
+            yield from value
+        if key in NAMED and isinstance(value, dict):
+            yield from patterns_of(list(value.values()))
+        elif key not in AS_DATA:
+            yield from patterns_of(value)
+
+
 def lost_references(schema: Any, root: Any) -> Iterator[str]:
     """References into the schema itself (#/...) that end nowhere. Parts with an own `$id` are passed over."""
     if isinstance(schema, list):
@@ -119,18 +141,22 @@ def validator(schema_str: str, seconds: float = REGEX_SECONDS) -> Any:
 
     Raises SchemaFault.
     """
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import extend
     from referencing import Registry
 
     try:
-        schema = json.loads(schema_str)
-        Draft202012Validator.check_schema(schema)
+        schema = parse(schema_str)
+        unasked = FormatChecker(formats=())  # patterns are JavaScript's, which Python's engine does not know
+        Draft202012Validator.check_schema(schema, format_checker=unasked)
+        for pattern in patterns_of(schema):
+            if (fault := schema_pattern_fault(pattern)) is not None:
+                raise SchemaFault(f"pattern {pattern!r} cannot be used: {fault}")
         if (lost := next(lost_references(schema, schema), None)) is not None:
             raise SchemaFault(f"$ref {lost!r} names no part of the schema")
         strict = strict_schema(schema)
-        Draft202012Validator.check_schema(strict)
+        Draft202012Validator.check_schema(strict, format_checker=unasked)
     except SchemaFault:
         raise
     except SchemaError as error:
@@ -143,9 +169,15 @@ def validator(schema_str: str, seconds: float = REGEX_SECONDS) -> Any:
         "additionalProperties": partial(_additional_properties, seconds),
         "unevaluatedProperties": partial(_unevaluated_properties, seconds),
         "uniqueItems": _unique_items,
+        "multipleOf": _multiple_of,
     }
     bounded = extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
     return bounded(strict, registry=Registry())
+
+
+def matches(pattern: str, text: str, *, seconds: float) -> bool:
+    """Whether a schema's pattern is found in a text. Raises RegexTimeout."""
+    return found_in(as_read_here(pattern), text, seconds=seconds)
 
 
 def _pattern(seconds: float, _: Any, pattern: str, value: Any, __: Any) -> Iterator[Any]:
@@ -187,9 +219,28 @@ def _unique_items(_: Any, unique: bool, value: Any, __: Any) -> Iterator[Any]:
     from jsonschema.exceptions import ValidationError
 
     if unique and isinstance(value, list):
-        seen = {json.dumps(item, sort_keys=True, default=str) for item in value}
+        seen = {json.dumps(_whole(item), sort_keys=True, default=str) for item in value}
         if len(seen) != len(value):
             yield ValidationError("has items that are alike")
+
+
+def _whole(value: Any) -> Any:
+    """A value whose 1.0 is 1, as in JSON."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _multiple_of(_: Any, step: float, value: Any, __: Any) -> Iterator[Any]:
+    """Of the numbers as they are written: 0.3 is three times 0.1, which binary fractions are not."""
+    from jsonschema.exceptions import ValidationError
+
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if Fraction(str(value)) % Fraction(str(step)):
+        yield ValidationError(f"{value!r} is no multiple of {step!r}")
 
 
 def _unevaluated_properties(

@@ -107,7 +107,8 @@ def same_argument(expected: Any, actual: Any, word_similarity: float) -> bool:
 
 def _same_number(expected: float, actual: float) -> bool:
     try:
-        return expected == actual or abs(actual - expected) < FLOAT_TOLERANCE  # inf - inf is no number
+        most = FLOAT_TOLERANCE * min(1.0, abs(expected))  # in proportion, where the number is small
+        return expected == actual or abs(actual - expected) < most  # inf - inf is no number
     except OverflowError:  # an integer beyond the floats
         return False
 
