@@ -16,7 +16,7 @@ export KMP_BLOCKTIME := 0
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-containers test-cluster outside test-outside fuzz lint format bench mini-base lock clean component chaos
+.PHONY: help install quickstart test test-again test-fast test-containers test-cluster outside test-outside fuzz lint format bench mini-base lock clean component chaos
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -42,6 +42,9 @@ quickstart: $(STAMP) ## the whole cascade on this machine, then the report (RUN=
 
 test: $(STAMP) ## all tests that need neither a container engine nor a cluster (WORKERS=2 at once)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations=15 -m "not containers and not cluster and not outside and not vllm"
+
+test-again: $(STAMP) ## the tests that failed last, one at a time
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m "not containers and not cluster and not outside and not vllm"
 
 test-fast: $(STAMP) ## the tests that take seconds
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not slow and not containers and not cluster and not outside and not vllm"

@@ -90,6 +90,9 @@ CASES: dict[str, Case] = {
     "qwen3, four processes, rank 16": Case("qwen3", replace(RANKED, shard=4)),
     "qwen3_moe, two processes, two expert groups": Case("qwen3_moe", replace(HERE, shard=2, experts=2)),
     "qwen3_moe, four processes": Case("qwen3_moe", replace(HERE, shard=4)),
+    "qwen3, rank 16, a row of 4,096, recompute": Case(
+        "qwen3", replace(RANKED, tokens=4096, activations="recompute"), 1, 4096
+    ),
 }
 
 
@@ -183,7 +186,7 @@ def main() -> int:
         off = expected / found - 1
         rows.append({"layout": name, "processes": case.processes, "predicted": expected, "measured": found})
         parameters = shape_named(case.model).size / 1e6
-        print(f"{name:40} {case.processes} x {parameters:4.0f} M: predicted {expected:6.0f} MiB, measured "
+        print(f"{name:44} {case.processes} x {parameters:4.0f} M: predicted {expected:6.0f} MiB, measured "
               f"{found:6.0f} MiB, {off:+.1%}", flush=True)  # fmt: skip
     if said.out:
         said.out.write_text(json.dumps(rows, indent=1) + "\n")
