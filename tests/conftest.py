@@ -6,6 +6,7 @@ For the same reason no generated case has a deadline.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -18,6 +19,9 @@ for name, value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(name, value)
+
+# Shells let background jobs ignore Ctrl-C, and their children inherit that. Tests that send it need it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("shared_cores", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared_cores")

@@ -41,8 +41,7 @@ local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(run / "kfp"
 components.load_component_from_file(str(package))(run=str(run), stage_1_a=False)
 """
 DRIVER = """
-import signal, sys; from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
+import sys; from pathlib import Path
 import test_local; from toy_run import HERE, ToyRun
 from toy_steps import TOY_STEPS; from pipelines.local import run_local
 recipe = getattr(test_local, sys.argv[2])
