@@ -125,33 +125,36 @@ class Cascades:
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """cascades: how many. alarmed: of those with a call on tasks whose mean chance truly fell by no more than
-    the margin of the within-task test. drifted: with a call on tasks that did fall by more, though nothing
-    falls on average over tasks like them. samples: answers per task, benchmark and stage.
+    """Cascades with a call, though nothing falls on average over tasks like these.
+
+    cascades: how many were tried. alarmed: with a call on tasks whose mean chance truly fell by no more than
+    the margin of the within-task test. small: with one on tasks that truly fell by less than `min_drop`.
+    called: with any call. samples: answers per task, benchmark and stage.
     """
 
     cascades: int
     alarmed: int
-    drifted: int
+    small: int
+    called: int
     samples: float
 
 
 def false_alarms(rule: Rule, setting: Setting, cascades: int, seed: int, batch: int = 250) -> Alarms:
     """Cascades in which nothing falls on average."""
     rng = np.random.default_rng(seed)
-    alarmed, moved, answers = 0, 0, 0.0
+    counts, answers = np.zeros(3, dtype=np.int64), 0.0
     for start in range(0, cascades, batch):
         many = Cascades(rng, rule, setting, min(batch, cascades - start))
-        false, true = np.zeros(many.count, dtype=bool), np.zeros(many.count, dtype=bool)
+        found = np.zeros((3, many.count), dtype=bool)
         for _ in range(rule.stages):
             called, fell = many.stage()
-            false |= (called & (fell <= rule.margin)).any(axis=1)
-            true |= (called & (fell > rule.margin)).any(axis=1)
-        alarmed += int(false.sum())
-        moved += int(true.sum())
+            kinds = called & (fell <= rule.margin), called & (fell < rule.min_drop), called
+            found |= np.stack([kind.any(axis=1) for kind in kinds])
+        counts += found.sum(axis=1)
         answers += many.answers
     per_stage = cascades * rule.stages * len(FITS) * setting.tasks
-    return Alarms(cascades, alarmed, moved, answers / per_stage)
+    alarmed, small, any_call = map(int, counts)
+    return Alarms(cascades, alarmed, small, any_call, answers / per_stage)
 
 
 def found_in_first_stage(

@@ -26,16 +26,26 @@ def submit(recipe: str | Path, overrides: Any = None, **options: Any) -> Started
 
 
 def compare(
-    a: str | Path, b: str | Path, *, margin: float = 0.03, level: float = 0.05, metric: str | None = None
+    a: str | Path,
+    b: str | Path,
+    *,
+    margin: float = 0.03,
+    level: float = 0.05,
+    max_missing: float = 0.02,
+    unequal_missing: float = 0.001,
+    metric: str | None = None,
 ) -> list[BenchmarkRow]:
     """B against A, benchmark by benchmark: two runs, checkpoints in runs, or files of results.
 
-    See `kascade.results` for what is read, and docs/compare.md. Raises UserError.
+    See `kascade.results` for what is read, and docs/compare.md. Raises UserError, and KascadeError for a
+    number out of range.
     """
     from kascade.results import compare_results, read_results
 
     first, second = read_results(a, metric=metric), read_results(b, metric=metric)
-    return compare_results(first, second, margin=margin, level=level)
+    return compare_results(
+        first, second, margin=margin, level=level, max_missing=max_missing, unequal_missing=unequal_missing
+    )
 
 
 __all__ = ["__version__", "compare", "submit"]

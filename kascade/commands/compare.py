@@ -10,7 +10,7 @@ import typer
 
 from kascade.commands.output import AsJson, emit
 from kascade.errors import Fault, UserError
-from kascade.guard.comparison import WORDS, missing_grades
+from kascade.guard.comparison import MAX_MISSING, UNEQUAL_MISSING, WORDS, missing_grades
 
 if TYPE_CHECKING:
     from kascade.results.comparing import BenchmarkRow, DifferingTask
@@ -81,7 +81,11 @@ def compare(
     ] = 0.05,
     max_missing: Annotated[
         float, typer.Option(help="Share of missing grades above which nothing is judged.", min=0, max=1)
-    ] = 0.02,
+    ] = MAX_MISSING,
+    unequal_missing: Annotated[
+        float,
+        typer.Option(help="p up to which grades are missing unequally, and nothing is judged.", min=0, max=1),
+    ] = UNEQUAL_MISSING,
     metric: Annotated[str | None, typer.Option(help="Metric to take from files that have several.")] = None,
     answers: Annotated[int, typer.Option(help="Differing answers to show per benchmark.", min=0)] = 0,
     recipe: RecipeName = None,
@@ -98,12 +102,14 @@ def compare(
     from kascade.results.comparing import compare_results, differences
 
     first, second = (_results(named, metric, recipe, api_key_variable) for named in (a, b))
-    rows = compare_results(first, second, margin=margin, level=level, max_missing=max_missing)
+    rows = compare_results(
+        first, second, margin=margin, level=level, max_missing=max_missing, unequal_missing=unequal_missing
+    )
     shown = {row.benchmark: differences(first, second, row.benchmark, answers) for row in rows}
     if as_json:
         emit([_plain(row, shown[row.benchmark]) for row in rows])
         return
-    _print(first, second, rows, shown, margin)
+    _print(first, second, rows, shown, margin=margin, level=level)
 
 
 def _results(named: str, metric: str | None, recipe: str | None, key_variable: str | None) -> Results:
@@ -127,28 +133,25 @@ def _plain(row: BenchmarkRow, shown: list[DifferingTask]) -> dict[str, Any]:
 
 
 def _print(
-    a: Results, b: Results, rows: list[BenchmarkRow], shown: dict[str, list[DifferingTask]], margin: float
+    a: Results,
+    b: Results,
+    rows: list[BenchmarkRow],
+    shown: dict[str, list[DifferingTask]],
+    *,
+    margin: float,
+    level: float,
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     table = Table(title=f"B against A\nA: {a.name}\nB: {b.name}", title_justify="left")
-    for column in (
-        "benchmark",
-        "tasks",
-        "A",
-        "B",
-        "B - A, 95%",
-        "B has",
-        "p fall",
-        "p rise",
-        "shows falls of",
-    ):
-        table.add_column(column, min_width=INTERVAL if "95%" in column else None)
+    difference = f"B - A, {_percent(1 - level)}"
+    for column in ("benchmark", "tasks", "A", "B", difference, "B has", "p fall", "p rise", "shows falls of"):
+        table.add_column(column, min_width=INTERVAL if column == difference else None)
     for row in rows:
         found = row.found
-        low, high = found.interval
+        low, high = row.interval
         table.add_row(
             row.benchmark,
             str(found.num_tasks),
@@ -161,7 +164,7 @@ def _print(
             f"{row.visible:.3f}",
         )
     console.print(table)
-    console.print(_legend(rows, margin), soft_wrap=True)
+    console.print(_legend(rows, margin, level), soft_wrap=True)
     if alone := sorted({*a.benchmarks, *b.benchmarks} - {row.benchmark for row in rows}):
         console.print(
             f"Not compared, as no task is graded on both sides: {', '.join(alone)}.", soft_wrap=True
@@ -171,22 +174,43 @@ def _print(
             _print_difference(console, one)
 
 
-def _legend(rows: list[BenchmarkRow], margin: float) -> str:
+def _percent(share: float) -> str:
+    """With as many digits as it has, up to ten."""
+    return f"{100 * share:.10g}%"
+
+
+def _legend(rows: list[BenchmarkRow], margin: float, level: float) -> str:
+    sure = _percent(1 - level)
     lines = [
-        f"kept: the fall is shown to be below {margin:g}. lost: a fall is shown. not shown: neither.",
-        f"p values are adjusted for {len(rows)} benchmark{'s' * (len(rows) != 1)} (Holm). "
-        "The last column is the fall that this comparison shows with 95%.",
+        f"kept: the fall is shown to be below {margin:g}. lost: a fall is shown. not shown: neither. "
+        f"Each is shown by a limit that is one-sided at {sure}.",
+        f"p values are adjusted for {len(rows)} benchmark{'s' * (len(rows) != 1)} (Holm). The last column is "
+        f"the fall that this comparison shows with a chance of 95%, at a level of {_percent(level)}.",
     ]
     for row in rows:
-        if row.only_a or row.only_b:
-            lines.append(
-                f"{row.benchmark}: tasks only in A: {row.only_a}, only in B: {row.only_b}, left out."
-            )
-        if row.found.most_missing:
-            missing = missing_grades(row.found, "in A", "in B")
-            left_out = f"{row.found.num_left_out} tasks have none on one side."
-            lines.append(f"{row.benchmark}: {missing} {left_out}")
+        lines += _missing(row)
     return "\n".join(lines)
+
+
+def _missing(row: BenchmarkRow) -> list[str]:
+    """What is not there of a benchmark, and what to do where that keeps it from being judged."""
+    lines = []
+    if row.only_a or row.only_b:
+        lines.append(
+            f"{row.benchmark}: tasks only in A: {row.only_a}, only in B: {row.only_b}. "
+            "Where a side lacks a task, its grades count as missing."
+        )
+    if row.found.most_missing:
+        missing = missing_grades(row.found, "in A", "in B")
+        left_out = f"{row.found.num_left_out} tasks have none on one side."
+        unequal = f"p that both miss as many: {row.found.p_unequal:.2g}."
+        lines.append(f"{row.benchmark}: {missing} {left_out} {unequal}")
+    if row.standing == "not_judged":
+        lines.append(
+            f"{row.benchmark}: ask both sides the same tasks and have all answers graded. If what is missing "
+            "has nothing to do with the answers, say --max-missing 1 --unequal-missing 0."
+        )
+    return lines
 
 
 def _print_difference(console: Any, one: DifferingTask) -> None:

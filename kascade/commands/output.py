@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,13 +41,6 @@ def refuse_taken_port(host: str, port: int) -> None:
             taken = error.errno == errno.EADDRINUSE
             what = "another program uses this port" if taken else str(error.strerror or error)
             raise UserError(Fault(f"{host}:{port}", what, remedy="give another port with --port")) from error
-
-
-def finite(value: Any) -> Any:
-    """A value with null in place of infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kascade.commands.arguments import RecipeArguments, recipe_verb
-from kascade.commands.output import AsJson, emit, finite
+from kascade.commands.output import AsJson, emit
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kascade.guard.power import VisibleFall
     from kascade.recipe.plan import Plan
     from kascade.recipe.plan_actual import Against
     from kascade.recipe.plan_words import PlanTable
@@ -46,7 +45,7 @@ def plan(
     from kascade.commands.run_folder import read_earlier_run
     from kascade.doctor.sight import as_asked
     from kascade.doctor.subject import Subject
-    from kascade.guard.power import visible_falls
+    from kascade.guard.power import sight_table, visible_falls
     from kascade.recipe.measured import runs_beside
     from kascade.recipe.plan import make_plan
     from kascade.recipe.plan_actual import plan_against_actual
@@ -63,21 +62,11 @@ def plan(
     compared = plan_against_actual(RunFolder(run), earlier.recipe) if run and earlier else ()
     seen = visible_falls(recipe)
     if as_json:
-        falls = {name: asdict(one) for name, one in seen.items()}
+        falls = {name: one.as_json() for name, one in seen.items()}
         against = [one.model_dump(mode="json") for one in compared]
-        emit({**made.model_dump(mode="json"), "visible_falls": finite(falls), "against_actual": against})
+        emit({**made.model_dump(mode="json"), "visible_falls": falls, "against_actual": against})
         return
-    _show_plan(made, _sight(seen), compared)
-
-
-def _sight(seen: Mapping[str, VisibleFall]) -> list[str]:
-    """What benchmarks can show, those that show the same in one line."""
-    from kascade.guard.power import describe
-
-    alike: dict[VisibleFall, list[str]] = {}
-    for name, one in seen.items():
-        alike.setdefault(one, []).append(name)
-    return [describe(", ".join(names), one) for one, names in alike.items()]
+    _show_plan(made, sight_table(seen, recipe.guard), compared)
 
 
 def _show_plan(made: Plan, sight: Sequence[str], compared: tuple[Against, ...]) -> None:

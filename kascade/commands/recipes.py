@@ -38,17 +38,20 @@ def check(
     Example: kascade check own.yaml --deep
     """
     from kascade.doctor.checks import HERE
+    from kascade.guard.power import sight_table
 
     loaded = arguments.load()
     recipe = loaded.recipe
     found = examine_recipe(loaded, out or Path("runs") / recipe.name, HERE if deep else None)
     if not as_json:
+        typer.echo("\n".join(sight_table(found.falls, recipe.guard)))
         show_warnings(found)
     found.raise_errors()
     if as_json:
         warnings = UserError(found.warnings).as_json()
         looked = {"checked": found.checked, "not_checked": found.not_checked, "warnings": warnings}
-        emit({"ok": True, "recipe": recipe.model_dump(mode="json"), **looked})
+        falls = {name: one.as_json() for name, one in found.falls.items()}
+        emit({"ok": True, "recipe": recipe.model_dump(mode="json"), **looked, "visible_falls": falls})
         return
     parts = f"{counted(len(recipe.stages), 'stage')}, {counted(len(recipe.benchmarks), 'benchmark')}"
     warned = f", {counted(len(found.warnings), 'warning')}" if found.warnings else ""

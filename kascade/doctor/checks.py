@@ -14,6 +14,7 @@ from kascade.doctor import data, graders, memory, model, output, sampling, secre
 from kascade.doctor.addresses import environment_faults
 from kascade.doctor.subject import NotChecked, Subject
 from kascade.errors import Fault, UserError
+from kascade.guard.power import VisibleFall
 
 Need = Literal["nothing", "files", "weights", "sandbox", "network", "cluster"]
 NEEDS: tuple[Need, ...] = get_args(Need)
@@ -79,13 +80,15 @@ CHECKS: tuple[Check, ...] = (
 class Findings:
     """What the checks found.
 
-    checked: names of the checks that looked. not_checked: names of the others, with the reason.
+    checked: names of the checks that looked. not_checked: names of the others, with the reason. falls: what
+    each benchmark can show.
     """
 
     errors: list[Fault] = field(default_factory=list)
     warnings: list[Fault] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     not_checked: dict[str, str] = field(default_factory=dict)
+    falls: dict[str, VisibleFall] = field(default_factory=dict)
 
     def raise_errors(self) -> None:
         """Raises UserError with all errors, if there are any."""
@@ -95,7 +98,7 @@ class Findings:
 
 def examine(subject: Subject, needs: Collection[Need] = LIGHT) -> Findings:
     """Run every check whose need is among `needs`; the others are named as not checked."""
-    found = Findings()
+    found = Findings(falls=sight.falls_of(subject))
     for check in CHECKS:
         if check.need not in needs:
             found.not_checked[check.name] = WHY[check.need]

@@ -15,6 +15,7 @@ from kascade.doctor.subject import Subject
 from kascade.environments.isolation import isolation_of
 from kascade.errors import Fault
 from kascade.exams.tasks import exam_tasks
+from kascade.guard.power import sight_table
 from kascade.models.hub_folder import write_whole
 from kascade.models.load import is_adapter
 from kascade.models.long_context import with_long_context
@@ -48,6 +49,8 @@ def check_and_import(run: Run, job_faults: Callable[[Recipe], list[Fault]]) -> s
     )
     with run.clock.section("grading"):
         found = examine(subject, NEEDS)
+    for line in sight_table(found.falls, run.recipe.guard):
+        log.info("%s", line)
     found.raise_errors()
     for warning in found.warnings:
         log.warning("%s", warning)
@@ -58,6 +61,7 @@ def check_and_import(run: Run, job_faults: Callable[[Recipe], list[Fault]]) -> s
         "contamination": subject.contaminated,
         "isolation": isolation,
         "warnings": [str(one) for one in found.warnings],
+        "visible_falls": {name: one.as_json() for name, one in found.falls.items()},
         "machine": machine(),
         "data": {path: f"sha256:{data_digest(path)}" for path in _paths(subject)},
         "license": license_of(subject.model_folder),

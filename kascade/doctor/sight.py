@@ -6,7 +6,7 @@ from kascade.doctor.subject import NotChecked, Subject
 from kascade.errors import Fault
 from kascade.guard.blindness import blindness
 from kascade.guard.lineage import read_outcomes
-from kascade.guard.power import weak_exams
+from kascade.guard.power import VisibleFall, visible_falls, weak_exams
 from kascade.guard.scores import Score, read_scores
 from kascade.recipe.checks import BASE
 from kascade.recipe.schema import Recipe
@@ -16,6 +16,11 @@ from kascade.storage.run_folder import RunFolder
 def sizes(subject: Subject) -> list[Fault]:
     """Benchmarks with too few tasks to see the drop that the recipe's guard asks for."""
     return weak_exams(as_asked(subject))
+
+
+def falls_of(subject: Subject) -> dict[str, VisibleFall]:
+    """Which falls each benchmark can show."""
+    return visible_falls(as_asked(subject))
 
 
 def as_asked(subject: Subject) -> Recipe:

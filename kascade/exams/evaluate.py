@@ -20,7 +20,7 @@ from kascade.clock import Clock
 from kascade.exams.exams import Draw, known_score, score_benchmark
 from kascade.guard.lineage import open_reference, same_model
 from kascade.guard.ruling import Case, open_case
-from kascade.guard.scores import answers_path
+from kascade.guard.scores import all_scores, answers_path
 from kascade.recipe.schema import Benchmark, ModelPart
 from kascade.rollout.policy import Policy
 from kascade.run.context import Run, digest_of
@@ -40,6 +40,27 @@ class Wanted:
 def screen_all(run: Run, reference: str) -> None:
     """Screen a checkpoint on every benchmark of the recipe; scores on disk are not drawn again."""
     score_by(run, reference, [benchmark.name for benchmark in run.recipe.benchmarks], Draw("screen"))
+
+
+def grade_again_unjudged(run: Run, names: Collection[str]) -> None:
+    """Ask for every missing grade on the named benchmarks again, of all checkpoints of the folder.
+
+    For those that could not be judged: with a repaired grader they can. Both sides count, so both are graded,
+    also where few grades are missing. Screening scores come first: fixed answers are copied from them.
+    """
+    references = {ref.digest: str(ref) for ref, _ in run.layout.checkpoints()} if names else {}
+    scores = [
+        score
+        for score in (all_scores(run.layout) if names else ())
+        if score.benchmark in names and score.missing and score.checkpoint in references
+    ]
+    for screen in (True, False):
+        wanted = [
+            Wanted(references[one.checkpoint], one.benchmark, Draw(one.phase, one.round, one.num_samples))
+            for one in scores
+            if (one.phase == "screen") == screen and one.draws == "shared"
+        ]
+        _draw(run, wanted)
 
 
 def confirm_suspicious(run: Run, reference: str, parent: str) -> None:
@@ -85,9 +106,11 @@ def score_all(run: Run, wanted: Iterable[Wanted]) -> None:
     One checkpoint follows the other, so that each process loads each of them once. What an equal parent has
     answered is not drawn again.
     """
-    pending = sorted(
-        (one for one in dict.fromkeys(wanted) if _is_missing(run, one)), key=lambda one: one.reference
-    )
+    _draw(run, [one for one in wanted if _is_missing(run, one)])
+
+
+def _draw(run: Run, wanted: Iterable[Wanted]) -> None:
+    pending = sorted(dict.fromkeys(wanted), key=lambda one: one.reference)
     if not pending:
         return
     for one in pending:

@@ -12,7 +12,7 @@ from kascade.exams.harness import filled, harness_answers
 from kascade.exams.lm_eval_runs import lm_eval_answers
 from kascade.recipe.identity import data_digest, short_hash
 from kascade.recipe.schema import Benchmark
-from kascade.results.model import Answer
+from kascade.results.model import Answer, by_task
 from kascade.rollout.answers import sampling_params
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ def ask_outside(policy: Policy, asked: Asked) -> list[TaskAnswers]:
 
 def _by_task(answers: list[Answer]) -> list[TaskAnswers]:
     """The answers of each task together, in order of their samples. Their tokens are not known."""
-    found: dict[str, list[Answer]] = {}
-    for one in answers:
-        found.setdefault(one.task, []).append(one)
-    return [_of_task(task, sorted(own, key=lambda one: one.sample)) for task, own in found.items()]
+    return [_of_task(task, own) for (_, task), own in by_task(answers, "the tool's results").items()]
 
 
 def _of_task(task: str, own: list[Answer]) -> TaskAnswers:

@@ -18,6 +18,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kascade.errors import KascadeError
+from kascade.guard.ranges import part
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -26,11 +29,15 @@ Ints = NDArray[np.int64]
 # sizes would take more than MOST steps, coarser units are used.
 UNITS = (2880, 720, 144, 24)
 MOST = 2**19
+ROUNDING = 1e-9  # of differences of means
 SMALLEST_P = 1e-15  # the transform's rounding error: smaller p are not resolved
 
 
 def sign_flip(differences: Floats) -> tuple[float, float]:
-    """One-sided p for a fall and for a rise of the mean of `differences` [tasks]."""
+    """One-sided p for a fall and for a rise of the mean of `differences` [tasks], each from -1 to 1.
+
+    Raises KascadeError for others.
+    """
     units, _ = _in_units(differences)
     if units.size == 0:
         return 1.0, 1.0
@@ -46,7 +53,9 @@ def pair_flip(differences: Floats, margin: float = 0.0) -> float:
 
     The fall beyond the margin is held against the distribution of the sum with random signs. With margin 0
     that is exact; with one, the signs' spread stands for the answers' own, which is at most as large.
+    Raises KascadeError for differences that are not from -1 to 1, and for a margin that is not from 0 to 1.
     """
+    part("a margin", margin)
     units, per_reward = _in_units(differences)
     if units.size == 0:
         return 1.0
@@ -61,6 +70,8 @@ def _in_units(differences: Floats) -> tuple[Ints, float]:
     """The differences that are not 0 as whole numbers without a common divisor, and how many make 1 of
     reward."""
     largest = float(np.abs(differences).max(initial=0.0))
+    if not largest <= 1 + ROUNDING:
+        raise KascadeError(f"differences of rewards are numbers from -1 to 1, not {largest!r}")
     if largest == 0.0:
         return np.zeros(0, dtype=np.int64), 1.0
     finer = 1.0 if largest * UNITS[0] >= 1 else 1 / largest  # all of them would be rounded to none

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kascade.guard.comparison import Comparison, Standing, compare
+from kascade.errors import KascadeError
+from kascade.guard.comparison import UNEQUAL_MISSING, Comparison, Standing, compare
+from kascade.guard.ranges import between, count, part
 from kascade.guard.rewards import TaskRewards
 
 SAME = 1e-9  # falls are sums of fractions: exactly the smallest one counts
@@ -22,8 +24,9 @@ class FallRule:
 
     looks: answers a task at each. level: one-sided, of one benchmark in one verdict. min_drop: smaller falls
     are never called. within_share, within_margin: of the within-task test. futile_fall: given up where a fall
-    as large as this is refuted at futile_level. max_missing: share of missing grades above which a look
-    decides nothing. choices: baselines among which these answers chose one.
+    as large as this is refuted at futile_level. max_missing, unequal_missing: of missing grades, where a look
+    decides nothing (`Comparison.can_be_judged`). choices: baselines among which these answers chose one.
+    Raises KascadeError for a number out of range.
     """
 
     looks: tuple[int, ...]
@@ -34,7 +37,16 @@ class FallRule:
     futile_fall: float
     futile_level: float
     max_missing: float
+    unequal_missing: float = UNEQUAL_MISSING
     choices: int = 1
+
+    def __post_init__(self) -> None:
+        _check_looks(self.looks)
+        parts = ("level", "min_drop", "within_share", "within_margin", "futile_fall")
+        for name in (*parts, "max_missing", "unequal_missing"):
+            part(name, getattr(self, name))
+        between("futile_level", self.futile_level)
+        count("choices", self.choices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,7 @@ class KeepRule:
     all looks.
 
     futile_chance: what has less than this chance to be shown at the last look is given up; 0: never.
-    max_missing: share of missing grades above which a look decides nothing.
+    max_missing, unequal_missing: as of `FallRule`. Raises KascadeError for a number out of range.
     """
 
     looks: tuple[int, ...]
@@ -51,6 +63,13 @@ class KeepRule:
     level: float
     futile_chance: float
     max_missing: float
+    unequal_missing: float = UNEQUAL_MISSING
+
+    def __post_init__(self) -> None:
+        _check_looks(self.looks)
+        for name in ("margin", "futile_chance", "max_missing", "unequal_missing"):
+            part(name, getattr(self, name))
+        between("level", self.level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +90,24 @@ class Looked:
 
 def look_sizes(first: int, most: int) -> tuple[int, ...]:
     """Answers a task at each look: at least `first` at the first one (where `most` allows), `most` at the
-    last."""
-    found = [most]
+    last. Raises KascadeError for a number that is not whole, or under 1."""
+    count("first", first)
+    found = [count("most", most)]
     while found[-1] % 2 == 0 and found[-1] // 2 >= first:
         found.append(found[-1] // 2)
     return tuple(reversed(found))
 
 
+def _check_looks(looks: tuple[int, ...]) -> None:
+    for size in looks:
+        count("a look", size)
+    if not looks or list(looks) != sorted(set(looks)):
+        raise KascadeError(f"looks are answers a task, each more than the one before, not {looks!r}")
+
+
 def shares(looks: tuple[int, ...]) -> dict[int, float]:
-    """By size of a look its part of the level."""
+    """By size of a look its part of the level. Raises KascadeError for looks that do not grow from 1 on."""
+    _check_looks(looks)
     return {size: size / sum(looks) for size in looks}
 
 
@@ -93,7 +121,7 @@ def look_for_fall(before: TaskRewards, after: TaskRewards, rule: FallRule) -> Lo
         found = compare(before.first(size), after.first(size), within_margin=rule.within_margin)
         if found is None:
             return Looked(None, 1.0, "not_judged", size, share, None)
-        if found.most_missing > rule.max_missing:
+        if not found.can_be_judged(rule.max_missing, rule.unequal_missing):
             last = Looked(found, p, "not_judged", size, share, following)
             continue
         p = min(p, found.p_lost(rule.within_share) * rule.choices / share)
@@ -117,7 +145,7 @@ def look_for_keeping(before: TaskRewards, after: TaskRewards, rule: KeepRule) ->
         found = compare(before.first(size), after.first(size))
         if found is None:
             return Looked(None, 1.0, "not_judged", size, share, None)
-        standing = found.standing(rule.margin, rule.level * share, rule.max_missing)
+        standing = found.standing(rule.margin, rule.level * share, rule.max_missing, rule.unequal_missing)
         if standing == "not_judged":
             last = Looked(found, found.p_fall, standing, size, share, following)
             continue

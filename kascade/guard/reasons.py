@@ -18,15 +18,22 @@ def reason(decision: Decision, finding: Finding, rise: Rise | None, guard: Guard
     if found is None:
         return "No task was graded on both sides: errors are not zeros, so nothing was concluded."
     if decision == "not_judged":
-        missing = missing_grades(found, "before", "after")
-        allowed = f"At most {guard.max_missing:.1%} may be missing"
-        return f"Cannot be judged: {missing} {allowed}: repair the grader and run the same command again."
+        return f"Cannot be judged: {_missing(found, guard)} Repair the grader and run the same command again."
     parts = [_known(decision, finding, found, guard) if finding.known else _fall(finding, found, guard)]
     if rise is not None:
         parts.append(_rise(rise))
     if found.num_left_out:
         parts.append(f"{found.num_left_out} tasks without a grade on one side were left out.")
     return " ".join(parts)
+
+
+def _missing(found: Comparison, guard: Guard) -> str:
+    """How many grades are missing, and the rule that this breaks."""
+    shares = missing_grades(found, "before", "after")
+    if found.most_missing > guard.max_missing:
+        return f"{shares} At most {guard.max_missing:.1%} may be missing."
+    p = f"p {found.p_unequal:.2g} <= {guard.unequal_missing:g}"
+    return f"{shares} The shares differ by more than chance ({p})."
 
 
 def _not_held(found: Comparison | None) -> str:

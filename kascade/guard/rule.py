@@ -67,6 +67,7 @@ def fall_rule(guard: Guard, level: float, family: int) -> FallRule:
         futile_fall=guard.futile_fall,
         futile_level=guard.futile_level,
         max_missing=guard.max_missing,
+        unequal_missing=guard.unequal_missing,
     )
 
 
@@ -80,6 +81,7 @@ def keep_rule(guard: Guard, fixed: int | None = None) -> KeepRule:
         level=retention.level,
         futile_chance=retention.futile_chance,
         max_missing=guard.max_missing,
+        unequal_missing=guard.unequal_missing,
     )
 
 

@@ -106,15 +106,18 @@ def _judge_one(case: Case, name: str, finding: Finding) -> BenchmarkVerdict:
 
 
 def _standing(case: Case, finding: Finding) -> Standing:
-    """kept, lost, not shown, or not judged where a baseline or too many grades are missing."""
+    """kept, lost, not shown, or not judged where a baseline is missing, or grades are: too many or
+    unequally."""
     found, guard = finding.comparison, case.recipe.guard
-    if found is None or found.most_missing > guard.max_missing:
+    if found is None or not found.can_be_judged(guard.max_missing, guard.unequal_missing):
         return "not_judged"
     if finding.known and finding.looked:
         return finding.looked.standing
     if finding.test is not None and finding.test.regressed:
         return "lost"
-    standing = found.standing(guard.retention.margin, finding.keep_level(guard), guard.max_missing)
+    standing = found.standing(
+        guard.retention.margin, finding.keep_level(guard), guard.max_missing, guard.unequal_missing
+    )
     return "kept" if standing == "kept" else "not_shown"
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from kascade.guard.rewards import TaskRewards
+from kascade.guard.rewards import TaskRewards, missing_share
 from kascade.storage.files import write_record
 from kascade.storage.run_folder import RunFolder
 from kascade.task import Domain
@@ -62,8 +62,8 @@ class Score(BaseModel):
 
     @property
     def missing(self) -> float:
-        """The share of answers without a grade."""
-        return self.num_errors / max(1, sum(map(len, self.rewards.values())))
+        """The share of answers without a grade, as `TaskRewards.missing`."""
+        return missing_share(self.rewards)
 
     def task_rewards(self) -> TaskRewards:
         """The rewards as comparisons take them. Raises KascadeError for one outside [0, 1]."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from kascade.guard.comparison import check_same_tasks
 from kascade.guard.rewards import TaskRewards
 
 
@@ -31,10 +32,12 @@ class Share:
 
 def recovered_share(before: TaskRewards, low: TaskRewards, after: TaskRewards) -> Share | None:
     """The share of the loss from `before` to `low` that `after` has back; None without a commonly graded
-    task.
+    task. Raises KascadeError where they are not of the same benchmark and the same tasks.
 
     The interval is Fieller's (J. R. Stat. Soc. B 16, 1954), over tasks: a ratio of two noisy means.
     """
+    for other in (low, after):
+        check_same_tasks(before, other)
     means = [one.task_means() for one in (before, low, after)]
     tasks = [task for task in means[0] if all(task in one for one in means)]
     if not tasks:

@@ -46,7 +46,7 @@ class Retention(Part):
     """What `kept` means, and the check after the last stage that everything once best is still there."""
 
     margin: float = Field(
-        0.03, gt=0, description="kept: the lower limit of the difference is above minus this"
+        0.03, gt=0, le=1, description="kept: the lower limit of the difference is above minus this"
     )
     level: float = Field(0.05, gt=0, lt=0.5, description="one-sided level of both limits, over all looks")
     samples: PositiveInt = Field(
@@ -79,7 +79,7 @@ class Guard(Part):
     first_share: float = Field(
         0.8, gt=0, le=1, description="part of family_level for what stages trained; recoveries get the rest"
     )
-    min_drop: float = Field(0.03, ge=0, description="smaller falls are tolerated however certain")
+    min_drop: float = Field(0.03, ge=0, le=1, description="smaller falls are tolerated however certain")
     screen_samples: PositiveInt = Field(2, description="samples a task, every guard benchmark")
     confirm_samples: PositiveInt = Field(
         32, description="fresh samples a task at most, suspicious benchmarks only"
@@ -100,10 +100,10 @@ class Guard(Part):
         description="part of the level for the test of these very tasks; the rest treats tasks as a sample",
     )
     within_margin: float = Field(
-        0.01, ge=0, description="fall of these very tasks that their test does not count"
+        0.01, ge=0, le=1, description="fall of these very tasks that their test does not count"
     )
     futile_fall: float = Field(
-        0.05, gt=0, description="no more samples are drawn where a fall as large as this is refuted"
+        0.05, gt=0, le=1, description="no more samples are drawn where a fall as large as this is refuted"
     )
     futile_level: float = Field(0.005, gt=0, lt=0.5, description="one-sided level of that refutation")
     rise_level: float = Field(
@@ -115,11 +115,29 @@ class Guard(Part):
     max_missing: float = Field(
         0.02, ge=0, lt=1, description="share of answers without a grade above which nothing is judged"
     )
-    visible_fall: float = Field(
-        0.15, gt=0, description="every benchmark must be able to show a fall of this size with 95%"
+    unequal_missing: float = Field(
+        0.001,
+        ge=0,
+        lt=0.5,
+        description="p up to which grades are missing unequally on the two sides, and nothing is judged. The "
+        "test is exact and two-sided, over pairs of answers: eleven on one side alone reach .001. A cascade "
+        "asks about 100 times, so chance alone stops fewer than one in ten. 0: never",
+    )
+    visible_fall: float | None = Field(
+        None, gt=0, le=1, description="fall that every benchmark must be able to show; None: `min_drop`"
+    )
+    visible_chance: float = Field(
+        0.25,
+        gt=0,
+        lt=1,
+        description="chance with which a stage's fall of that size must be called. One of `min_drop` is "
+        "called with 50% at most, as half of them look smaller; this is half of that, which 300 tasks with "
+        "32 samples have",
     )
     weak_exams: Literal["refuse", "warn"] = Field(
-        "refuse", description="what is done about benchmarks that cannot show a fall of `visible_fall`"
+        "refuse",
+        description="what is done about benchmarks that cannot show a fall of `visible_fall` with "
+        "`visible_chance`",
     )
     recovery: Recovery = Field(Recovery(), description="the branch that wins a loss back")
     unrecovered: Literal["continue", "rollback", "stop"] = Field(
@@ -141,3 +159,8 @@ class Guard(Part):
     retention: Retention = Field(
         Retention(), description="what counts as kept, and the check after the last stage"
     )
+
+    @property
+    def asked_fall(self) -> float:
+        """The fall that every benchmark must be able to show, in reward."""
+        return self.min_drop if self.visible_fall is None else self.visible_fall

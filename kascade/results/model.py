@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from kascade.errors import Fault, UserError
 from kascade.guard.rewards import TaskRewards
 
+TWICE = "every sample of a task once"
+TWICE_REMEDY = "give each line its own `sample`, or name one file"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -31,24 +34,33 @@ class Results:
 
     @classmethod
     def of(cls, name: str, answers: Iterable[Answer]) -> Results:
-        """Raises UserError where there are none, or a reward is outside [0, 1]."""
-        rewards: dict[str, dict[str, list[tuple[int, float | None]]]] = {}
+        """Raises UserError where there are none, a sample is there twice, or a reward is outside [0, 1]."""
+        rewards: dict[str, dict[str, list[float | None]]] = {}
         kept: dict[tuple[str, str], list[Answer]] = {}
-        for one in answers:
-            if one.reward is not None and not 0 <= one.reward <= 1:
-                where, what = f"{name}, {one.benchmark}, task {one.task}", f"{one.reward!r} is no reward"
-                raise UserError(Fault(where, what, "a number from 0 to 1", "name another with --metric"))
-            rewards.setdefault(one.benchmark, {}).setdefault(one.task, []).append((one.sample, one.reward))
-            if one.text is not None:
-                kept.setdefault((one.benchmark, one.task), []).append(one)
+        for (benchmark, task), own in by_task(answers, name).items():
+            for one in own:
+                if one.reward is not None and not 0 <= one.reward <= 1:
+                    where, what = f"{name}, {benchmark}, task {task}", f"{one.reward!r} is no reward"
+                    raise UserError(Fault(where, what, "a number from 0 to 1", "name another with --metric"))
+            rewards.setdefault(benchmark, {})[task] = [one.reward for one in own]
+            if said := [one for one in own if one.text is not None]:
+                kept[benchmark, task] = said
         if not rewards:
             raise UserError(Fault(name, "holds no graded answers"))
-        benchmarks = {
-            benchmark: TaskRewards(
-                benchmark,
-                name,
-                {task: [r for _, r in sorted(own, key=lambda s: s[0])] for task, own in tasks.items()},
-            )
-            for benchmark, tasks in rewards.items()
-        }
+        benchmarks = {benchmark: TaskRewards(benchmark, name, tasks) for benchmark, tasks in rewards.items()}
         return cls(name, benchmarks, kept)
+
+
+def by_task(answers: Iterable[Answer], name: str) -> dict[tuple[str, str], list[Answer]]:
+    """The answers of each (benchmark, task) in order of their samples. name: of what holds them.
+
+    Raises UserError for a sample that is there twice: it would count twice.
+    """
+    found: dict[tuple[str, str], dict[int, Answer]] = {}
+    for one in answers:
+        samples = found.setdefault((one.benchmark, one.task), {})
+        if one.sample in samples:
+            where = f"{name}, {one.benchmark}, task {one.task}"
+            raise UserError(Fault(where, f"sample {one.sample} is there twice", TWICE, TWICE_REMEDY))
+        samples[one.sample] = one
+    return {key: [own[sample] for sample in sorted(own)] for key, own in found.items()}

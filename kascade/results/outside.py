@@ -80,7 +80,7 @@ def inspect(path: Path, metric: str | None) -> Iterator[Answer]:
         yield Answer(
             task,
             str(sample.get("id")),
-            int(sample.get("epoch") or 1) - 1,
+            _whole(sample.get("epoch") or 1, f"{path}, sample {sample.get('id')}", "epoch") - 1,
             _grade(value, f"{path}, sample {sample.get('id')}"),
             text=output.get("completion"),
             prompt=sample["input"] if isinstance(sample.get("input"), str) else None,
@@ -126,7 +126,7 @@ def nemo_evaluator(path: Path, metric: str | None) -> Iterator[Answer]:
         yield Answer(
             path.parent.name,
             str(row.get("problem_idx")),
-            int(row.get("repeat") or 0),
+            _whole(row.get("repeat") or 0, f"{path}:{number}", "repeat"),
             None if reward is None else _number(reward, f"{path}:{number}"),
             text=said if isinstance(said, str) else None,
         )
@@ -147,7 +147,7 @@ def plain(path: Path, metric: str | None) -> Iterator[Answer]:
         yield Answer(
             benchmark,
             str(task),
-            int(row.get("sample", place)),
+            _whole(place if row.get("sample") is None else row["sample"], where, "sample"),
             None if reward is None else _number(reward, where),
             text=answer if isinstance(answer, str) else None,
             prompt=row["prompt"] if isinstance(row.get("prompt"), str) else None,
@@ -155,6 +155,13 @@ def plain(path: Path, metric: str | None) -> Iterator[Answer]:
 
 
 PLAIN = '{"benchmark": ..., "task": ..., "reward": 0 to 1, "answer": ...} on each line'
+
+
+def _whole(value: Any, where: str, name: str) -> int:
+    """Raises UserError for anything but a whole number of an answer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(Fault(where, f"`{name}` {value!r} is no number of an answer", "0, 1, 2, ..."))
+    return value
 
 
 def _number(value: Any, where: str) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kascade.errors import Fault, UserError
 from kascade.guard.scores import all_scores
 from kascade.results import outside
-from kascade.results.model import Answer, Results
+from kascade.results.model import TWICE, TWICE_REMEDY, Answer, Results
 from kascade.storage.checkpoint import MANIFEST, CheckpointRef, parse_manifest
 from kascade.storage.run_folder import RunFolder
 
@@ -47,8 +47,29 @@ def read_answers(path: Path, metric: str | None) -> Iterator[Answer]:
     if path.is_dir():
         files = sorted(path.rglob("samples_*.jsonl")) or sorted(path.rglob("results.jsonl"))
         files = files or sorted(path.rglob("*.eval")) or sorted(path.glob("*.jsonl"))
-        return (answer for file in files for answer in _reader(file)(file, metric))
+        return _of_files(files, metric)
     return _reader(path)(path, metric)
+
+
+def _of_files(files: Sequence[Path], metric: str | None) -> Iterator[Answer]:
+    """The answers of several files. Raises UserError where two are of the same benchmark: these are two runs.
+
+    Plain JSON lines may be spread over files, as long as every sample of a task is in one of them.
+    """
+    known: dict[object, Path] = {}
+    for file in files:
+        read = _reader(file)
+        for answer in read(file, metric):
+            whole = read is not outside.plain
+            key = answer.benchmark if whole else (answer.benchmark, answer.task, answer.sample)
+            other = known.setdefault(key, file)
+            if other != file and not whole:
+                what = f"{answer.benchmark}, task {answer.task}, sample {answer.sample} is also in {other}"
+                raise UserError(Fault(str(file), what, TWICE, TWICE_REMEDY))
+            if other != file:
+                what = f"benchmark {answer.benchmark} is also in {other}: these are two runs"
+                raise UserError(Fault(str(file), what, "one run in a folder", "name the file of one run"))
+            yield answer
 
 
 def _reader(path: Path) -> Reader:

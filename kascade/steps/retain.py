@@ -6,7 +6,7 @@ import logging
 
 from kascade.environments import domain_of
 from kascade.errors import GuardStop
-from kascade.exams.evaluate import Wanted, score_all, screen_all
+from kascade.exams.evaluate import Wanted, grade_again_unjudged, score_all, screen_all
 from kascade.exams.exams import Draw
 from kascade.guard.end_check import (
     EndVerdict,
@@ -50,6 +50,9 @@ def check(run: Run, checkpoint: str, recovered_from: str | None = None) -> EndVe
     Easy benchmarks are decided at the first looks, so samples go where the variance is.
     """
     round_ = 0 if recovered_from is None else 1
+    known = read_end_verdict(run.layout, checkpoint)
+    held = known.benchmarks.items() if known else ()
+    grade_again_unjudged(run, [name for name, one in held if one.standing == "not_judged"])
     opened = open_end_check(run.layout, run.recipe, checkpoint, round_, recovered_from)
     while needed := opened.needed():
         wanted = [

@@ -57,9 +57,11 @@ def evaluate(run: str, stage: str, checkpoint: str, parent: str) -> bool:
     Returns whether it regressed; False, too, where the run is held up before the recovery. Stage `base` is
     screened only, having nothing to fall from.
     """
-    from kascade.exams.evaluate import confirm_suspicious, screen_all
+    from kascade.exams.evaluate import confirm_suspicious, grade_again_unjudged, screen_all
 
     with open_run(run, f"{stage}.{_attempt(checkpoint)}.evaluate") as opened:
+        known = read_verdict(opened.layout, open_reference(checkpoint).manifest.id)
+        grade_again_unjudged(opened, known.not_judged if known else ())
         screen_all(opened, checkpoint)
         if stage == BASE:
             return False

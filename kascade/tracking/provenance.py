@@ -103,7 +103,7 @@ def _machine(found: Mapping[str, Any] | None) -> str | None:
 def _limits(recipe: Recipe, summary: RunSummary, noted: Mapping[str, Any]) -> Iterator[str]:
     """What the benchmarks of this run cannot see, and what training had seen of them."""
     for name, seen in visible_falls(_as_asked(recipe, summary)).items():
-        yield f"{describe(name, seen)}."
+        yield f"{describe(name, seen, recipe.guard)}."
     points = summary.base.points if summary.base else {}
     for name, point in points.items():
         if problem := blindness(point.score):

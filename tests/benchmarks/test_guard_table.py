@@ -26,8 +26,16 @@ def test_the_table_imports_nothing_of_the_code_it_is_about() -> None:
 
 def test_nothing_is_called_and_half_the_answers_are_enough() -> None:
     found = false_alarms(Rule(), Setting(400), 25, seed=1)
-    assert (found.alarmed, found.drifted) == (0, 0)
+    assert (found.alarmed, found.small, found.called) == (0, 0, 0)
     assert found.samples < 8.1 / 2  # what the rule before took, as the table measures it
+
+
+def test_with_drift_only_tasks_that_truly_fell_are_called() -> None:
+    """The three readings of a false alarm: a call on tasks that fell by a point at most, by less than three,
+    any call. Strong drift moves these tasks, and not tasks like them."""
+    found = false_alarms(Rule(), Setting(200, W10), 40, seed=1)
+    assert found.alarmed == 0
+    assert found.alarmed <= found.small < found.called
 
 
 def test_falls_are_found_with_drift_in_their_stage() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
+from kascade.cli import app
 from kascade.doctor.checks import CHECKS, HERE, LIGHT, examine
 from kascade.doctor.subject import Subject
 from kascade.errors import Fault, UserError
@@ -264,6 +267,26 @@ def test_small_benchmarks_are_refused_unless_the_recipe_lets_them_pass(own: Own)
     assert "tasks show only falls from" in warning.what
     own.text = own.text.replace("weak_exams: warn", "weak_exams: refuse")
     assert own.errors() == [warning]
+
+
+def test_every_benchmark_states_the_falls_that_it_can_show_whatever_follows(own: Own) -> None:
+    """By the rows that there are: a tenth of sixty. `check` states them for people and programs, and
+    preflight keeps them."""
+    seen = examine(own.subject()).falls["quiz"]
+    assert seen.tasks < 20
+    own.loaded()
+    for says in ("warn", "refuse"):
+        own.text = own.text.replace("weak_exams: warn", f"weak_exams: {says}")
+        own.loaded()
+        told = CliRunner().invoke(app, ["check", str(own.folder / "own.yaml")])
+        assert told.exit_code == (0 if says == "warn" else 2)
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith("quiz")]
+        half, most = (f"{100 * fall:.1f}" if isfinite(fall) else "none" for fall in (seen.half, seen.most))
+        assert line.split()[1:6] == [str(seen.tasks), "x", "32", half, most]
+    own.text = own.text.replace("weak_exams: refuse", "weak_exams: warn")
+    own.loaded()
+    told = CliRunner().invoke(app, ["check", str(own.folder / "own.yaml"), "--json"])
+    assert json.loads(told.stdout)["visible_falls"] == {"quiz": seen.as_json()}
 
 
 def test_weights_that_lack_a_tensor_are_never_filled_with_random_numbers(own: Own) -> None:

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kascade.errors import KascadeError
-from kascade.guard.comparison import Comparison, compare
+from kascade.guard.comparison import MAX_MISSING, UNEQUAL_MISSING, Comparison, compare
 from kascade.guard.flips import UNITS, pair_flip, sign_flip
 from kascade.guard.rewards import TaskRewards
+from kascade.recipe.guard import Guard
 
+NAN = math.nan
 STEPS = UNITS[0]
 unit_differences = st.lists(st.integers(-STEPS, STEPS), min_size=1, max_size=9)
 
@@ -77,9 +79,117 @@ def test_tasks_without_a_grade_are_left_out_and_counted() -> None:
     assert compare(score({"a": [None]}), score({"a": [1.0]})) is None
 
 
-def test_other_tasks_are_an_error() -> None:
-    with pytest.raises(KascadeError, match="different tasks"):
+def test_other_tasks_are_an_error_that_names_them() -> None:
+    with pytest.raises(KascadeError, match=r"different tasks.*: only c has a; only c has b"):
         compare(score({"a": [1.0]}), score({"b": [1.0]}))
+    many = {str(i): [1.0] for i in range(9)}
+    with pytest.raises(KascadeError, match="only c has 1, 2, 3, 4, 5 and 3 more"):
+        compare(score(many), score({"0": [1.0]}))
+    with pytest.raises(KascadeError, match="no mapping"):
+        TaskRewards("b", "m", [[1.0]])  # type: ignore[arg-type]
+
+
+def half(tasks: int, chance: float = 0.5) -> dict[str, list[float | None]]:
+    """Rewards of tasks with eight answers each."""
+    rng = np.random.default_rng(tasks)
+    return {str(i): [float(one < chance) for one in rng.random(8)] for i in range(tasks)}
+
+
+def test_what_is_absent_counts_as_what_says_that_no_grade_was_given() -> None:
+    """A task that is not there, one without answers, one with fewer, and null grades: all the same."""
+    whole = half(300)
+    lost = list(whole)[:30]
+    null: dict[str, list[float | None]] = {
+        task: [None] * 8 if task in lost else r for task, r in whole.items()
+    }
+    empty = {task: [] if task in lost else rewards for task, rewards in whole.items()}
+    gone = {task: rewards for task, rewards in whole.items() if task not in lost}
+    expected = compare(score(whole), score(null))
+    assert expected is not None
+    assert (expected.missing_after, expected.num_left_out) == (0.1, 30)
+    assert expected.standing(0.03) == "not_judged"
+    before = score(whole)
+    assert compare(before, score(empty)) == expected
+    assert compare(before, score(gone).with_tasks(before)) == expected
+    assert score(gone).with_tasks(before).missing == 0.1
+    fewer = score({task: rewards[:4] if task in lost else rewards for task, rewards in whole.items()})
+    assert fewer.missing == 0.05
+    low, high = fewer.bounds()
+    assert high - low == pytest.approx(0.05)
+    assert score({}).missing == 1.0 and score({"a": []}).missing == 1.0
+
+
+def test_grades_missing_on_one_side_alone_are_not_judged_though_few() -> None:
+    """1.9% of the candidate's grades are missing, under the 2%, and none before: 46 of 2400 answers."""
+    whole = half(300)
+    holes = {
+        task: [None if int(task) < 46 and not i else r for i, r in enumerate(rewards)]
+        for task, rewards in whole.items()
+    }
+    one_sided, alike = compare(score(whole), score(holes)), compare(score(holes), score(holes))
+    assert one_sided is not None and alike is not None
+    assert one_sided.missing_after < 0.02
+    assert one_sided.p_unequal == pytest.approx(2 * 0.5**46, abs=1e-14)
+    assert one_sided.standing(0.03) == "not_judged"
+    assert one_sided.standing(0.03, unequal_missing=0.0) == "kept"
+    assert (alike.p_unequal, alike.standing(0.03)) == (1.0, "kept")
+
+
+@pytest.mark.parametrize(("lacking", "judged"), [(10, True), (11, False)])
+def test_so_many_missing_grades_more_are_beyond_chance(lacking: int, judged: bool) -> None:
+    """Of n pairs with one grade, all on one side, p is 2 / 2^n: 1 / 512 of ten, and 1 / 1024 of eleven."""
+    whole = half(300)
+    holes = {
+        task: [None if int(task) < lacking and not i else r for i, r in enumerate(rewards)]
+        for task, rewards in whole.items()
+    }
+    found = compare(score(whole), score(holes))
+    assert found is not None
+    assert found.p_unequal == pytest.approx(2 * 0.5**lacking)
+    assert found.can_be_judged(0.02, 0.001) == judged
+
+
+def test_the_library_and_recipes_allow_as_much_to_be_missing() -> None:
+    assert (Guard().max_missing, Guard().unequal_missing) == (MAX_MISSING, UNEQUAL_MISSING)
+
+
+def test_p_of_unequal_missing_grades_is_the_exact_binomial() -> None:
+    from scipy.stats import binomtest
+
+    whole = half(60)
+    rng = np.random.default_rng(0)
+    sides = [
+        {task: [None if rng.random() < share else r for r in rewards] for task, rewards in whole.items()}
+        for share in (0.03, 0.08)
+    ]
+    found = compare(*map(score, sides))
+    assert found is not None
+    pairs = [
+        (x is None, y is None) for task in whole for x, y in zip(sides[0][task], sides[1][task], strict=True)
+    ]
+    first, second = pairs.count((True, False)), pairs.count((False, True))
+    assert found.p_unequal == pytest.approx(binomtest(first, first + second).pvalue, rel=1e-6)
+
+
+def test_graders_that_fail_alike_are_judged_in_all_but_the_share_of_the_level() -> None:
+    """Both sides lose 1.5% of their grades by chance; tasks differ in how often."""
+    rng = np.random.default_rng(1)
+    chances = rng.beta(0.05, 3.3, size=200)
+    whole = half(200)
+    p = []
+    for _ in range(300):
+        sides = [
+            {
+                task: [None if rng.random() < chances[i] else r for r in rewards]
+                for i, (task, rewards) in enumerate(whole.items())
+            }
+            for _ in range(2)
+        ]
+        found = compare(*map(score, sides))
+        assert found is not None
+        p.append(found.p_unequal)
+    for level in (0.01, 0.05, 0.2):
+        assert np.mean(np.array(p) <= level) <= level + 3 * np.sqrt(level * (1 - level) / len(p))
 
 
 @pytest.mark.parametrize("samples", [2, 16])
@@ -205,7 +315,7 @@ def test_the_smallest_falls_on_every_task_are_seen(fall: float) -> None:
     assert (found.p_fall, found.p_rise) == (pytest.approx(2.0**-40), 1.0)
 
 
-@pytest.mark.parametrize("rewards", [["1"], [1 + 1j], 1.0, "right", [[1.0]]])
+@pytest.mark.parametrize("rewards", [["1"], [1 + 1j], 1.0, "right", [[1.0]], b"\x00\x01", bytearray(b"\x01")])
 def test_rewards_that_are_no_numbers_are_refused(rewards: object) -> None:
     with pytest.raises(KascadeError, match="finite and in \\[0, 1\\]"):
         TaskRewards("b", "m", {"a": rewards})  # type: ignore[dict-item]
@@ -222,11 +332,33 @@ def test_two_benchmarks_levels_and_margins_out_of_range_are_errors() -> None:
         compare(one, TaskRewards("code", "m", one.rewards))
     found = compare(one, one)
     assert found is not None
-    for level in (0.0, 1.0, float("nan")):
+    for level in (0.0, 1.0, NAN, math.inf, 1.5):
         with pytest.raises(KascadeError, match="between 0 and 1"):
             found.limits(level)
-    with pytest.raises(KascadeError, match="fall of 0 or more"):
-        found.standing(-0.03)
+        with pytest.raises(KascadeError, match="between 0 and 1"):
+            found.visible_fall(level)
+        with pytest.raises(KascadeError, match="between 0 and 1"):
+            found.visible_fall(0.01, level)
+    for wrong in (-0.03, NAN, math.inf, 1.5):
+        with pytest.raises(KascadeError, match="a margin is a number from 0 to 1"):
+            found.standing(wrong)
+        with pytest.raises(KascadeError, match="within_margin is a number from 0 to 1"):
+            compare(one, one, within_margin=wrong)
+        with pytest.raises(KascadeError, match="max_missing is a number from 0 to 1"):
+            found.standing(0.03, max_missing=wrong)
+        with pytest.raises(KascadeError, match="unequal_missing is a number from 0 to 1"):
+            found.standing(0.03, unequal_missing=wrong)
+        with pytest.raises(KascadeError, match="within_share is a number from 0 to 1"):
+            found.p_lost(wrong)
+        with pytest.raises(KascadeError, match="a margin is a number from 0 to 1"):
+            pair_flip(np.array([0.5]), wrong)
+
+
+@pytest.mark.parametrize("wrong", [NAN, math.inf, -1.5])
+def test_differences_that_are_none_of_rewards_are_refused(wrong: float) -> None:
+    for test in (sign_flip, pair_flip):
+        with pytest.raises(KascadeError, match="from -1 to 1"):
+            test(np.array([0.5, wrong]))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.99])
@@ -237,7 +369,8 @@ def test_a_comparison_with_many_missing_grades_is_not_judged(share: float) -> No
     found = compare(TaskRewards("b", "m", whole), TaskRewards("b", "n", holes))
     assert found is not None
     assert found.standing(0.03) == "not_judged"
-    assert found.standing(0.03, max_missing=1.0) != "not_judged"
+    assert found.standing(0.03, max_missing=1.0) == "not_judged"
+    assert found.standing(0.03, max_missing=1.0, unequal_missing=0.0) != "not_judged"
 
 
 @pytest.mark.parametrize(("before", "after"), [(1.0, 1.0), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])

@@ -135,6 +135,31 @@ def test_missing_grades_are_not_judged_and_never_accepted(run: FixtureRun, right
     assert end.cannot_judge == ("mcqa",)
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_few_grades_missing_on_both_sides_are_judged_and_on_one_alone_are_not(
+    run: FixtureRun, alike: bool
+) -> None:
+    """1.75% of 800 answers, under the 2% that may be missing: 14 after, and 14 or none before."""
+    sft = start(run)
+    same = run.checkpoint("if_rl", "train", sft)
+    run.score(same, START)
+    for reference in (same, *([sft] if alike else [])):
+        score = read_score(run.layout, CheckpointRef.parse(reference).digest, "mcqa", "screen")
+        assert score is not None
+        lost = {f"t{i}": [None, *score.rewards[f"t{i}"][1:]] for i in range(14)}
+        write_score(run.layout, score.model_copy(update={"rewards": {**score.rewards, **lost}}))
+    made = recipe(screen_level=1e-9)
+    verdict = judge(open_case(run.layout, made, same, sft))
+    found = verdict.benchmarks["mcqa"]
+    assert max(found.missing_before, found.missing_after) == 0.0175
+    assert verdict.not_judged == (() if alike else ("mcqa",))
+    if not alike:
+        assert found.decision == "not_judged"
+        assert "differ by more than chance (p 0.00012 <= 0.001)" in found.reason
+        allowed = recipe(screen_level=1e-9, unequal_missing=0.0)
+        assert judge(open_case(run.layout, allowed, same, sft)).not_judged == ()
+
+
 @pytest.mark.parametrize("share", [0.1, 0.99, 1.0])
 def test_tasks_left_out_never_pass_for_an_accepted_checkpoint(run: FixtureRun, share: float) -> None:
     """Whole tasks without a grade, in the screen and in the confirming samples alike."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kascade.errors import KascadeError
 from kascade.guard.comparison import compare
 from kascade.guard.looks import (
     Chances,
@@ -39,6 +42,57 @@ FALL = FallRule(
 def drawn(rng: np.random.Generator, chances: np.ndarray, samples: int) -> TaskRewards:
     rows = (rng.random((chances.size, samples)) < chances[:, None]).astype(float).tolist()
     return TaskRewards("b", "m", {str(i): row for i, row in enumerate(rows)})
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.1, 1.5])
+def test_numbers_out_of_range_are_refused_by_every_rule(wrong: float) -> None:
+    for field in fields(FallRule):
+        if field.name not in {"looks", "choices"}:
+            with pytest.raises(KascadeError, match=field.name):
+                replace(FALL, **{field.name: wrong})
+    keep = KeepRule(LOOKS, 0.03, 0.05, 0.005, 0.02)
+    for field in fields(KeepRule):
+        if field.name != "looks":
+            with pytest.raises(KascadeError, match=field.name):
+                replace(keep, **{field.name: wrong})
+
+
+def test_looks_that_do_not_grow_from_one_on_are_refused() -> None:
+    for looks in ((), (0, 2), (4, 2), (2, 2), (2, 4.5), (math.nan,)):
+        for make in (lambda looks=looks: replace(FALL, looks=looks), lambda looks=looks: shares(looks)):
+            with pytest.raises(KascadeError, match="look"):
+                make()
+    for first, most in ((0, 2), (2, 0), (2, -4), (2, 2.5)):
+        with pytest.raises(KascadeError, match="whole number from 1 on"):
+            look_sizes(first, most)  # type: ignore[arg-type]
+    with pytest.raises(KascadeError, match="choices"):
+        replace(FALL, choices=0)
+    with pytest.raises(KascadeError, match="samples"):
+        drawn(np.random.default_rng(0), np.array([0.5]), 4).first(0)
+
+
+def test_a_share_of_another_benchmark_or_of_other_tasks_is_refused() -> None:
+    one, other = (TaskRewards(name, "m", {"a": [1.0], "b": [0.0]}) for name in ("math", "code"))
+    with pytest.raises(KascadeError, match="only the same benchmark"):
+        recovered_share(one, other, one)
+    with pytest.raises(KascadeError, match="different tasks"):
+        recovered_share(one, one, TaskRewards("math", "m", {"a": [1.0]}))
+
+
+@pytest.mark.parametrize("keeping", [False, True])
+def test_a_look_with_grades_missing_on_one_side_alone_decides_nothing(keeping: bool) -> None:
+    """1.5% of the answers after, which are under the 2%, and none before."""
+    rng = np.random.default_rng(7)
+    chances = rng.beta(2, 1, 400)
+    before, whole = drawn(rng, chances, 4), drawn(rng, chances, 4)
+    holes = {
+        task: [None, *rewards[1:]] if int(task) < 24 else rewards for task, rewards in whole.rewards.items()
+    }
+    after = TaskRewards("b", "m", holes)
+    look = look_for_keeping if keeping else look_for_fall
+    rule = KeepRule((4,), 0.05, 0.05, 0.005, 0.02) if keeping else replace(FALL, looks=(4,))
+    assert look(before, after, rule).standing == "not_judged"  # type: ignore[operator]
+    assert look(before, after, replace(rule, unequal_missing=0.0)).standing != "not_judged"  # type: ignore[operator]
 
 
 @given(st.integers(1, 8), st.integers(1, 200))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import kascade
 from kascade.cli import app
 from kascade.errors import UserError
+from kascade.exams.anywhere import write_results
 from kascade.guard.rewards import TaskRewards
 from kascade.results import Results, compare_results
 from kascade.results.comparing import differences, holm
@@ -41,13 +44,72 @@ def test_a_fall_is_lost_an_equal_one_kept_and_a_small_benchmark_not_shown() -> N
     assert small.standing == "not_shown" and small.visible > fallen.visible
 
 
-def test_only_common_tasks_are_compared_and_the_others_counted() -> None:
+def test_tasks_of_one_side_count_as_missing_on_the_other() -> None:
     before, after = results("a", 0, 0.5, tasks=30), results("b", 1, 0.5, tasks=40)
     (row,) = compare_results(before, after)
     assert (row.found.num_tasks, row.only_a, row.only_b) == (30, 0, 10)
+    assert (row.found.missing_before, row.found.missing_after) == (0.25, 0.0)
+    low, high = row.found.bounds
+    assert high - low == pytest.approx(0.25)
+    assert row.standing == "not_judged"
+    (allowed,) = compare_results(before, after, max_missing=1.0, unequal_missing=0.0)
+    assert allowed.standing == "not_shown"
     other = Results.of("c", [Answer("other", "t0", 0, 1.0)])
     with pytest.raises(UserError, match="no graded task in common"):
         compare_results(before, other)
+
+
+@pytest.mark.parametrize("absent", ["left out", "null", "no answer"])
+def test_a_model_that_left_out_what_it_failed_has_not_kept_it(absent: str) -> None:
+    """60 of 400 tasks of B, on which it would have failed, are not there: what is left looks equal."""
+    before = results("a", 0, 0.6)
+    other = results("b", 2, 0.62).benchmarks["math"].rewards
+    hidden = {"left out": None, "null": [None] * 4, "no answer": []}[absent]
+    rewards = {task: r if int(task[1:]) >= 60 else hidden for task, r in other.items()}
+    after = TaskRewards("math", "b", {task: r for task, r in rewards.items() if r is not None})
+    (row,) = compare_results(before, Results("b", {"math": after}))
+    assert (row.found.missing_after, row.standing) == (0.15, "not_judged")
+
+
+def test_the_shown_interval_is_the_one_of_the_level(tmp_path: Path) -> None:
+    before, after = results("a", 0, 0.6), results("b", 1, 0.56)
+    (row,) = compare_results(before, after)
+    assert row.interval == pytest.approx(row.found.interval)
+    (strict,) = compare_results(before, after, level=0.001)
+    assert strict.interval == strict.found.limits(0.0005)
+    assert strict.interval[0] < row.interval[0] < row.interval[1] < strict.interval[1]
+    paths = [str(tmp_path / f"{one.name}.jsonl") for one in (before, after)]
+    for path, one in zip(paths, (before, after), strict=True):
+        write_results(Path(path), one)
+    shown = CliRunner().invoke(app, ["compare", *paths, "--level", "0.001"])
+    assert shown.exit_code == 0, shown.output
+    low, high = strict.interval
+    assert f"[{low:+.3f}," in shown.output and f"{high:+.3f}]" in shown.output
+    head, _, legend = shown.output.partition("kept:")
+    assert "99.9%" in head and "95%" not in head
+    assert "one-sided at 99.9%" in legend and "at a level of 0.1%" in legend
+
+
+@pytest.mark.parametrize("option", ["--margin", "--level", "--max-missing", "--unequal-missing"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_numbers_out_of_range_are_errors_of_the_command(tmp_path: Path, option: str, value: str) -> None:
+    path = tmp_path / "a.jsonl"
+    write_results(path, results("a", 0, 0.5, tasks=4))
+    said = CliRunner().invoke(app, ["compare", str(path), str(path), f"{option}={value}"])
+    assert isinstance(said.exception, SystemExit) and said.exit_code in (1, 2)
+    assert "a number" in said.output or option in said.output
+
+
+def test_the_functions_of_the_package_and_of_results_have_the_same_defaults() -> None:
+    names = ("margin", "level", "max_missing", "unequal_missing")
+    one, other = (signature(function).parameters for function in (kascade.compare, compare_results))
+    assert [one[name].default for name in names] == [other[name].default for name in names]
+
+
+def test_a_sample_that_is_there_twice_is_an_error() -> None:
+    answers = [Answer("m", "t", 0, 1.0), Answer("m", "t", 1, 0.0), Answer("m", "t", 0, 0.0)]
+    with pytest.raises(UserError, match="task t: sample 0 is there twice"):
+        Results.of("a", answers)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.99])
@@ -63,7 +125,7 @@ def test_missing_grades_are_not_taken_for_kept(share: float) -> None:
     assert row.standing == "not_judged"
     low, high = row.found.bounds
     assert high - low == pytest.approx(share, abs=0.05)
-    (allowed,) = compare_results(before, after, max_missing=1.0)
+    (allowed,) = compare_results(before, after, max_missing=1.0, unequal_missing=0.0)
     assert allowed.standing != "not_judged"
 
 

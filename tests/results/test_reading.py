@@ -46,6 +46,40 @@ def test_each_filter_of_lm_eval_is_a_benchmark_of_its_own(tmp_path: Path) -> Non
     }
 
 
+def test_two_runs_in_one_folder_are_named_and_not_merged(tmp_path: Path) -> None:
+    old = lines(tmp_path / "samples_arc_2026-11-28T10-00-00.jsonl", [lm_eval_row(0, 1.0)])
+    new = lines(tmp_path / "samples_arc_2026-11-29T10-00-00.jsonl", [lm_eval_row(1, 0.0)])
+    lines(tmp_path / "samples_mmlu_2026-11-28T10-00-00.jsonl", [lm_eval_row(0, 1.0)])
+    with pytest.raises(UserError, match=r"benchmark arc is also in .*two runs") as raised:
+        read_results(tmp_path)
+    assert str(old) in str(raised.value) and str(new) in str(raised.value)
+    assert read_results(new).benchmarks["arc"].rewards == {"1:ab": [0.0]}
+    new.unlink()
+    assert read_results(tmp_path).benchmarks.keys() == {"arc", "mmlu"}
+
+
+def test_two_models_in_one_folder_are_named_and_not_merged(tmp_path: Path) -> None:
+    for model, reward in (("one", 1.0), ("other", 0.0)):
+        lines(
+            tmp_path / model / "aime" / "results.jsonl", [{"problem_idx": 0, "repeat": 0, "reward": reward}]
+        )
+    with pytest.raises(UserError, match="benchmark aime is also in"):
+        read_results(tmp_path)
+
+
+def test_plain_lines_may_be_spread_over_files_once_each(tmp_path: Path) -> None:
+    first = lines(tmp_path / "1.jsonl", [{"benchmark": "m", "task": "t", "reward": 1}])
+    lines(tmp_path / "2.jsonl", [{"benchmark": "m", "task": "u", "reward": 0}])
+    assert read_results(tmp_path).benchmarks["m"].rewards == {"t": [1.0], "u": [0.0]}
+    lines(tmp_path / "3.jsonl", [{"benchmark": "m", "task": "t", "reward": 0}])
+    with pytest.raises(UserError, match="m, task t, sample 0 is also in") as raised:
+        read_results(tmp_path)
+    assert str(first) in str(raised.value)
+    twice = [{"task": "t", "sample": 3, "reward": 1}, {"task": "t", "sample": 3, "reward": 0}]
+    with pytest.raises(UserError, match="sample 3 is there twice"):
+        read_results(lines(tmp_path / "twice" / "a.jsonl", twice))
+
+
 def inspect_sample(name: str, epoch: int, value: Any) -> dict[str, Any]:
     scores = {"match": {"value": value, "answer": "x"}}
     return {"id": name, "epoch": epoch, "input": "Q?", "scores": scores, "output": {"completion": "A."}}
@@ -92,6 +126,8 @@ def test_plain_lines(tmp_path: Path) -> None:
         ("a.jsonl", '{"task": "t", "reward": 2}\n', "from 0 to 1"),
         ("a.jsonl", '{"task": "t", "reward": NaN}\n', "from 0 to 1"),
         ("a.jsonl", '{"task": "t"}\n', "reward"),
+        ("a.jsonl", '{"task": "t", "reward": 1, "sample": "first"}\n', "no number of an answer"),
+        ("results.jsonl", '{"problem_idx": 1, "reward": 1, "repeat": 0.5}\n', "no number of an answer"),
         ("a.jsonl", "not json\n", "a.jsonl:1"),
         ("a.jsonl", "", "no graded answers"),
         ("a.json", "{", "Inspect"),

@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 from kascade.cli import app
 from kascade.exams import draws
 from kascade.exams.answers import read_answers
+from kascade.guard.lineage import open_reference
 from kascade.guard.scores import Score, answers_path, read_score, score_path
+from kascade.guard.verdict import read_verdict
 from kascade.rollout.policy import Policy
 from kascade.steps import steps
 from kascade.storage.checkpoint import CheckpointRef
+from kascade.storage.files import read_json
 from kascade.storage.run_folder import RunFolder
 from kascade.task import Grade, Task
 
@@ -78,6 +81,53 @@ def test_an_exam_goes_on_where_it_was_killed_and_is_graded_again_without_samplin
     assert [one.answers for one in read_answers(path)] == [
         tuple(json.loads(line)["answers"]) for line in lines
     ]
+
+
+def test_with_a_repaired_grader_few_missing_grades_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve grades fail after the stage and none before. That is allowed by their number, and not judged."""
+    layout = make_run(tmp_path, stage("sft", "sft", "say_a"), max_missing=0.9, screen_level=1e-9)
+    run = str(layout.root)
+    base = steps.preflight(run)
+    steps.evaluate(run, "base", base, base)
+    trained = steps.train(run, "sft", base)
+    failed: list[str] = []
+    real = SayA._grade
+
+    def failing(self: SayA, answer: str) -> Grade:
+        if len(failed) < 12:
+            failed.append(answer)
+            return Grade.failed("the grader crashed")
+        return real(self, answer)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SayA, "_grade", failing)
+        steps.evaluate(run, "sft", trained, base)
+    digest = CheckpointRef.parse(trained).digest
+    before, verdict = read_score(layout, digest, "say_a", "screen"), read_verdict(layout, open_id(trained))
+    assert before is not None and verdict is not None
+    assert 0 < before.missing < 0.9 and verdict.not_judged == ("say_a",)
+    monkeypatch.setattr(draws, "sit_exam", None)
+    monkeypatch.setattr(draws, "answer_with_greedy", None)
+    steps.evaluate(run, "sft", trained, base)
+    after, verdict = read_score(layout, digest, "say_a", "screen"), read_verdict(layout, open_id(trained))
+    assert after is not None and verdict is not None
+    assert (after.missing, verdict.not_judged) == (0.0, ())
+    kept = {task: [r for r in rewards if r is not None] for task, rewards in before.rewards.items()}
+    assert all(set(rewards) <= set(after.rewards[task]) for task, rewards in kept.items())
+
+
+def open_id(reference: str) -> str:
+    return open_reference(reference).manifest.id
+
+
+def test_preflight_keeps_which_falls_the_benchmarks_can_show(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, stage("sft", "sft", "say_a"))
+    steps.preflight(str(layout.root))
+    kept = read_json(layout.preflight)["visible_falls"]
+    assert kept.keys() == {"say_a", "say_b"}
+    assert all(one["tasks"] == 40 and one["half"] < one["most"] for one in kept.values())
 
 
 def test_pass_at_k_is_the_unbiased_estimate() -> None:
