@@ -13,12 +13,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from kascade.errors import Fault, UserError
 
 DAY_MINUTES = 24 * 60
-NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # of the months, in leap years
 MOST_DIGITS = 4
 RANGES = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 7)}
-
-
+# Names of a field's values, by its highest value.
+NAMED = {7: {day: n for n, day in enumerate(DAYS)}, 12: {month: n for n, month in enumerate(MONTHS, 1)}}
 MACHINES = frozenset({"localtime", "Factory"})  # zones that are another one on every machine
 
 
@@ -38,7 +39,7 @@ class Cron:
         else:
             for (name, bounds), text in zip(RANGES.items(), fields, strict=True):
                 try:
-                    _values(text, *bounds)
+                    values_of(text, *bounds)
                 except ValueError:
                     allowed = f"{bounds[0]} to {bounds[1]}, lists, ranges and steps, or *"
                     faults.append(Fault("--cron", f"{text!r} is not a {name}", allowed))
@@ -55,7 +56,7 @@ class Cron:
     def _readers_faults(self) -> list[Fault]:
         """What this expression says to no reader, or to each reader differently."""
         _, _, day, month, weekday = self.expression.split()
-        days, months = _values(day, 1, 31), _values(month, 1, 12)
+        days, months = values_of(day, 1, 31), values_of(month, 1, 12)
         if weekday == "*" and not any(days[0] <= LENGTHS[one - 1] for one in months):
             what = f"{self.expression!r} names a day that never comes"
             return [Fault("--cron", what, "a day that one of its months has", "name another day or month")]
@@ -73,7 +74,9 @@ class Cron:
         minutes, hours, day, month, weekday = self.expression.split()
         shift = _offset_minutes(self.zone, now)
         moments = [
-            60 * hour + minute - shift for hour in _values(hours, 0, 23) for minute in _values(minutes, 0, 59)
+            60 * hour + minute - shift
+            for hour in values_of(hours, 0, 23)
+            for minute in values_of(minutes, 0, 59)
         ]
         days = {moment // DAY_MINUTES for moment in moments}
         times = {divmod(moment % DAY_MINUTES, 60) for moment in moments}
@@ -87,12 +90,25 @@ class Cron:
         moved = min(days) if weekday != "*" else 0
         # Written out, since readers give `*` beside another limited field a meaning of its own.
         if weekday != "*":
-            weekday = _joined({(one + moved) % 7 for one in _values(weekday, 0, 7)}, range(0))
+            weekday = joined({(one + moved) % 7 for one in values_of(weekday, 0, 7)}, range(0))
         if day != "*":
-            day = _joined(set(_values(day, 1, 31)), range(0))
-        month = _joined(set(_values(month, 1, 12)), range(1, 13))
-        hour_text = _joined(new_hours, range(24))
-        return f"0 {_joined(new_minutes, range(60))} {hour_text} {day} {month} {weekday}"
+            day = joined(set(values_of(day, 1, 31)), range(0))
+        month = joined(set(values_of(month, 1, 12)), range(1, 13))
+        hour_text = joined(new_hours, range(24))
+        return f"0 {joined(new_minutes, range(60))} {hour_text} {day} {month} {weekday}"
+
+    def matches(self, wall: datetime) -> bool:
+        """Whether the fields name this minute of the zone's own clock."""
+        minute, hour, day, month, weekday = self.expression.split()
+        if (
+            wall.minute not in values_of(minute, 0, 59)
+            or wall.hour not in values_of(hour, 0, 23)
+            or wall.month not in values_of(month, 1, 12)
+        ):
+            return False
+        on_day = wall.day in values_of(day, 1, 31)
+        on_weekday = wall.isoweekday() % 7 in {one % 7 for one in values_of(weekday, 0, 7)}
+        return on_day and on_weekday if "*" in (day, weekday) else on_day or on_weekday
 
     def next_change(self, today: date) -> date | None:
         """The first day within a year on which the zone's distance from UTC is another; None: none."""
@@ -109,7 +125,7 @@ def _offset_minutes(zone: str, now: datetime) -> int:
     return int(offset.total_seconds()) // 60
 
 
-def _values(text: str, low: int, high: int) -> list[int]:
+def values_of(text: str, low: int, high: int) -> list[int]:
     """The numbers that a field names. Raises ValueError."""
     found: set[int] = set()
     for part in text.split(","):
@@ -120,7 +136,7 @@ def _values(text: str, low: int, high: int) -> list[int]:
             begin, dash, end = span.partition("-")
             first = _number(begin, high)
             last = _number(end, high) if dash else (high if slash else first)
-            if dash and end.lower() == NAMES[0] and first > last:  # from friday to sunday
+            if dash and end.lower() == DAYS[0] and first > last:  # from friday to sunday
                 last = high
         stride = _digits(step) if slash else 1
         if not (low <= first <= last <= high) or stride < 1:
@@ -130,10 +146,9 @@ def _values(text: str, low: int, high: int) -> list[int]:
 
 
 def _number(text: str, high: int) -> int:
-    """A number, or for weekdays the name of one. Raises ValueError."""
-    if high == RANGES["weekday"][1] and text.lower() in NAMES:
-        return NAMES.index(text.lower())
-    return _digits(text)
+    """A number, or the name of a weekday or a month in its own field. Raises ValueError."""
+    named = NAMED.get(high, {}).get(text.lower())
+    return _digits(text) if named is None else named
 
 
 def _digits(text: str) -> int:
@@ -143,5 +158,6 @@ def _digits(text: str) -> int:
     return int(text)
 
 
-def _joined(values: set[int], whole: range) -> str:
+def joined(values: set[int], whole: range) -> str:
+    """A field that names these values."""
     return "*" if values == set(whole) else ",".join(map(str, sorted(values)))

@@ -19,7 +19,8 @@ from typing import Any
 
 from kascade.recipe.identity import short_hash
 from kascade.recipe.load import LoadedRecipe
-from pipelines.cron import Cron
+from pipelines.cron import Cron, joined
+from pipelines.due import asked_at
 from pipelines.remote import KubeflowApi, all_pages
 from pipelines.submit import Uploaded, build_package, check_parameters, experiment_id, upload
 
@@ -164,12 +165,16 @@ def _remove(client: Any, schedules: Sequence[Known]) -> None:
 
 
 def crontab(cron: Cron, folder: Path, arguments: Sequence[str], run: Path) -> str:
-    """The same on one machine: lines for `crontab -e`. The command continues its own folder, so what has
-    not changed is not done again; a run that is still under way keeps the next one out."""
+    """The same on one machine: a line for `crontab -e`. The command continues its own folder, so what has
+    not changed is not done again; a run that is still under way keeps the next one out.
+
+    The line starts several times an hour, asks whether the time has come in its own zone, and ends if not:
+    not every cron daemon knows zones."""
     command = shlex.join(
         [sys.executable, "-m", "kascade.cli", "run", *arguments, "--out", str(run), "--quiet"]
     )
     log = shlex.quote(f"{run}.cron.log")
     place = f"cd {shlex.quote(str(folder))} && mkdir -p {shlex.quote(str(run.parent))}"  # the log comes first
-    line = f"{place} && {command} >> {log} 2>&1".replace("%", "\\%")
-    return f"CRON_TZ={cron.zone}\n{cron.expression} {line}\n"
+    asks = shlex.join([sys.executable, "-m", "pipelines.due", cron.expression, cron.zone])
+    line = f"{asks} && {place} && {command} >> {log} 2>&1".replace("%", "\\%")
+    return f"{joined(set(asked_at(cron)), range(60))} * * * * {line}\n"

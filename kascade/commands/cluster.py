@@ -201,7 +201,7 @@ def apply(
     host: Host = None,
     namespace: Namespace = None,
     token_file: TokenFile = None,
-    local: Annotated[bool, typer.Option("--local", help="Print the lines for this machine's cron.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Print the line for this machine's cron.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe again and again; applying the same schedule twice changes nothing.
@@ -215,8 +215,8 @@ def apply(
     loaded = arguments.load()
     if local:
         run = Path("runs") / (name or loaded.recipe.name)
-        lines = schedule.crontab(when, Path.cwd(), arguments.words(), run.absolute())
-        emit({"crontab": lines}) if as_json else typer.echo(lines, nl=False)
+        line = schedule.crontab(when, Path.cwd(), arguments.words(), run.absolute())
+        emit({"crontab": line}) if as_json else typer.echo(line, nl=False)
         return
     done = schedule.apply(
         schedule.Schedule(name or loaded.recipe.name, when, max_concurrency, catch_up, pin, service_account),
