@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -52,3 +53,19 @@ def test_an_image_has_what_its_list_asks_for(image: str) -> None:
     for requirement in (Requirement(text) for line in asked if (text := line.split("#")[0].strip())):
         assert locked[canonicalize_name(requirement.name)] in requirement.specifier
     assert locked.get("mlflow", "") in ("", pins("requirements.lock")["mlflow"])
+
+
+@pytest.mark.parametrize(
+    "dockerfile", sorted((ROOT / "images").glob("*/Dockerfile")), ids=lambda path: path.parent.name
+)
+def test_what_an_image_is_built_from_is_sent_to_the_engine(dockerfile: Path) -> None:
+    """`.dockerignore` keeps all else out: an image whose wheels it does not name cannot be built."""
+    sent = [
+        line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    ]
+    text = dockerfile.read_text(encoding="utf-8")
+    mounted = re.findall(r"--mount=type=bind,source=([^,\s]+)", text)
+    copied = [name for line in re.findall(r"^COPY (?!--)(.+)$", text, re.M) for name in line.split()[:-1]]
+    assert mounted
+    for name in (*mounted, *copied):
+        assert any(f"{name}/".startswith(f"{one}/") for one in sent), name
