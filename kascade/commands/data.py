@@ -1,4 +1,4 @@
-"""`kascade data check`: the data doctor."""
+"""`kascade data`: the data doctor, and the rows of other projects."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from kascade.commands.grading_arguments import (
     judge_at,
 )
 from kascade.commands.output import AsJson, counted, emit
+from kascade.commands.rows import write_rows
 from kascade.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     data.callback()(_data)
     data.command("check")(check)
+    data.command("rows")(write_rows)
     app.add_typer(data, name="data")
 
 

@@ -335,3 +335,25 @@ def test_the_doctor_says_why_a_row_belongs_nowhere(tmp_path: Path) -> None:
         "agent_ref.name",
     ]
     assert "the fields (q, ans) are no known environment's" in report["faults"][3]["what"]
+
+
+def test_rows_come_from_the_package_that_holds_the_environment(tmp_path: Path) -> None:
+    """By way of a stand-in for the interpreter of the package; it ends when nobody reads on."""
+    python, out, none = tmp_path / "python", tmp_path / "rows.jsonl", tmp_path / "none"
+    python.write_text("#!/bin/sh\necho words >&2\nwhile echo '{\"prompt\": \"'$2 $3'\"}'; do :; done\n")
+    python.chmod(0o755)
+    package = ("data", "rows", "nemo_gym", "--option", "package=mcqa", "--option")
+    assert kascade(*package, f"python={python}", "--out", out, "--most", "3").exit_code == 0
+    assert out.read_text() == '{"prompt": "mcqa rows"}\n' * 3
+    python.write_text("#!/bin/sh\necho no such server >&2\nexit 1\n")
+    for wrong, problem in (
+        ((*package, f"python={python}", "--out", out), "is there already"),
+        ((*package, f"python={python}", "--out", none), "no such server"),
+        ((*package, "python=/nowhere", "--out", none), "cannot be started"),
+        ((*package, "url=http://h:1", "--out", none), "give one of"),
+        (("data", "rows", "openenv", "--option", "url=http://h:1", "--out", none), "no package"),
+        (("data", "rows", "nemo_gym", "--option", "url=http://h:1", "--out", none), "names the environment"),
+    ):
+        result = kascade(*wrong)
+        assert (result.exit_code, problem in result.stderr) == (2, True), result.stderr
+    assert not none.exists()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import ValidationError
 
 from kascade.environments.remote.server import Server
-from kascade.environments.remote.settings import NemoGymOptions, Remote
+from kascade.environments.remote.settings import NemoGymOptions, Remote, VerifiersOptions
 
 HTTP = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
 STARTS = f"""
@@ -71,3 +72,11 @@ def test_images_and_packages_are_commands(tmp_path: Path, monkeypatch: pytest.Mo
     assert "127.0.0.1:{port}:9000" in words
     gym = NemoGymOptions(package="mcqa", python="/env/bin/python", config={"speed": 1}).starts()
     assert gym[0] == "/env/bin/python" and gym[2:] == ("mcqa", "{port}", '{"speed": 1}')
+    taskset = VerifiersOptions(package="glossary", python="/env/bin/python")
+    assert taskset.starts()[1].endswith("serve_verifiers.py") and taskset.starts()[2:4] == (
+        "glossary",
+        "{port}",
+    )
+    assert taskset.prints_rows()[2:4] == ("glossary", "rows")
+    with pytest.raises(ValidationError, match="give one of url, command, image, package"):
+        VerifiersOptions(package="glossary", url="tcp://127.0.0.1:5000")

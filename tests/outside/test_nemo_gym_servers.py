@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from loopback import answering
+from typer.testing import CliRunner
 
+from kascade.cli import app
 from kascade.environments import get_environment
 from kascade.environments.base import Turn
 from kascade.environments.remote.environment import RemoteSession
@@ -64,6 +66,16 @@ def test_one_answer_then_verify(nemo_gym: Options, gym_rows: Callable[[str], Pat
             compared += 1
         assert sum(grade.reward for grade in grades) == 1.0
     assert compared == 50
+
+
+def test_example_rows_come_from_the_package(
+    tmp_path: Path, nemo_gym: Options, gym_rows: Callable[[str], Path]
+) -> None:
+    given, out = nemo_gym("mcqa"), tmp_path / "rows.jsonl"
+    options = ["--option", f"package={given['package']}", "--option", f"python={given['python']}"]
+    done = CliRunner().invoke(app, ["data", "rows", "nemo_gym", *options, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert out.read_text() == gym_rows("mcqa").read_text()
 
 
 def test_a_session_remembers_its_own_conversation(nemo_gym: Options, gym_rows: Callable[[str], Path]) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, python_of
+from conftest import HERE, PATIENT, python_of
 from loopback import answering
 from toy_cascade import make_policy
+from typer.testing import CliRunner
 
+from kascade.cli import app
 from kascade.environments import get_environment
 from kascade.environments.base import Turn, WholePrompt
 from kascade.environments.remote.verifiers import Verifiers
@@ -94,6 +96,25 @@ def test_rewards_are_those_of_verifiers_own_client(
         assert {"share", "first", "words"} <= grade.components.keys()
     else:
         assert [one["role"] for one in heard[0]] == ["system", "user"] and grade.components["right"] >= 0
+
+
+def test_an_installed_taskset_is_served_and_brings_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, as one of the hub is, once its package is installed."""
+    monkeypatch.setenv("PYTHONPATH", str(HERE / "verifiers_environments"))
+    agent = {"harness": {"id": "plain_chat"}, "runtime": {"type": "subprocess"}}
+    options = {"package": "say_letters", "python": python_of("outside"), "config": {"agent": agent}}
+    pairs = [part for name, value in options.items() for part in ("--option", f"{name}={json.dumps(value)}")]
+    out = tmp_path / "rows.jsonl"
+    done = CliRunner().invoke(app, ["data", "rows", "verifiers", *pairs, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert rows == rows_of("say_letters")
+    environment = configured({**options, **PATIENT})
+    assert environment.needs() == []
+    grade, _ = played(environment, environment.from_row(rows[0]))
+    assert grade.error is None and {"share", "first"} <= grade.components.keys()
 
 
 def test_many_episodes_at_once_become_tokens_that_only_grow(verifiers: Options) -> None:

@@ -1,5 +1,6 @@
 """Run one of NeMo-Gym's own resource servers: `python serve_gym.py SERVER PORT [CONFIG as JSON]`.
 
+`python serve_gym.py SERVER rows` prints the example rows that come with it instead.
 Runs in the environment that holds `nemo-gym`, without its head server: only the resource server is needed.
 `judge_port` in CONFIG is where a model server (`/v1/responses`) listens on loopback, for servers that ask.
 """
@@ -44,6 +45,16 @@ def main(name: str, port: int, given: dict[str, Any]) -> None:
     uvicorn.run(server.setup_webserver(), host="127.0.0.1", port=port, log_level="error")
 
 
+def print_rows(name: str) -> None:
+    """The server's own example rows; most of its data sets are elsewhere."""
+    module = importlib.import_module(f"resources_servers.{name}")
+    for folder in module.__path__:
+        sys.stdout.write((Path(folder) / "data" / "example.jsonl").read_text(encoding="utf-8"))
+
+
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder, where a file is called like the package
+    if sys.argv[2] == "rows":
+        print_rows(sys.argv[1])
+        sys.exit()
     main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]) if len(sys.argv) > 3 else {})

@@ -13,7 +13,7 @@ from kascade.environments.options import Options
 from kascade.storage.address import WEB, address_problem
 from kascade.task import Domain
 
-GYM_SERVER = Path(__file__).parent / "serve_gym.py"  # runs where nemo-gym is installed
+HERE = Path(__file__).parent
 ENGINES = ("docker", "podman")  # that run images
 
 
@@ -76,36 +76,52 @@ class Remote(Options):
         return (reward - low) / (high - low)
 
 
-class NemoGymOptions(Remote):
-    """Of NeMo-Gym resource servers."""
+class Packaged(Remote):
+    """Of servers that an installed Python package holds, beside all other ways to name one."""
 
     ways: ClassVar[tuple[str, ...]] = (*Remote.ways, "package")
-    package: str | None = Field(
-        None, description="name of a resource server that the package nemo-gym holds, such as mcqa"
-    )
+    server_program: ClassVar[str]  # in this folder; runs where the package is installed
+    package: str | None = Field(None, description="name of an environment that an installed package holds")
     python: str = Field(
-        "python", description="interpreter of the environment where nemo-gym is installed, for `package`"
+        "python", description="interpreter of the environment where that package is installed, for `package`"
     )
     config: dict[str, JsonValue] = Field(
-        default_factory=dict, description="fields of the server's own configuration, for `package`"
+        default_factory=dict, description="fields of the environment's own configuration, for `package`"
+    )
+
+    def starts(self) -> tuple[str, ...]:
+        """As the base class; also the package's own servers by name."""
+        if self.package is None:
+            return super().starts()
+        return self._program("{port}")
+
+    def prints_rows(self) -> tuple[str, ...]:
+        """The command that prints the rows of `package`, a line each."""
+        return self._program("rows")
+
+    def _program(self, what: str) -> tuple[str, ...]:
+        program = str(HERE / self.server_program)
+        return (self.python, program, self.package or "", what, json.dumps(self.config))
+
+    @model_validator(mode="after")
+    def _package_alone(self) -> Packaged:
+        if self.package is not None and (self.command or self.image):
+            raise ValueError(f"give one of {', '.join(self.ways)}")
+        return self
+
+
+class NemoGymOptions(Packaged):
+    """Of NeMo-Gym resource servers."""
+
+    server_program: ClassVar[str] = "serve_gym.py"
+    package: str | None = Field(
+        None, description="name of a resource server that the package nemo-gym holds, such as mcqa"
     )
     style: Literal["auto", "single", "tools", "game"] = Field(
         "auto",
         description="single: one answer, then verify. tools: calls over HTTP first. game: reset and step. "
         "auto: what the server's own description says",
     )
-
-    def starts(self) -> tuple[str, ...]:
-        """As the base class; also NeMo-Gym's own servers by name."""
-        if self.package is None:
-            return super().starts()
-        return (self.python, str(GYM_SERVER), self.package, "{port}", json.dumps(self.config))
-
-    @model_validator(mode="after")
-    def _package_alone(self) -> NemoGymOptions:
-        if self.package is not None and (self.command or self.image):
-            raise ValueError(f"give one of {', '.join(self.ways)}")
-        return self
 
 
 class OpenEnvOptions(Remote):
@@ -118,10 +134,14 @@ class OpenEnvOptions(Remote):
     json_actions: bool = Field(False, description="the answer itself is the action, as a JSON object")
 
 
-class VerifiersOptions(Remote):
+class VerifiersOptions(Packaged):
     """Of environment servers of verifiers. They listen at tcp://HOST:PORT."""
 
     schemes: ClassVar[tuple[str, ...]] = ("tcp",)
+    server_program: ClassVar[str] = "serve_verifiers.py"
+    package: str | None = Field(
+        None, description="name of a taskset that is installed beside verifiers, such as glossary"
+    )
     gateway_host: str = Field(
         "127.0.0.1",
         description="address of this machine by which the server's episodes reach the policy",
