@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -308,6 +309,7 @@ def test_a_line_does_its_work_under_cron_and_does_nothing_twice(tmp_path: Path) 
     command = cron_line("--timezone", "Europe/Berlin", *few)
     assert "%" not in command.replace("\\%", "")
     bare = {"HOME": str(tmp_path), "LOGNAME": "someone", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    bare |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # a checkout by path
     run, log = tmp_path / "runs" / "tiny", tmp_path / "runs" / "tiny.cron.log"
     made: list[dict[str, int]] = []
     for _ in range(2):
