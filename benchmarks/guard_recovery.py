@@ -18,17 +18,19 @@ from benchmarks.guard_world import FITS, Floats, Ints, drifted, lowered, paired,
 class Keep:
     """Non-inferiority in looks: kept where the lower limit of the difference lies above -margin.
 
-    futile: given up where the last look would show kept, and lost, with less than this chance.
+    futile: given up where the last look would show kept, and lost, with less than this chance. claims:
+    comparisons over which the level of `lost` is divided.
     """
 
     margin: float = 0.03
     level: float = 0.05
     sizes: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     futile: float = 0.005
+    claims: int = 1
 
-    def quantile(self, size: int, num_tasks: int) -> float:
+    def quantile(self, size: int, num_tasks: int, claims: int = 1) -> float:
         """Errors between the difference and a limit at this look."""
-        return float(student.ppf(1 - self.level * size / sum(self.sizes), num_tasks - 1))
+        return float(student.ppf(1 - self.level / claims * size / sum(self.sizes), num_tasks - 1))
 
 
 def kept_and_lost(
@@ -47,8 +49,8 @@ def kept_and_lost(
         have = size
         fall, error = fall_and_error(lost_pairs[left], won_pairs[left], size)
         error = np.maximum(error, np.sqrt(2) / size / num_tasks)  # two tasks that differ by one answer
-        half = keep.quantile(size, num_tasks) * error
-        kept[left] = fall + half < keep.margin
+        half = keep.quantile(size, num_tasks, keep.claims) * error
+        kept[left] = fall + keep.quantile(size, num_tasks) * error < keep.margin
         hope = foretold(keep, lost_pairs[left], won_pairs[left], size)
         last = size == keep.sizes[-1]
         beyond = fall - half > (0.0 if last else keep.margin)
@@ -77,9 +79,10 @@ def foretold(keep: Keep, lost: Ints, won: Ints, size: int) -> Hope:
     now = inside.mean(axis=1) / num_tasks
     then = now * size / most
     between = np.maximum(falls.var(axis=1, ddof=1) / num_tasks - now, 0.0)
-    half = keep.quantile(most, num_tasks) * np.sqrt(between + then)
+    error = np.sqrt(between + then)
+    half, half_lost = (keep.quantile(most, num_tasks, claims) * error for claims in (1, keep.claims))
     moves, fall = np.sqrt(np.maximum(now - then, 1e-18)), falls.mean(axis=1)
-    kept, gone = ndtr((keep.margin - fall - half) / moves), ndtr((fall - half) / moves)
+    kept, gone = ndtr((keep.margin - fall - half) / moves), ndtr((fall - half_lost) / moves)
     return Hope(np.asarray(kept < keep.futile), np.asarray(gone < keep.futile))
 
 
@@ -106,6 +109,33 @@ def end_check(
         after[fallen] = lowered(rng, before[fallen], below, "proportional")
     kept, _, used = kept_and_lost(rng, keep, before, drifted(rng, after, setting.drift), setting.shared)
     return float(kept.reshape(-1, len(FITS)).all(axis=1).mean()), float(kept[fallen].mean()), used
+
+
+def called_lost(
+    keep: Keep, setting: Setting, below: float, *, contenders: int, cascades: int, seed: int
+) -> tuple[float, float, float]:
+    """Cascades whose end is called lost somewhere; benchmarks that are; samples per task of a comparison.
+
+    The end is held against so many checkpoints, each a stage after the other, in the order of their screens,
+    until one comparison does not show it to be kept. It is truly `below` all of them on every benchmark.
+    """
+    rng = np.random.default_rng(seed)
+    line = [tasks(rng, cascades * len(FITS), setting.tasks)]
+    while len(line) < contenders:
+        line.append(drifted(rng, line[-1], setting.drift))
+    end = line[-1] if not below else lowered(rng, line[-1], below, "proportional")
+    end = drifted(rng, end, setting.drift)
+    order = np.argsort([-rng.binomial(2, one).mean(axis=1) for one in line], axis=0)
+    left, found, used = np.arange(len(end)), np.zeros(len(end), dtype=bool), []
+    for place in range(contenders):
+        before = np.stack(line)[order[place][left], left]
+        kept, lost, samples = kept_and_lost(rng, keep, before, end[left], setting.shared)
+        found[left] |= lost
+        used += [samples] * len(left)
+        left = left[kept]
+        if not len(left):
+            break
+    return float(found.reshape(-1, len(FITS)).any(axis=1).mean()), float(found.mean()), float(np.mean(used))
 
 
 def salami(

@@ -1,8 +1,8 @@
 """The table of the guard's figures: `python -m benchmarks.guard_table`, some minutes on one core.
 
 Independent of the code it is about: nothing of kascade is imported. Shares come with 95% Clopper-Pearson
-intervals. `--quick` takes a tenth of the repetitions. Names of parts (alarms, power, recoveries, ends) print
-only these. Prints Markdown.
+intervals. `--quick` takes a tenth of the repetitions. Names of parts (alarms, power, recoveries, ends,
+losses) print only these. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from scipy.stats import beta
 
 from benchmarks.guard_cascade import Setting, false_alarms, found_in_first_stage
-from benchmarks.guard_recovery import Keep, called_recovered, end_check, salami
+from benchmarks.guard_recovery import Keep, called_lost, called_recovered, end_check, salami
 from benchmarks.guard_rule import Rule
 from benchmarks.guard_world import Drift
 
@@ -127,11 +127,38 @@ def ends(cascades: int) -> None:
         )
 
 
+def losses(cascades: int) -> None:
+    """The word `lost` at the end, by the level of each comparison and by that of all."""
+    print("\n| tasks | held against | drift | lower by | lost somewhere % | each lost % | samples |")
+    print("|-|-|-|-|-|-|-|")
+    cases = [(below, contenders) for below in (0.0, 0.05, 0.1) for contenders in (1, 4)]
+    for tasks in (128, 400):
+        for name in ("no drift", "Beta w = 100", "Beta w = 10"):
+            for below, contenders in cases:
+                found = [
+                    called_lost(
+                        Keep(claims=claims),
+                        Setting(tasks, DRIFTS[name]),
+                        below,
+                        contenders=contenders,
+                        cascades=cascades,
+                        seed=7,
+                    )
+                    for claims in (1, 9 * contenders)
+                ]
+                somewhere = " → ".join(share(round(one[0] * cascades), cascades) for one in found)
+                each = " → ".join(share(round(one[1] * 9 * cascades), 9 * cascades) for one in found)
+                samples = " → ".join(f"{one[2]:.1f}" for one in found)
+                row = f"{tasks} | {contenders} | {name} | {100 * below:g} | {somewhere} | {each} | {samples}"
+                print(f"| {row} |", flush=True)
+
+
 PARTS: dict[str, tuple[Callable[[int], None], int]] = {  # each with its repetitions
     "alarms": (alarms, 1000),
     "power": (power, 1800),
     "recoveries": (recoveries, 1800),
     "ends": (ends, 600),
+    "losses": (losses, 400),
 }
 
 

@@ -3,7 +3,7 @@
 Both answer the run's benchmarks again, with random numbers that no other comparison uses. The answers that
 made the champion win once would make it look better than it is (the winner's curse). The rule is that of the
 end check: every benchmark must be shown to be kept within a margin. Because all must pass, no correction for
-their number is needed.
+their number is needed; that one is lost, or lower, is held to the level divided by their number.
 
 Two more conditions keep a row of promotions from losing a little each time. What earlier promotions gave up
 is taken off the margin until something gains it back. And a goal that is shown to be lower is not promoted,
@@ -109,7 +109,7 @@ class Contenders:
 
     def rule(self, name: str, fixed: int | None = None) -> KeepRule:
         """fixed: answers per task, where fresh ones cannot be drawn."""
-        rule = keep_rule(self.recipe.guard, fixed)
+        rule = keep_rule(self.recipe.guard, fixed, claims=len(self.recipe.benchmarks))
         return replace(rule, margin=max(0.0, rule.margin - self.given_up.get(name, 0.0)))
 
     def looked(self, name: str) -> Looked | None:
@@ -145,9 +145,10 @@ class Contenders:
         )
 
     def _contest(self, name: str, role: Role) -> Contest:
-        held = held_against(self.recipe.guard, self.champion, self.looked(name))
+        rule = self.rule(name)
+        held = held_against(self.champion, self.looked(name), rule.level, rule.lost_level)
         standing = held.standing if held else "not_judged"
-        return Contest(benchmark=name, role=role, margin=self.rule(name).margin, standing=standing, held=held)
+        return Contest(benchmark=name, role=role, margin=rule.margin, standing=standing, held=held)
 
 
 def sentences(found: Challenge) -> list[str]:

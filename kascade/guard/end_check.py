@@ -5,23 +5,26 @@ errors (`near_best`) of its best, on fresh samples. The hypothesis is that the f
 more below, and all of them must be rejected at the level; then no correction for their number is needed
 (Berger, Technometrics 24, 1982). So the first one that is not rejected decides: a benchmark is held against
 the strongest first, and no more is drawn for it once it is not kept.
+
+That something is lost is another claim, and any of them may be false: there the level is divided over the
+checkpoints of a benchmark (Bonferroni) and over the benchmarks (Holm).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from kascade.guard.accepted import accepted_at_end, distinct
-from kascade.guard.comparison import Standing, compare
+from kascade.guard.comparison import Standing
+from kascade.guard.contenders import contenders
 from kascade.guard.lineage import Ancestor, open_reference
 from kascade.guard.looks import Looked, look_for_keeping
-from kascade.guard.rule import first_kept_look, fixed_samples, keep_rule
-from kascade.guard.scores import Score, read_score, read_scores
-from kascade.recipe.schema import Guard, Recipe
+from kascade.guard.rule import first_kept_look, fixed_samples, holm, keep_rule
+from kascade.guard.scores import read_score
+from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef
 from kascade.storage.files import write_text
 from kascade.storage.run_folder import RunFolder
@@ -40,8 +43,8 @@ class _Frozen(BaseModel):
 
 
 class HeldAgainst(_Frozen):
-    """The final checkpoint against one that was near the best. In reward; limits: each one-sided at the
-    level.
+    """The final checkpoint against one that was near the best. In reward; limits: the lower one-sided at
+    `level`, the upper at `lost_level` (None: at `level`, in results from before there was one).
 
     samples: fresh answers per task of each. A checkpoint that is itself the best is held against none.
     """
@@ -54,6 +57,7 @@ class HeldAgainst(_Frozen):
     level: float
     samples: int
     standing: Standing
+    lost_level: float | None = None
 
 
 class Held(_Frozen):
@@ -96,37 +100,6 @@ class EndVerdict(_Frozen):
         return {name: held for name, held in self.benchmarks.items() if held.standing != "kept"}
 
 
-def contenders(
-    layout: RunFolder, recipe: Recipe, line: str, checkpoint: Ancestor
-) -> dict[str, list[Ancestor]]:
-    """Per benchmark the accepted checkpoints that may have been the best, the strongest first: within
-    `near_best` standard errors of the best screening score. A side branch counts on what it was held to.
-    Equal models count once, and `checkpoint` itself is left out. A benchmark is missing where the
-    checkpoints before have no grade on it.
-    """
-    accepted = distinct(accepted_at_end(layout, recipe, line), checkpoint)
-    screens = [read_scores(layout, one.checkpoint.digest, "screen") for one in accepted]
-    found: dict[str, list[Ancestor]] = {}
-    for name in (benchmark.name for benchmark in recipe.benchmarks):
-        scored = [
-            (one.checkpoint, scores[name])
-            for one, scores in zip(accepted, screens, strict=True)
-            if name in one.held and name in scores and scores[name].task_means()
-        ]
-        scored.sort(key=lambda pair: pair[1].mean, reverse=True)
-        near = recipe.guard.retention.near_best
-        if scored or not accepted:
-            found[name] = [one for one, score in scored if _is_near(scored[0][1], score, near)]
-    return found
-
-
-def _is_near(best: Score, other: Score, near: float) -> bool:
-    if best.rewards.keys() != other.rewards.keys():
-        return False
-    found = compare(best.task_rewards(), other.task_rewards())
-    return found is not None and found.difference >= -near * found.standard_error
-
-
 @dataclass(frozen=True, slots=True)
 class Compared:
     """A comparison of the end check. looked, held: None while there are no samples of both; held also where
@@ -165,11 +138,13 @@ class EndCheck:
         before, after = (
             read_score(self.layout, one.digest, name, "end", self.round) for one in (other, self.checkpoint)
         )
-        looked = None
+        looked = held = None
         if before is not None and after is not None:
-            rule = keep_rule(self.recipe.guard, fixed_samples(before, after))
+            claims = len(self.recipe.benchmarks) * len(self.against[name])
+            rule = keep_rule(self.recipe.guard, fixed_samples(before, after), claims)
             looked = look_for_keeping(before.task_rewards(), after.task_rewards(), rule)
-        return Compared(other, looked, held_against(self.recipe.guard, other.reference, looked))
+            held = held_against(other.reference, looked, rule.level, rule.lost_level)
+        return Compared(other, looked, held)
 
     def needed(self) -> dict[str, tuple[str, int]]:
         """Per benchmark that is not decided: whom it is held against next (reference), and the samples per
@@ -192,7 +167,10 @@ class EndCheck:
     def conclude(self, domains: Mapping[str, Domain], recovered_from: str | None = None) -> EndVerdict:
         """The result, once nothing more is needed."""
         rule = self.recipe.guard.retention
-        held = {one.name: self._held(one.name, domains[one.name]) for one in self.recipe.benchmarks}
+        compared = {one.name: self.compared(one.name) for one in self.recipe.benchmarks}
+        for name, level in self._lost(compared).items():
+            compared[name][-1] = _called_lost(compared[name][-1], rule.level, level)
+        held = {name: self._held(name, domains[name], found) for name, found in compared.items()}
         return EndVerdict(
             checkpoint=self.checkpoint.reference,
             round=self.round,
@@ -202,8 +180,18 @@ class EndCheck:
             recovered_from=recovered_from,
         )
 
-    def _held(self, name: str, domain: Domain) -> Held:
-        compared = self.compared(name)
+    def _lost(self, compared: Mapping[str, list[Compared]]) -> dict[str, float]:
+        """Benchmarks that are shown to be lost, each with the level over all looks that it was held to."""
+        others = {name: len(found) for name, found in self.against.items()}
+        falls = {
+            name: (min(1.0, found[-1].looked.p * others[name]), 0.0)
+            for name, found in compared.items()
+            if found and found[-1].looked and found[-1].standing in ("lost", "not_shown")
+        }
+        tests = holm(falls, len(self.recipe.benchmarks), self.recipe.guard.retention.level, 0.0)
+        return {name: test.level / others[name] for name, test in tests.items() if test.significant}
+
+    def _held(self, name: str, domain: Domain, compared: list[Compared]) -> Held:
         alone: Standing = "kept" if name in self.against else "not_judged"
         return Held(
             benchmark=name,
@@ -212,6 +200,11 @@ class EndCheck:
             against=tuple(one.held for one in compared if one.held),
             not_compared=len(self.against.get(name, ())) - len(compared),
         )
+
+
+def _called_lost(one: Compared, level: float, lost_level: float) -> Compared:
+    held = held_against(one.other.reference, one.looked, level, lost_level)
+    return replace(one, held=held.model_copy(update={"standing": "lost"}) if held else None)
 
 
 def open_end_check(
@@ -223,18 +216,24 @@ def open_end_check(
     return EndCheck(layout, recipe, own, round_, contenders(layout, recipe, line or checkpoint, own))
 
 
-def held_against(guard: Guard, reference: str, looked: Looked | None) -> HeldAgainst | None:
-    """What the looks say of a checkpoint against the one at `reference`; None where nothing was graded."""
+def held_against(
+    reference: str, looked: Looked | None, level: float, lost_level: float
+) -> HeldAgainst | None:
+    """What the looks say of a checkpoint against the one at `reference`; None where nothing was graded.
+
+    level, lost_level: of the lower and of the upper limit, over all looks.
+    """
     if looked is None or looked.comparison is None:
         return None
-    found, level = looked.comparison, guard.retention.level * looked.share
+    found, levels = looked.comparison, (level * looked.share, lost_level * looked.share)
     return HeldAgainst(
         checkpoint=reference,
         before=found.before,
         after=found.after,
         difference=found.difference,
-        limits=found.limits(level),
-        level=level,
+        limits=(found.limits(levels[0])[0], found.limits(levels[1])[1]),
+        level=levels[0],
+        lost_level=levels[1],
         samples=looked.size,
         standing=looked.standing,
     )

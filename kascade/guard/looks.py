@@ -51,11 +51,13 @@ class FallRule:
 
 @dataclass(frozen=True, slots=True)
 class KeepRule:
-    """Non-inferiority: kept where the lower limit is above -margin, each limit one-sided at `level` over
-    all looks.
+    """Non-inferiority: kept where the lower limit is above -margin, one-sided at `level` over all looks; lost
+    where it is not, and the upper one is below 0 at `lost_level`.
 
     futile_chance: what has less than this chance to be shown at the last look is given up; 0: never.
-    max_missing, unequal_missing: as of `FallRule`. Raises KascadeError for a number out of range.
+    max_missing, unequal_missing: as of `FallRule`. claims: comparisons of which any may be called lost
+    (Bonferroni); that all must be kept needs no such correction. Raises KascadeError for a number out of
+    range.
     """
 
     looks: tuple[int, ...]
@@ -64,17 +66,24 @@ class KeepRule:
     futile_chance: float
     max_missing: float
     unequal_missing: float = UNEQUAL_MISSING
+    claims: int = 1
 
     def __post_init__(self) -> None:
         _check_looks(self.looks)
         for name in ("margin", "futile_chance", "max_missing", "unequal_missing"):
             part(name, getattr(self, name))
         between("level", self.level)
+        count("claims", self.claims)
+
+    @property
+    def lost_level(self) -> float:
+        return self.level / self.claims
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the looks so far say. p: over looks and both tests, to hold against the level of one benchmark.
+    """What the looks so far say. p: of a fall, over looks and tests, to hold against the level of one
+    benchmark.
 
     size: answers a task of the last look taken, and share: its part of the level. more: answers a task that
     must be there next, None when no more are to be drawn.
@@ -145,14 +154,27 @@ def look_for_keeping(before: TaskRewards, after: TaskRewards, rule: KeepRule) ->
         found = compare(before.first(size), after.first(size))
         if found is None:
             return Looked(None, 1.0, "not_judged", size, share, None)
-        standing = found.standing(rule.margin, rule.level * share, rule.max_missing, rule.unequal_missing)
+        p, standing = min(1.0, p_below(found) / share), _shown(found, share, rule)
         if standing == "not_judged":
-            last = Looked(found, found.p_fall, standing, size, share, following)
+            last = Looked(found, p, standing, size, share, following)
             continue
         if following is None or _stays(found, standing, size, rule):
-            return Looked(found, found.p_fall, standing, size, share, None)
-        last = Looked(found, found.p_fall, "not_shown", size, share, following)
+            return Looked(found, p, standing, size, share, None)
+        last = Looked(found, p, "not_shown", size, share, following)
     return last
+
+
+def p_below(found: Comparison) -> float:
+    """One-sided p of a fall by the limits: the level at which the upper one is 0."""
+    from scipy.special import stdtr
+
+    return float(stdtr(found.degrees, sum(found.interval) / 2 / found.standard_error))
+
+
+def _shown(found: Comparison, share: float, rule: KeepRule) -> Standing:
+    standing = found.standing(rule.margin, rule.level * share, rule.max_missing, rule.unequal_missing)
+    is_lost = found.limits(rule.lost_level * share)[1] < 0
+    return "not_shown" if standing == "lost" and not is_lost else standing
 
 
 def _stays(found: Comparison, standing: Standing, size: int, rule: KeepRule) -> bool:
@@ -161,7 +183,7 @@ def _stays(found: Comparison, standing: Standing, size: int, rule: KeepRule) -> 
         return True
     chances = chances_at_last(found, size, rule)
     if standing == "lost":
-        beyond = found.limits(rule.level * shares(rule.looks)[size])[1] < -rule.margin
+        beyond = found.limits(rule.lost_level * shares(rule.looks)[size])[1] < -rule.margin
         return beyond or chances.kept < rule.futile_chance
     return max(chances.kept, chances.lost) < rule.futile_chance
 
@@ -186,10 +208,10 @@ def chances_at_last(found: Comparison, size: int, rule: KeepRule) -> Chances:
         return Chances(1.0, 1.0)
     now, then = found.answers_error**2, found.answers_error**2 * size / rule.looks[-1]
     error = max(found.standard_error**2 - now, 0.0) + then
-    level = rule.level * shares(rule.looks)[rule.looks[-1]]
-    half = float(stdtrit(found.degrees, 1 - level)) * error**0.5
-    moves = max((now - then) ** 0.5, SAME)
-    kept, lost = found.difference + rule.margin - half, -found.difference - half
+    share, moves = shares(rule.looks)[rule.looks[-1]], max((now - then) ** 0.5, SAME)
+    errors = stdtrit(found.degrees, [1 - rule.level * share, 1 - rule.lost_level * share])
+    halves = [float(one) * error**0.5 for one in errors]
+    kept, lost = found.difference + rule.margin - halves[0], -found.difference - halves[1]
     return Chances(float(ndtr(kept / moves)), float(ndtr(lost / moves)))
 
 

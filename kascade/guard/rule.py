@@ -71,9 +71,9 @@ def fall_rule(guard: Guard, level: float, family: int) -> FallRule:
     )
 
 
-def keep_rule(guard: Guard, fixed: int | None = None) -> KeepRule:
-    """The rule for what was lost before, and for the end check. fixed: answers per task, where there are no
-    others."""
+def keep_rule(guard: Guard, fixed: int | None = None, claims: int = 1) -> KeepRule:
+    """The rule for what was lost before, for the end check and for a champion. fixed: answers per task, where
+    there are no others. claims: comparisons of which any may be called lost; of a known loss it is one."""
     retention = guard.retention
     return KeepRule(
         looks=look_sizes(guard.first_look, retention.samples) if fixed is None else (fixed,),
@@ -82,6 +82,7 @@ def keep_rule(guard: Guard, fixed: int | None = None) -> KeepRule:
         futile_chance=retention.futile_chance,
         max_missing=guard.max_missing,
         unequal_missing=guard.unequal_missing,
+        claims=claims,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.guard_cascade import Setting, false_alarms, found_in_first_stage
 from benchmarks.guard_fixed import LOOSE, RULE, World, alarmed, called
-from benchmarks.guard_recovery import Keep, called_recovered, end_check, salami
+from benchmarks.guard_recovery import Keep, called_lost, called_recovered, end_check, salami
 from benchmarks.guard_rule import Rule
 from benchmarks.guard_world import Drift
 
@@ -50,6 +50,15 @@ def test_half_a_loss_is_not_recovered_and_small_ones_end_as_not_kept() -> None:
     assert called_recovered(Keep(), Setting(128, W10), 0.05, rows=270, seed=3)[0] <= 0.02
     assert end_check(Keep(), Setting(400), 0.0, cascades=15, seed=3)[0] >= 0.9
     assert salami(Rule(), Keep(), Setting(200), step=0.01, rows=45, seed=3)[1] == 0.0
+
+
+def test_what_nothing_lost_is_rarely_called_lost_and_what_is_lost_is_called() -> None:
+    """Nine benchmarks against four checkpoints each, under strong drift."""
+    keep, where = Keep(claims=9 * 4), Setting(128, W10)
+    false = called_lost(keep, where, 0.0, contenders=4, cascades=60, seed=3)[0]
+    assert false <= 0.05 + 2.5 * (0.05 * 0.95 / 60) ** 0.5
+    assert called_lost(Keep(), where, 0.0, contenders=4, cascades=60, seed=3)[0] > 0.2, "not divided"
+    assert called_lost(keep, where, 0.1, contenders=4, cascades=20, seed=3)[1] >= 0.95
 
 
 def test_fixed_answers_keep_the_level_and_show_falls() -> None:

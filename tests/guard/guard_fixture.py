@@ -9,7 +9,7 @@ import numpy as np
 
 from kascade.guard.lineage import Outcome, OutcomeDecision, write_outcome
 from kascade.guard.ruling import judge, open_case
-from kascade.guard.scores import Phase, Score, write_score
+from kascade.guard.scores import Phase, Score, read_score, write_score
 from kascade.guard.verdict import Verdict, write_verdict
 from kascade.recipe.schema import Recipe
 from kascade.storage.checkpoint import CheckpointRef, Manifest, open_checkpoint, publish
@@ -167,3 +167,18 @@ def start(run: FixtureRun) -> str:
     run.score(base, dict.fromkeys(START, 0.1))
     run.score(sft, START)
     return sft
+
+
+def answered(
+    run: FixtureRun, reference: str, falls: dict[str, tuple[int, int]], phase: Phase = "end", draw: int = 0
+) -> None:
+    """Two equal answers to each of 100 tasks: per benchmark so many that were right are wrong, and the other
+    way round."""
+    run.tasks = 100
+    run.score(reference, dict.fromkeys(falls, 1.0), phase, draw)
+    for name, (fallen, risen) in falls.items():
+        score = read_score(run.layout, CheckpointRef.parse(reference).digest, name, phase, draw)
+        assert score is not None
+        wrong = {*range(fallen), *range(10 + risen, 20), *range(20, 100, 2)}
+        rewards = {f"t{i}": [float(i not in wrong)] * 2 for i in range(100)}
+        write_score(run.layout, score.model_copy(update={"rewards": rewards}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guard_fixture import FixtureRun, recipe
+from guard_fixture import FixtureRun, answered, recipe
 
 from kascade.guard.champion import Challenge, Contenders, read_challenge, sentences, write_challenge
 from kascade.recipe.schema import Recipe
@@ -73,6 +73,19 @@ def test_a_goal_shown_to_be_lower_is_not_promoted_even_within_the_margin(against
     assert (one.role, one.standing, one.is_lower) == ("goal", "kept", True)
     assert not found.passed
     assert sentences(found)[0].startswith("arith is a goal, and shown to be lower: ")
+
+
+@pytest.mark.parametrize(("fallen", "is_lower"), [(4, False), (5, True)])
+def test_lower_is_said_at_the_level_of_all_benchmarks(run: FixtureRun, fallen: int, is_lower: bool) -> None:
+    """p .029 and .016: one of three benchmarks is below .05 by chance."""
+    base = run.checkpoint("base", "train", None)
+    champion, challenger = (run.checkpoint("sft", "train", base, key) for key in "ab")
+    pair = Contenders(run.layout, recipe(retention={"samples": 2, "margin": 0.2}), challenger, champion, {})
+    equal = dict.fromkeys(CHAMPION, (0, 0))
+    answered(run, champion, equal, "promotion", pair.round)
+    answered(run, challenger, equal | {"arith": (fallen, 0)}, "promotion", pair.round)
+    one = pair.conclude().benchmarks["arith"]
+    assert (one.role, one.standing, one.is_lower, one.passed) == ("goal", "kept", is_lower, not is_lower)
 
 
 def test_what_earlier_promotions_gave_up_is_taken_off_the_margin(against: Try) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from guard_fixture import DOMAIN_OF, FixtureRun, recipe
+from guard_fixture import DOMAIN_OF, FixtureRun, answered, recipe
 
 from kascade.guard.end_check import (
     EndVerdict,
@@ -16,6 +17,7 @@ from kascade.guard.end_check import (
     sentences,
     write_end_verdict,
 )
+from kascade.guard.lineage import open_reference
 from kascade.guard.scores import read_scores
 
 BEST = {"mcqa": 0.8, "ifeval": 0.4, "arith": 0.5}
@@ -205,3 +207,48 @@ def test_a_check_without_grades_is_not_kept(run: FixtureRun) -> None:
     found = open_end_check(run.layout, recipe(), last).conclude(DOMAIN_OF)
     assert {held.standing for held in found.benchmarks.values()} == {"not_judged"}
     assert not found.kept
+
+
+@pytest.mark.parametrize(
+    ("falls", "lost"),
+    [
+        ({"mcqa": (4, 0)}, set()),  # p .029: one of three benchmarks says so by chance
+        ({"mcqa": (5, 0)}, {"mcqa"}),  # .016 < .05 / 3
+        ({"mcqa": (8, 0), "ifeval": (7, 1)}, {"mcqa", "ifeval"}),  # .003, then .0195 < .05 / 2
+        ({"mcqa": (8, 0), "ifeval": (7, 1), "arith": (4, 0)}, {"mcqa", "ifeval", "arith"}),
+        ({"ifeval": (7, 1), "arith": (4, 0)}, set()),
+    ],
+)
+def test_lost_is_said_at_the_level_of_all_benchmarks(
+    run: FixtureRun, falls: dict[str, tuple[int, int]], lost: set[str]
+) -> None:
+    _, sft, last = ended(run, BEST)
+    made = recipe(retention={"samples": 2, "near_best": 0.0})
+    check = open_end_check(run.layout, made, last)
+    check = replace(check, against={name: [open_reference(sft)] for name in BEST})
+    answered(run, sft, dict.fromkeys(BEST, (0, 0)))
+    answered(run, last, dict.fromkeys(BEST, (0, 0)) | falls)
+    found = check.conclude(DOMAIN_OF)
+    assert check.needed() == {}
+    assert {name for name, held in found.benchmarks.items() if held.standing == "lost"} == lost
+    assert all(found.benchmarks[name].standing == "not_shown" for name in falls.keys() - lost)
+    for held in found.benchmarks.values():
+        assert held.against[-1].level == 0.05, "that all are kept needs no correction"
+        assert (held.against[-1].limits[1] < 0) == (held.standing == "lost"), "the limits say the word"
+        assert held.against[-1].standing == held.standing
+
+
+def test_lost_is_said_at_the_level_of_all_checkpoints_near_the_best(run: FixtureRun) -> None:
+    base, sft, last = ended(run, BEST)
+    made = recipe(retention={"samples": 2})
+    answered(run, last, {"mcqa": (5, 0)})
+    for other in (base, sft):
+        answered(run, other, {"mcqa": (0, 0)})
+    words = [
+        replace(open_end_check(run.layout, made, last), against={"mcqa": list(map(open_reference, others))})
+        .conclude(DOMAIN_OF)
+        .benchmarks["mcqa"]
+        .standing
+        for others in ([sft], [sft, base])
+    ]
+    assert words == ["lost", "not_shown"]
