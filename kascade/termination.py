@@ -1,15 +1,32 @@
-"""SIGTERM as an exception, for whoever has something to tidy up."""
+"""SIGTERM as an exception, and what is tidied up at the end of a step."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
 TERMINATED = 143  # what a shell reports for a command ended by SIGTERM
+_tidying: list[tuple[int, Callable[[], object]]] = []  # with the process that asked for it
+
+
+def when_the_step_ends(tidy: Callable[[], object]) -> None:
+    """Let `tidy` be called when this step ends; outside of a step, when this process does."""
+    _tidying.append((os.getpid(), tidy))
+
+
+@atexit.register
+def tidy_up() -> None:
+    """Call what was asked for in this process, the last first, once. What a fork's parent asked for stays."""
+    while _tidying:
+        process, tidy = _tidying.pop()
+        if process == os.getpid():
+            tidy()
 
 
 @contextlib.contextmanager

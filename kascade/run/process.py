@@ -16,15 +16,17 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeGuard
 
 from kascade.errors import KascadeError, UserError, redact
 from kascade.storage.files import DISK, disk_words
 from kascade.storage.run_folder import RunFolder, StepError, StepState
+from kascade.termination import tidy_up
 
 ERROR_BEGINS, ERROR_ENDS = "--- error of this step ---", "--- end of the error ---"
+COPIED_WITHIN_S = 30.0  # of a step's end: its last words
 
 
 @contextmanager
@@ -86,11 +88,16 @@ def _tee(path: Path) -> Iterator[None]:
     A process of its own does it, so that the last words of a crash are kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE) as tee:
-        assert tee.stdin is not None
+    tee = subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE)
+    assert tee.stdin is not None
+    try:
         with _redirected(sys.stdout, tee.stdin), _redirected(sys.stderr, tee.stdin):
             yield
+    finally:
         tee.stdin.close()
+        tidy_up()  # a server that the step started writes into the same pipe, which ends with its last writer
+        with suppress(subprocess.TimeoutExpired):  # whatever else outlives the step keeps its copy
+            tee.wait(COPIED_WITHIN_S)
 
 
 @contextmanager

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 import pytest
@@ -44,6 +48,34 @@ def test_the_last_words_of_a_crash_are_kept(tmp_path: Path) -> None:
     done, layout, state = run_task(tmp_path, "os.abort()")
     assert done.returncode != 0 and state["state"] == "running"
     assert "from native code" in layout.log("sft.train").read_text()
+
+
+SERVED = """
+    from kascade.environments.remote.server import server_of
+    from kascade.environments.remote.settings import Remote
+    says = "import sys, http.server as h; sys.stderr.write('from the server'); "
+    says += "h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
+    print("open at", server_of(Remote(command=(sys.executable, "-uc", says))).base)
+"""
+
+
+OUTLIVES = "import kascade.run.process as p; p.COPIED_WITHIN_S = 1; subprocess.Popen(['sleep', '600'])"
+
+
+@pytest.mark.parametrize("last", [SERVED.strip(), OUTLIVES])
+def test_a_step_ends_though_what_it_started_goes_on(tmp_path: Path, last: str) -> None:
+    """It writes into the step's log, and holds that open."""
+    command = [sys.executable, "-c", BODY.replace("{last}", last), str(tmp_path)]
+    started = Popen(command, stdout=DEVNULL, start_new_session=True)
+    try:
+        assert started.wait(180) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+    layout = RunFolder(tmp_path)
+    assert read_json(layout.step_state("sft.train"))["state"] == "succeeded"
+    log = layout.log("sft.train").read_text()
+    assert "from native code" in log and ("from the server" in log) == ("open at" in log)
 
 
 def test_an_error_is_written_and_raised_again(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
 import socket
@@ -21,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from kascade.environments.remote import watched
 from kascade.environments.remote.settings import Remote
 from kascade.environments.remote.wire import PASSING, Line, Pace, RemoteError, read_reply
+from kascade.termination import when_the_step_ends
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -123,7 +123,7 @@ class Server:
             start_new_session=True,
         )
         self._process = process
-        atexit.register(_end, process)
+        when_the_step_ends(lambda: _end(process))
         try:
             _wait_for_port(process, port, self.settings.start_timeout_s)
         except RemoteError as error:
