@@ -18,13 +18,15 @@ from kascade.errors import Fault, UserError
 from kascade.storage.files import naming
 
 KILLED_S = 3.0  # for the kernel to end what was killed
+DYING_S = 30.0  # for the processes of a run whose command is gone to end, on a machine with much to do
 
 
 @contextlib.contextmanager
 def folder_lock(path: Path, patience_s: float = 3.0) -> Iterator[int]:
     """Hold the lock of a run's folder. Yields its descriptor; a process that inherits it holds it too.
 
-    The lock ends with its holders, however they end. Raises UserError when another run has it.
+    The lock ends with its holders, however they end. Raises UserError when another run has it: after
+    `patience_s` seconds, or after `DYING_S` where that run's command is gone and its processes still end.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,11 +36,12 @@ def folder_lock(path: Path, patience_s: float = 3.0) -> Iterator[int]:
         remedy = "make room there and check its rights, or name another folder"
         raise UserError(Fault(str(path.parent.parent), what, remedy=remedy)) from error
     with opened as file:
-        deadline = time.monotonic() + patience_s  # a run just killed may still be dying
+        began = time.monotonic()  # a run just killed may still be dying
         while not _lock(file.fileno()):
-            if time.monotonic() > deadline:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            is_gone = holder.isdigit() and not psutil.pid_exists(int(holder))
+            if time.monotonic() - began > (max(patience_s, DYING_S) if is_gone else patience_s):
                 what = f"another run (process {holder}) is using this folder"
                 remedy = "wait for it, stop it, or name another folder with --out"
                 raise UserError(Fault(str(path.parent.parent), what, remedy=remedy))

@@ -8,7 +8,7 @@ import pytest
 from recipes_for_tests import SMALL, write_recipe
 
 from kascade.errors import UserError
-from kascade.recipe.identity import _determinants, canonical_json, fingerprint, stage_key
+from kascade.recipe.identity import canonical_json, determinants, fingerprint, stage_key
 from kascade.recipe.load import load_recipe
 
 
@@ -44,7 +44,7 @@ def test_a_penalty_for_disobedience_needs_a_mode(tmp_path: Path) -> None:
 
 def test_a_switch_changes_keys_and_recipes_without_one_keep_theirs(tmp_path: Path) -> None:
     plain = load_recipe(write_recipe(tmp_path))
-    determined_by = canonical_json(_determinants(plain, "if_rl", "recover-1"))
+    determined_by = canonical_json(determinants(plain, "if_rl", "recover-1"))
     assert not [name for name in ("thinking_switch", "mode", "obey_switch") if f'"{name}"' in determined_by]
     asked = SMALL.replace("{environment: mcqa}}]", "{environment: mcqa, mode: think}}]")
     switched = load_recipe(write_recipe(tmp_path), ["model.thinking_switch=system"])
