@@ -67,13 +67,14 @@ def confirm_suspicious(run: Run, reference: str, parent: str) -> None:
     """Fresh samples of the checkpoint and of its baselines, on the benchmarks the screen found suspicious.
 
     They are drawn look by look, until each benchmark is decided. A baseline's answers are a pool: drawn when
-    they are first needed, kept, and used by every later verdict of that round, which says so.
+    they are first needed, kept, and used by every later verdict of that round, which says so. Those that the
+    baseline was itself judged by are not used again (`Case.draw`).
     """
     case = open_case(run.layout, run.recipe, reference, parent)
     pending = case.suspicious()
     while needed := case.next_looks(pending):
         wanted = [
-            Wanted(one, name, Draw("confirm", case.round, size))
+            Wanted(one, name, Draw("confirm", case.draw(name), size))
             for name, size in needed.items()
             for one in (reference, pending[name].reference)
         ]
@@ -86,7 +87,7 @@ def _draw_lost_again(run: Run, case: Case) -> None:
     """Fresh samples of the checkpoints that lost something: what is back is measured on these."""
     found = {name: case.looked(name) for name in case.known_lost}
     wanted = [
-        Wanted(case.known_lost[name].reference, name, Draw("confirm", case.round, one.size))
+        Wanted(case.known_lost[name].reference, name, Draw("confirm", case.draw(name), one.size))
         for name, one in found.items()
         if one is not None and one.size
     ]

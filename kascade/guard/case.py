@@ -26,9 +26,11 @@ from kascade.guard.rule import (
     screen,
 )
 from kascade.guard.scores import Phase, Score, read_score, read_scores
-from kascade.guard.verdict import Verdict, all_verdicts, read_verdict
+from kascade.guard.verdict import Verdict, all_verdicts, draw_of, read_verdict
 from kascade.recipe.schema import Guard, Recipe, StagePart
 from kascade.storage.run_folder import RunFolder
+
+SECOND_DRAWS = 3  # a stage's attempts have draws 0 to 2 (`guard.recovery.rounds`), and these are other ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Case:
     """A checkpoint with the scores that are on disk.
 
     parent: the accepted checkpoint its stage started from. round: 0 for the trained checkpoint, n for
-    recovery n; confirming samples carry it as their `Score.round`, so every attempt is judged on fresh ones.
+    recovery n; confirming samples carry it (`draw`), so every attempt is judged on fresh ones.
     before: per benchmark the baseline and its screening score. after, at_start: screening scores of the
     candidate and of the parent. known_lost: per benchmark lost by the attempts before this one, the first
     that lost it.
@@ -110,13 +112,24 @@ class Case:
         names = screen(screens, self.after, self.recipe.guard, self.known_lost)
         return {name: self.before[name][0] for name in names}
 
+    def draw(self, name: str) -> int:
+        """Number of the confirming draw of a benchmark, which both checkpoints answer (`Score.round`).
+
+        It is the round, but where the baseline was itself judged by its answers of that draw: these made it
+        what it is, so both are asked in a draw of their own. Fixed answers have no other draw.
+        """
+        own = read_verdict(self.layout, self.before[name][0].manifest.id)
+        judged_by = None if own is None else draw_of(own, name)
+        is_taken = judged_by == self.round and not self.after[name].fixed
+        return self.round + SECOND_DRAWS if is_taken else self.round
+
     def fresh(self, name: str, one: Ancestor) -> TaskRewards | None:
         """A checkpoint's confirming samples of this round; None when none are there."""
         score = self._fresh(name, one)
         return None if score is None else score.task_rewards()
 
     def _fresh(self, name: str, one: Ancestor) -> Score | None:
-        return read_score(self.layout, one.digest, name, "confirm", self.round)
+        return read_score(self.layout, one.digest, name, "confirm", self.draw(name))
 
     def looked(self, name: str) -> Looked | None:
         """What the confirming samples say of a benchmark; None when there are none yet."""

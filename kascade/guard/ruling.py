@@ -23,6 +23,7 @@ from kascade.guard.verdict import (
     Rise,
     Role,
     Verdict,
+    draw_of,
 )
 
 __all__ = ["Case", "judge", "open_case"]
@@ -62,7 +63,7 @@ def _confirmed(case: Case, name: str) -> Looked:
     if found is None or found.more is not None:
         raise KascadeError(
             f"{name} is suspicious after {case.candidate.manifest.id}, but has no confirming scores "
-            f"(round {case.round}) of both checkpoints, or too few: evaluate again"
+            f"(draw {case.draw(name)}) of both checkpoints, or too few: evaluate again"
         )
     return found
 
@@ -171,18 +172,22 @@ def _pool(case: Case, name: str, looked: Looked | None) -> Pool | None:
         return None
     names = [part.name for part in case.recipe.stages]
     later = names[names.index(case.candidate.manifest.stage) + 1 :]
-    reference = case.before[name][0].reference
+    draw, reference = case.draw(name), case.before[name][0].reference
     others = [
         verdict.id
         for verdict in case.earlier
-        if verdict.round == case.round
-        and verdict.stage not in later
-        and (one := verdict.benchmarks.get(name)) is not None
-        and one.phase == "confirm"
-        and one.before is not None
-        and one.before.checkpoint == reference
+        if verdict.stage not in later and draw_of(verdict, name) == draw and _used(verdict, name, reference)
     ]
-    return Pool(draw=f"confirm-{case.round}", samples=looked.size, shared_with=tuple(sorted(others)))
+    return Pool(draw=f"confirm-{draw}", samples=looked.size, shared_with=tuple(sorted(others)))
+
+
+def _used(verdict: Verdict, name: str, reference: str) -> bool:
+    """Whether a verdict used this checkpoint's answers: as its baseline, as its subject, or as what had lost
+    and was drawn again."""
+    found = verdict.benchmarks[name]
+    low = found.recovered.low if found.recovered else None
+    before = found.before.checkpoint if found.before else None
+    return reference in (verdict.checkpoint, before, low)
 
 
 def _share(case: Case, name: str, looked: Looked | None) -> RecoveredShare | None:

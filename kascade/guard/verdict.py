@@ -57,12 +57,17 @@ class Rise(_Frozen):
 class Pool(_Frozen):
     """The baseline's answers that a verdict used: which draw, how many per task, and who else used them.
 
-    shared_with: ids of earlier verdicts that were judged against the same answers.
+    shared_with: ids of earlier verdicts that used the same answers, of whatever role.
     """
 
     draw: str
     samples: float
     shared_with: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The draw's number, as `Score.round` has it."""
+        return int(self.draw.rpartition("-")[2])
 
 
 class RecoveredShare(_Frozen):
@@ -162,6 +167,14 @@ class Verdict(_Frozen):
             for name, found in self.benchmarks.items()
             if found.decision in unknown or (found.decision == "no_baseline" and found.after is None)
         )
+
+
+def draw_of(verdict: Verdict, name: str) -> int | None:
+    """Number of the confirming draw that a verdict used on a benchmark; None where it used none."""
+    found = verdict.benchmarks.get(name)
+    if found is None or found.phase != "confirm":
+        return None
+    return verdict.round if found.pool is None else found.pool.number
 
 
 def write_verdict(layout: RunFolder, verdict: Verdict) -> None:

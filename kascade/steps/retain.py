@@ -8,6 +8,7 @@ from kascade.environments import domain_of
 from kascade.errors import GuardStop
 from kascade.exams.evaluate import Wanted, grade_again_unjudged, score_all, screen_all
 from kascade.exams.exams import Draw
+from kascade.guard.accepted import accepted_at_end
 from kascade.guard.end_check import (
     EndVerdict,
     better,
@@ -17,9 +18,10 @@ from kascade.guard.end_check import (
     write_end_verdict,
 )
 from kascade.guard.lineage import open_reference
+from kascade.guard.teachers import best_teachers
 from kascade.recipe.checks import BASE
 from kascade.run.context import Run
-from kascade.stages.attempts import Attempt, Loss, recovery_teachers, stage_index
+from kascade.stages.attempts import Attempt, Loss, stage_index
 from kascade.stages.recover import recovery_part
 from kascade.stages.tasks import recovery_mixes, sources_by_domain
 from kascade.stages.train import make_checkpoint
@@ -71,14 +73,17 @@ def check(run: Run, checkpoint: str, recovered_from: str | None = None) -> EndVe
 
 
 def recover_last(run: Run, checkpoint: str, found: EndVerdict) -> str:
-    """One last MOPD over all domains that are not kept, taught by their best accepted checkpoints."""
+    """One last MOPD over all domains that are not kept, taught by their best accepted checkpoints, which are
+    those that the end check compares with."""
     own = open_reference(checkpoint)
     stage = own.manifest.stage
     lost = list(dict.fromkeys(held.domain for held in found.not_kept.values()))
     sources = sources_by_domain(run.recipe, run.recipe.stages[: stage_index(run, stage) + 1])
     guarded = sources_by_domain(run.recipe, ())
     loss = Loss(lost, [domain for domain in sources if domain in guarded and domain not in lost], sources)
-    teachers = recovery_teachers(run, own, checkpoint, loss.lost, loss.kept)
+    best = best_teachers(run.layout, accepted_at_end(run.layout, run.recipe, checkpoint))
+    taught = {domain: best[domain].checkpoint for domain in loss.lost}
+    teachers = {**taught, **dict.fromkeys(loss.kept, own)}
     rule = run.recipe.guard.recovery
     attempt = Attempt(stage, f"recover-{rule.rounds + 1}", checkpoint, teachers)
     mixes = recovery_mixes(loss.sources, loss.lost, loss.kept, rule.keep_weight)

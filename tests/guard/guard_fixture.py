@@ -151,10 +151,10 @@ def judged(
     run.score(reference, chances)
     case = open_case(run.layout, made, reference, parent)
     for name, baseline in case.suspicious().items():
-        run.score(reference, {name: chances[name]}, "confirm", case.round)
-        run.score(baseline.reference, {name: START[name]}, "confirm", case.round)
+        run.score(reference, {name: chances[name]}, "confirm", case.draw(name))
+        run.score(baseline.reference, {name: START[name]}, "confirm", case.draw(name))
         if low := case.known_lost.get(name):
-            run.score(low.reference, {name: LOW[name]}, "confirm", case.round)
+            run.score(low.reference, {name: LOW[name]}, "confirm", case.draw(name))
     verdict = judge(open_case(run.layout, made, reference, parent))
     write_verdict(run.layout, verdict)
     return verdict

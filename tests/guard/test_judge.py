@@ -183,19 +183,6 @@ def test_tasks_left_out_never_pass_for_an_accepted_checkpoint(run: FixtureRun, s
     assert (end.decision, end.cannot_judge) == ("stopped", ("mcqa",))
 
 
-def test_two_verdicts_that_use_one_pool_say_so(run: FixtureRun) -> None:
-    sft = start(run)
-    made = recipe(screen_level=0.999)
-    first = judged(run, run.checkpoint("if_rl", "train", sft, "a"), sft, START, made)
-    second = judged(run, run.checkpoint("if_rl", "train", sft, "b"), sft, START, made)
-    pool = second.benchmarks["mcqa"].pool
-    assert pool is not None
-    assert pool.draw == "confirm-0"
-    assert pool.shared_with == (first.id,)
-    assert first.benchmarks["mcqa"].pool is not None
-    assert first.benchmarks["mcqa"].pool.shared_with == ()
-
-
 def test_more_is_asked_for_until_a_benchmark_is_decided(run: FixtureRun) -> None:
     sft = start(run)
     fallen = run.checkpoint("if_rl", "train", sft)

@@ -9,11 +9,12 @@ from toy_cascade import RECOVERY, make_run, stage
 
 from kascade.errors import GuardStop
 from kascade.guard.end_check import read_end_verdict
-from kascade.guard.lineage import own_outcomes
+from kascade.guard.lineage import open_reference, own_outcomes
 from kascade.recipe.run_recipe import read_run_recipe
 from kascade.run.context import open_run
 from kascade.stages.attempts import tried
 from kascade.steps import steps
+from kascade.steps.retain import check, recover_last
 from kascade.steps.settle import settle_stage
 from kascade.storage.files import write_text
 from kascade.storage.run_folder import RunFolder
@@ -89,3 +90,21 @@ def test_a_side_branch_that_joins_and_lost_too_much_is_left_behind(unrecovered: 
     outcome = own_outcomes(layout)["join"]
     assert (outcome.decision, outcome.accepted, outcome.parent) == ("rolled_back", first, branch)
     assert "what it had before the stage" in outcome.reasons[-1]
+
+
+def test_what_a_branch_reached_is_taught_at_the_end_though_the_line_ends_before_it(tmp_path: Path) -> None:
+    """The stage that joined is rolled back. The line ends with SFT, and the branch came after that."""
+    join = stage("join", "sft", "say_a", steps=2, parent="forget")
+    short, side = {**BOTH, "steps": 10}, {**FORGET, "side_branch": True}
+    layout = make_run(tmp_path, short, side, join, recovery={**ALONE, "steps": 2}, retention={"samples": 4})
+    first = start(layout)
+    branch = settled(layout, "forget", first)
+    last = settled(layout, "join", branch)
+    assert last == first
+    with open_run(str(layout.root), "test") as run:
+        found = check(run, last)
+        assert found.benchmarks["say_a"].standing == "lost"
+        assert found.benchmarks["say_a"].against[-1].checkpoint == branch
+        recovered = open_reference(recover_last(run, last, found))
+    assert recovered.manifest.teachers["math"] == branch
+    assert recovered.manifest.teachers["knowledge"] == first
