@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -30,15 +29,17 @@ from kascade.commands import (
     serving,
     upload,
 )
-from kascade.commands.output import console
-from kascade.errors import Fault, KascadeError, UserError
+from kascade.commands.output import collapsed, console
+from kascade.data.faults import shown
+from kascade.errors import Fault, KascadeError, UserError, redact
 from kascade.storage.files import DISK, disk_words
 from kascade.version import __version__
 
+NAMELESS = (errno.ENAMETOOLONG, errno.ELOOP)  # of a path that can name no file
 NO_TEMPORARY = "No usable temporary directory"  # what Python says where it can write none
+EMPTY = "kascade.empty"  # whether an argument is an empty text: of "$RUNS", say
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 WIDTH = 110  # of help, where the terminal has it
-ALIKE = 3  # places of one error that are shown; more are counted
 GROUPS = {
     "Start": ("init", "check", "plan", "data", "environments"),
     "Run": ("run", "resume", "approve", "reject"),
@@ -56,23 +57,30 @@ class _Verbs(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.obj = "--json" in args
+        ctx.meta[EMPTY] = "" in args
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            if ctx.meta[EMPTY]:
+                remedy = "is a variable of the shell not set?"
+                raise UserError(Fault("kascade", "an argument is empty", remedy=remedy))
             return super().invoke(ctx)
         except KascadeError as error:
             _show(error, as_json=ctx.obj)
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
-            if error.errno not in DISK and NO_TEMPORARY not in str(error):
+            if error.errno not in {*DISK, *NAMELESS} and NO_TEMPORARY not in str(error):
                 raise
-            _show(_disk_error(error), as_json=ctx.obj)
-            raise typer.Exit(1) from error
+            told = _disk_error(error)
+            _show(told, as_json=ctx.obj)
+            raise typer.Exit(told.exit_code) from error
         except KeyboardInterrupt as error:
             console().print("interrupted; the same command continues", style="yellow")
             raise typer.Exit(INTERRUPTED) from error
         except Exception as error:
+            if _is_usage(error) and hasattr(error, "message"):
+                error.message = redact(error.message)  # it repeats what was typed
             if not (ctx.obj and _is_usage(error)):
                 raise
             _emit_error("UsageError", str(getattr(error, "message", error)), [])
@@ -100,6 +108,9 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _disk_error(error: OSError) -> KascadeError:
+    if error.errno in NAMELESS:
+        where = shown(str(error.filename or "a path"))
+        return UserError(Fault(where, f"cannot be used: {error.strerror}", remedy="give another path"))
     if NO_TEMPORARY in str(error):
         return KascadeError(
             f"{error.strerror}. To do: make room in one of them, or set TMPDIR to another folder"
@@ -113,24 +124,10 @@ def _show(error: KascadeError, *, as_json: bool) -> None:
     if as_json:
         _emit_error(type(error).__name__, str(error), UserError(faults).as_json())
         return
-    text = "\n".join(_collapsed(faults)) if faults else str(error)
+    text = "\n".join(collapsed(faults)) if faults else str(error)
     console().print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     if len(faults) > 1:
         console().print(f"{len(faults)} errors", style="bold")
-
-
-def _collapsed(faults: Sequence[Fault]) -> list[str]:
-    """Each error; of the same one in many places the first few, then how many more there are."""
-    kinds = [(fault.what, fault.allowed, fault.remedy) for fault in faults]
-    numbers, seen = Counter(kinds), Counter[tuple[str, str | None, str | None]]()
-    lines = []
-    for fault, kind in zip(faults, kinds, strict=True):
-        seen[kind] += 1
-        if seen[kind] <= ALIKE:
-            lines.append(str(fault))
-        elif seen[kind] == ALIKE + 1:
-            lines.append(f"    the same in {numbers[kind] - ALIKE} more places: {fault.what}")
-    return lines
 
 
 def _emit_error(kind: str, message: str, faults: list[dict[str, str | None]]) -> None:

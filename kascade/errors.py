@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 # `user:password@` after a scheme. The first form is for passwords with a slash: what stands where a port
 # would is then no number. hf://NAME@REVISION is the one address whose name may be followed by an @.
 _USER = re.compile(r"://[^\s/:]+:(?!\d+(?:[/?#]|$))\S*@|(?<!\bhf)://[^/\n]*@")
+_COLLAPSED = re.compile(r"\b(https?|s3|gs|ftp|(?:postgres|mysql)[\w+]*):/(?=[^/])")  # what paths make of ://
 _QUERY = re.compile(
     r"(?i)([?&;][\w.-]*(?:passw(?:or)?d|pwd|token|secret|signature|api[_-]?key|access[_-]?key|credential)[\w.-]*"
     r"|[?&;](?:key|sig|auth))=[^&#\s'\"]+"
@@ -20,7 +21,11 @@ _QUERY = re.compile(
 
 def redact(text: str) -> str:
     """`text` without the user names, passwords and keys of the addresses in it."""
-    return _QUERY.sub(r"\1=***", _USER.sub("://***@", text)) if "://" in text else text
+    if ":/" not in text:
+        return text
+    whole = _COLLAPSED.sub(r"\1://", text)
+    found = _QUERY.sub(r"\1=***", _USER.sub("://***@", whole))
+    return text if found == whole else found
 
 
 def holds_secret(text: str) -> bool:

@@ -16,7 +16,7 @@ from kascade.commands.grading_arguments import (
     environment_options,
     judge_at,
 )
-from kascade.commands.output import AsJson, counted, emit
+from kascade.commands.output import AsJson, collapsed, counted, emit
 from kascade.commands.rows import write_rows
 from kascade.errors import Fault, UserError
 
@@ -252,10 +252,11 @@ def _show_report(out: Console, report: DataReport) -> None:
         if report.calls:
             say(f"tool calls, as graders read them: {report.calls[:SHOWN_TEXT]}")
         say(text if len(text) <= SHOWN_TEXT else f"{text[: SHOWN_TEXT // 2]} […] {text[-SHOWN_TEXT // 2 :]}")
-    for fault in [*report.skipped, *report.faults][:SHOWN_FAULTS]:
-        say(str(fault), "red" if fault in report.faults else "yellow")
-    more = len(report.skipped) + len(report.faults) - SHOWN_FAULTS
-    unseen = f", {more} of them not shown (--json shows all)" if more > 0 else ""
+    lines = [(line, "yellow") for line in collapsed(report.skipped)]
+    lines += [(line, "red") for line in collapsed(report.faults)]
+    for line, colour in lines[:SHOWN_FAULTS]:
+        say(line, colour)
+    unseen = ", of which --json shows more" if len(lines) > SHOWN_FAULTS else ""
     if report.skipped:
         say(f"{counted(len(report.skipped), 'faulty row')} skipped, as the recipe allows", "bold")
     told = f"{counted(len(report.faults), 'error')}{unseen}" if report.faults else f"no errors{unseen}"

@@ -14,7 +14,7 @@ import typer
 
 from kascade.commands.output import AsJson, emit
 from kascade.errors import Fault, UserError
-from kascade.storage.files import ROOM
+from kascade.storage.files import ROOM, expanded, is_folder
 
 if TYPE_CHECKING:
     from kascade.doctor.subject import Subject
@@ -63,9 +63,10 @@ def init(
 
     faults = [*_preset_faults(preset), *_file_faults(out)]
     own = bool(sft or rl or exams)
+    model = _model(out, model, faults)
     if own:
         given = {"--sft": sft or [], "--rl": rl or [], "--exam": exams or []}
-        recipe = _given(out, model, given, server, faults)
+        recipe = _given(out, model or MINIATURE, given, server, faults)
         text = "" if faults else _completed(recipe, out)
     else:
         text = preset_text(preset) + (f"model: {model}\n" if model else "")
@@ -111,22 +112,30 @@ def _write_schema(path: Path) -> Path:
     return path
 
 
+def _model(out: Path, model: str | None, faults: list[Fault]) -> str | None:
+    """The model, as seen from the new file where it is a folder."""
+    from kascade.models.load import source_faults
+
+    if model is None:
+        return None
+    faults += [replace(fault, where=f"--model {model}") for fault in source_faults(model)]
+    return _seen_from(out, model) if is_folder(expanded(model)) else model
+
+
 def _given(
-    out: Path, model: str | None, given: Mapping[str, Sequence[str]], server: str | None, faults: list[Fault]
+    out: Path, model: str, given: Mapping[str, Sequence[str]], server: str | None, faults: list[Fault]
 ) -> OwnRecipe:
     """The arguments as a recipe of own rows, with paths as seen from the new file."""
     from kascade.recipe.starter import OwnRecipe
 
     name = re.sub(r"[^a-z0-9_-]+", "-", out.stem.lower()).strip("-_0123456789")[:40] or "own"
-    source = model or MINIATURE
     sft, rl, exams = (_rows(option, pairs, out, faults) for option, pairs in given.items())
     if not (given["--sft"] or given["--rl"]):
         faults.append(Fault("kascade init", "there is nothing to train on", remedy="give --sft or --rl"))
     elif not (given["--rl"] or given["--exam"]):
         what = "there is no benchmark: SFT rows have no grader"
         faults.append(Fault("kascade init", what, remedy="give --exam ENVIRONMENT=ROWS"))
-    seen = _seen_from(out, source) if Path(source).expanduser().is_dir() else source
-    own = OwnRecipe(name=name, model=seen, sft=sft, rl=rl, exams=exams)
+    own = OwnRecipe(name=name, model=model, sft=sft, rl=rl, exams=exams)
     return _behind(server, own, faults)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +15,7 @@ from kascade.errors import Fault, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+ALIKE = 3  # places of one error that are shown; more are counted
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -26,6 +29,20 @@ def console() -> Console:
 def emit(value: Any) -> None:
     """One JSON value on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def collapsed(faults: Sequence[Fault]) -> list[str]:
+    """Each error; of the same one in many places the first few, then how many more there are."""
+    kinds = [(fault.what, fault.allowed, fault.remedy) for fault in faults]
+    numbers, seen = Counter(kinds), Counter[tuple[str, str | None, str | None]]()
+    lines = []
+    for fault, kind in zip(faults, kinds, strict=True):
+        seen[kind] += 1
+        if seen[kind] <= ALIKE:
+            lines.append(str(fault))
+        elif seen[kind] == ALIKE + 1:
+            lines.append(f"    the same in {numbers[kind] - ALIKE} more places: {fault.what}")
+    return lines
 
 
 def refuse_taken_port(host: str, port: int) -> None:

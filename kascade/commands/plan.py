@@ -103,7 +103,7 @@ def _show_plan(made: Plan, sight: Sequence[str], compared: tuple[Against, ...]) 
         out.print(f"  {line}", markup=False)
     worst = made.worst_case
     out.print(
-        f"At worst {worst.recoveries} recoveries: {worst.steps:,} more steps of {worst.samples:,} rollouts, "
+        f"At worst {worst.recoveries} recoveries: {worst.steps:,} more steps with {worst.samples:,} rollouts "
         f"and {worst.exam_answers:,} answers to benchmarks in all."
     )
     show_table(out, forecast_table(made.forecast), "What it takes: expected (low-high)")

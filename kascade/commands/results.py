@@ -8,11 +8,14 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kascade.commands.output import AsJson, console, emit, refuse_taken_port
+
+if TYPE_CHECKING:
+    from kascade.tracking.mlflow_server import UiCommand
 
 LOOK_EVERY_S = 0.5
 PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
@@ -77,10 +80,27 @@ def ui(
         emit({"address": command.address, "page": page})
     else:
         console().print(f"MLflow starts, which takes up to a minute: {page}", **PLAIN)
-    with subprocess.Popen(command.arguments, env={**os.environ, **command.environment}) as server:
-        if not as_json and _answers(server, host, port):
-            console().print("MLflow is ready (Ctrl-C ends it)", **PLAIN)
-        raise typer.Exit(server.wait())
+    raise typer.Exit(_served(command, host, port, quiet=as_json))
+
+
+def _served(command: UiCommand, host: str, port: int, *, quiet: bool) -> int:
+    """The exit status of MLflow's server, which ends with this process and all that it has started."""
+    from kascade.termination import TERMINATED, Stopped, stop_requests
+    from pipelines.process import stop_group
+
+    environment = {**os.environ, **command.environment}
+    with stop_requests() as stop:
+        server = subprocess.Popen(command.arguments, env=environment, start_new_session=True)
+        try:
+            stop.held = False  # a request that came before there was a server to end is seen now
+            stop.check()
+            if not quiet and _answers(server, host, port):
+                console().print("MLflow is ready (Ctrl-C ends it)", **PLAIN)
+            return server.wait()
+        except Stopped:
+            return TERMINATED
+        finally:
+            stop_group(server)
 
 
 def _answers(server: subprocess.Popen[bytes], host: str, port: int) -> bool:

@@ -38,14 +38,25 @@ def resolve_source(source: str) -> Path:
     """
     if source.startswith(BUILTIN_SCHEME):
         return _builtin_folder(source)
+    if faults := source_faults(source):
+        raise UserError(faults)
     folder = expanded(source)
-    if is_folder(folder):
-        return folder.resolve()
+    return folder.resolve() if is_folder(folder) else _download(source)
+
+
+def source_faults(source: str) -> list[Fault]:
+    """Why a source names no model, as far as this machine can tell: a hub id may."""
+    if source.startswith(BUILTIN_SCHEME):
+        try:
+            _builtin_folder(source)
+        except UserError as error:
+            return list(error.faults)
+        return []
     looks_like_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
-    if not looks_like_hub_id:
-        remedy = "give an existing folder, a hub id (ORGANISATION/NAME) or a builtin model"
-        raise UserError(Fault("model.source", f"{source[:200]!r} is not a folder", _builtin_names(), remedy))
-    return _download(source)
+    if looks_like_hub_id or is_folder(expanded(source)):
+        return []
+    remedy = "give an existing folder, a hub id (ORGANISATION/NAME) or a builtin model"
+    return [Fault("model.source", f"{source[:200]!r} is not a folder", _builtin_names(), remedy)]
 
 
 def _builtin_names() -> str:

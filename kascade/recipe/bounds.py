@@ -8,6 +8,7 @@ from typing import Any
 from kascade.recipe.checks import Problem
 
 LARGEST = 2**53  # beyond it JSON's readers disagree about whole numbers
+MOST_GENERATED = 10_000_000  # tasks of one source or benchmark, each of which takes a kilobyte of memory
 MOST_THREADS, MOST_PROCESSES = 4096, 1024  # of one machine
 
 

@@ -6,6 +6,7 @@ a recipe with other faults and all faults are reported at once.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def unknown_name(path: tuple[str | int, ...], name: str, what: str, known: Seque
     return Problem(
         path,
         f"{name!r} is not {what}",
-        ", ".join(known) or f"nothing: there is no {what}",
+        ", ".join(known) or f"nothing: there is no {re.sub('^an? ', '', what)}",
         nearest(name, known),
     )
 

@@ -144,9 +144,9 @@ def _folder_paths(data: Node, environments: list[str], folder: Path, faults: lis
     found = {name: long_rows(name, path) for name, path in there.items()}
     if not found:
         allowed = ", ".join(file.name for file in files.values())
-        faults.append(
-            Fault(data.place, f"{rows} holds no rows for this recipe", f"a folder with any of {allowed}")
-        )
+        what = "holds no rows for this recipe" if is_folder(rows) else "is not there, or is no folder"
+        remedy = "name rows by environment: ENVIRONMENT=PATH"
+        faults.append(Fault(data.place, f"{rows} {what}", f"a folder with any of {allowed}", remedy))
     return found
 
 

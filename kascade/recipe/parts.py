@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from kascade.environment_names import OF_OTHER_TOOLS
+from kascade.recipe.bounds import MOST_GENERATED
 from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.task import Mode
 
@@ -120,7 +121,9 @@ class DataSource(Part):
 
     environment: str = Field(description="who reads the rows, poses the tasks and grades the answers")
     path: Filled | None = Field(None, description=ROWS_HELP)
-    count: PositiveInt | None = Field(2000, description="how many tasks to generate (ignored for a path)")
+    count: PositiveInt | None = Field(
+        2000, le=MOST_GENERATED, description="how many tasks to generate (ignored for a path)"
+    )
     levels: tuple[Share, Share] = Field((0.0, 1.0), description="range of difficulty of generated tasks")
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="the environment's own options (docs/environments.md)"

@@ -14,7 +14,7 @@ from kascade.recipe.adapter import Adapter
 from kascade.recipe.addresses import store_address, tracking_address
 from kascade.recipe.approval import Approval
 from kascade.recipe.attest import Attest
-from kascade.recipe.bounds import MOST_PROCESSES, MOST_THREADS
+from kascade.recipe.bounds import MOST_GENERATED, MOST_PROCESSES, MOST_THREADS
 from kascade.recipe.budget import Budget, Prices
 from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.recipe.cluster import Cluster, Placement
@@ -111,7 +111,7 @@ class Benchmark(Part):
     name: Name = Field(description="its name in reports, and in `goals` of stages")
     preset: str | None = Field(None, description="a published benchmark whose protocol fills in the rest")
     source: DataSource = Field(description="where its tasks come from")
-    tasks: PositiveInt = Field(200, description="how many tasks of the test split")
+    tasks: PositiveInt = Field(200, le=MOST_GENERATED, description="how many tasks of the test split")
     sampling: Sampling = Field(Sampling(), description="how its answers are drawn")
     samples: PositiveInt | None = Field(
         None, description="answers a task in the screen (avg@k); None: guard.screen_samples"

@@ -114,6 +114,8 @@ def experiment_id(client: Any, layout: RunFolder, recipe: Recipe, uri: str) -> s
 
 
 SQLITE = "sqlite:///"
+# A page for one reader needs none of the eight processes that MLflow keeps for jobs of its own.
+ONE_READER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 RUN_TAG, STAGE_TAG = "kascade.run", "kascade.stage"
 # asked without MLflow, whose client takes seconds to load
 PARENT_RUN = """
@@ -141,10 +143,11 @@ def ui_command(run: Path, recipe: Recipe, host: str = "127.0.0.1", port: int = 5
     uri = tracking_uri(run, recipe)
     if uri.startswith(("http://", "https://")):
         raise UserError(Fault("tracking.uri", f"runs are on a server already; open {redact(uri)}"))
-    arguments = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    arguments = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    arguments += ["--host", host, "--port", str(port)]
     if host not in ("127.0.0.1", "localhost"):
         arguments += ["--allowed-hosts", f"{host}:{port},localhost:{port}"]
-    environment = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", **ONE_READER}
     return UiCommand(tuple(arguments), environment, f"http://{host}:{port}")
 
 

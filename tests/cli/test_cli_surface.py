@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -17,6 +22,7 @@ from kascade.cli import GROUPS, app
 from kascade.recipe.load import load_recipe
 from kascade.storage.files import write_text
 from kascade.storage.run_folder import RunFolder
+from kascade.termination import TERMINATED
 from kascade.tracking.mlflow_server import run_page
 from kascade.version import __version__
 
@@ -137,6 +143,21 @@ def test_ui_says_that_a_port_is_taken_and_starts_nothing(run: RunFolder) -> None
         result = kascade("ui", run.root, "--port", str(other.getsockname()[1]))
     assert result.exit_code == 2
     assert "another program uses this port" in result.stderr
+
+
+def test_the_server_of_ui_ends_with_it(run: RunFolder) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-m", "kascade.cli", "ui", str(run.root), "--port", port]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as ui:
+        while not (started := psutil.Process(ui.pid).children(recursive=True)):
+            assert ui.poll() is None
+            time.sleep(0.1)
+        ui.terminate()
+        assert ui.wait() == TERMINATED
+    assert [process for process in started if process.is_running()] == []
 
 
 def test_ui_opens_the_page_of_the_run_itself(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from kascade.data.shapes import is_blank
 
+LONGEST_LIST = 200  # characters of the fields that a message lists
+
 
 def one_of(name: str, value: Any, allowed: Collection[str]) -> str:
     """The value, which must be one of the allowed words. Raises ValueError naming the field."""
@@ -20,6 +22,10 @@ def gold_text(row: Mapping[str, Any], name: str) -> str:
     """The final answer in a field, text or a number. Raises ValueError naming the field."""
     value = row.get(name)
     if value is None or (isinstance(value, float) and not math.isfinite(value)) or is_blank(str(value)):
+        if name not in row:
+            others = [str(field) for field in row if field != "responses_create_params"]
+            there = ", ".join(others)[:LONGEST_LIST] or "a prompt only"
+            raise ValueError(f"{name}: is missing; the row holds {there}")
         shown = "missing or empty" if value is None or isinstance(value, str) else f"{value!r} is no answer"
         raise ValueError(f"{name}: {shown}; give the final answer as text")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
