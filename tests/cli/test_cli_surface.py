@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -127,6 +128,13 @@ def test_data_check_takes_changes_of_a_recipe_and_not_of_rows(tmp_path: Path) ->
     )
     found = kascade("data", "check", "quickstart", "-d", f"math_with_judge={rows}", "--json")
     assert json.loads(found.stdout)[0]["path"] == str(rows)
+
+
+def test_readme_names_every_verb() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## Commands")[2].partition("## Read on")[0]
+    named = {word.split()[0] for word in re.findall(r"`([a-z ]+)`", table)}
+    assert named == set(get_command(app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
