@@ -151,7 +151,7 @@ def weak_exams(recipe: Recipe) -> list[Fault]:
     alike: dict[tuple[str, str], dict[int, str]] = {}
     for index, (name, seen) in enumerate(visible_falls(recipe).items()):
         if seen.chance < recipe.guard.visible_chance:
-            said = _few(seen, recipe.guard), _remedy(recipe.benchmarks[index])
+            said = _few(seen, recipe.guard), _remedy(recipe.benchmarks[index], recipe.guard)
             alike.setdefault(said, {})[index] = name
     return [
         Fault(
@@ -161,9 +161,11 @@ def weak_exams(recipe: Recipe) -> list[Fault]:
     ]
 
 
-def _remedy(benchmark: Benchmark) -> str:
+def _remedy(benchmark: Benchmark, guard: Guard) -> str:
     more = "" if benchmark.is_fixed else "raise guard.confirm_samples, "
     other = "say which fall they must show as guard.visible_fall"
+    if guard.weak_exams == "warn":
+        return f"ask more tasks, {more}or {other}"
     return f"ask more tasks, {more}{other}, or say `guard: {{weak_exams: warn}}`"
 
 

@@ -70,6 +70,10 @@ def test_eight_tasks_are_refused_with_the_field_and_the_remedy() -> None:
     assert "8 tasks show only falls from" in fault.what
     assert "of 3.0 points (guard.min_drop) with 1%; guard.visible_chance asks for 25%" in fault.what
     assert "weak_exams: warn" in (fault.remedy or "")
+    said = weak.model_copy(update={"guard": weak.guard.model_copy(update={"weak_exams": "warn"})})
+    assert [one.remedy for one in weak_exams(said)] == [
+        "ask more tasks, raise guard.confirm_samples, or say which fall they must show as guard.visible_fall"
+    ]
     assert weak_exams(sized(400)) == []
     assert math.isinf(visible_fall(ExamSize(1, 1, 1, LEVEL), weak.guard).half)
 
