@@ -15,13 +15,14 @@ from benchmarks.guard_world import Floats, Ints
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule for confirming. samples: at the last look; looks: each has twice the samples of the one
-    before."""
+    before. within_share: the part of the level for the test within tasks."""
 
     screen_samples: int = 2
     screen_level: float = 0.25
     samples: int = 32
     looks: int = 5
     margin: float = 0.01
+    within_share: float = 0.5
     min_drop: float = 0.03
     better_errors: float = 1.28
     futile_fall: float = 0.05
@@ -96,9 +97,11 @@ def fall_and_error(lost: Ints, won: Ints, samples: int) -> tuple[Floats, Floats]
 
 
 def combined(lost: Ints, won: Ints, samples: int, rule: Rule) -> Floats:
-    """The smaller p of the two tests, doubled (the level is split between them), [R]."""
-    both = np.minimum(flip_tail(won - lost), within_tail(lost, won, samples, rule.margin))
-    return np.minimum(1.0, 2 * both)
+    """The smaller p of the two tests, each by its part of the level (Bonferroni), [R]."""
+    found = flip_tail(won - lost) / (1 - rule.within_share)
+    if rule.within_share:
+        found = np.minimum(found, within_tail(lost, won, samples, rule.margin) / rule.within_share)
+    return np.asarray(np.minimum(1.0, found))
 
 
 def suspicious(lost: Ints, won: Ints, rule: Rule) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from scipy.stats import beta
 
@@ -60,6 +61,12 @@ def alarms(cascades: int) -> None:
             calls = (found.alarmed, found.small, found.called)
             cells = [*(share(one, cascades) for one in calls), f"{found.samples:.2f}"]
             print(f"| {tasks}x{rule.samples} | {name} | {' | '.join(cells)} |", flush=True)
+    print("\nThe same without the test within tasks (`within_share: 0`): any call, %")
+    for tasks, rule in ((128, SMALL), (200, RULE), (400, RULE)):
+        for name in ("symmetric 1", "Beta w = 10", "skewed 1"):
+            alone = replace(rule, within_share=0.0)
+            found = false_alarms(alone, Setting(tasks, DRIFTS[name]), cascades, seed=1)
+            print(f"{tasks}x{rule.samples}, {name}: {share(found.called, cascades)}", flush=True)
     for tasks in (200, 400):
         found = false_alarms(EARLIER, Setting(tasks), max(20, cascades // 4), seed=1)
         answers = found.samples * tasks * 9
