@@ -107,7 +107,11 @@ def compare(
     )
     shown = {row.benchmark: differences(first, second, row.benchmark, answers) for row in rows}
     if as_json:
-        emit([_plain(row, shown[row.benchmark]) for row in rows])
+        alone = [
+            {"benchmark": name, "standing": "not_judged", "found": None}
+            for name in _alone(first, second, rows)
+        ]
+        emit([*(_plain(row, shown[row.benchmark]) for row in rows), *alone])
         return
     _print(first, second, rows, shown, margin=margin, level=level)
 
@@ -125,6 +129,11 @@ def _results(named: str, metric: str | None, recipe: str | None, key_variable: s
     from kascade.recipe.load import load_recipe
 
     return evaluate_anywhere(named, load_recipe(recipe), key_variable=key_variable)
+
+
+def _alone(a: Results, b: Results, rows: list[BenchmarkRow]) -> list[str]:
+    """Benchmarks without a task that is graded on both sides: not compared, and not left out in silence."""
+    return sorted({*a.benchmarks, *b.benchmarks} - {row.benchmark for row in rows})
 
 
 def _plain(row: BenchmarkRow, shown: list[DifferingTask]) -> dict[str, Any]:
@@ -165,7 +174,7 @@ def _print(
         )
     console.print(table)
     console.print(_legend(rows, margin, level), soft_wrap=True)
-    if alone := sorted({*a.benchmarks, *b.benchmarks} - {row.benchmark for row in rows}):
+    if alone := _alone(a, b, rows):
         console.print(
             f"Not compared, as no task is graded on both sides: {', '.join(alone)}.", soft_wrap=True
         )

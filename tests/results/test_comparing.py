@@ -90,6 +90,18 @@ def test_the_shown_interval_is_the_one_of_the_level(tmp_path: Path) -> None:
     assert "one-sided at 99.9%" in legend and "at a level of 0.1%" in legend
 
 
+def test_a_benchmark_of_one_side_alone_is_named_as_not_judged(tmp_path: Path) -> None:
+    before = results("a", 0, 0.5, tasks=20)
+    more = Results("b", {**before.benchmarks, "code": TaskRewards("code", "b", {"t": [1.0]})})
+    for one in (before, more):
+        write_results(tmp_path / f"{one.name}.jsonl", one)
+    command = ["compare", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    told = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert {row["benchmark"]: row["found"] is not None for row in told} == {"math": True, "code": False}
+    assert told[-1]["standing"] == "not_judged"
+    assert "no task is graded on both sides: code" in CliRunner().invoke(app, command).stdout
+
+
 @pytest.mark.parametrize("option", ["--margin", "--level", "--max-missing", "--unequal-missing"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-1"])
 def test_numbers_out_of_range_are_errors_of_the_command(tmp_path: Path, option: str, value: str) -> None:
