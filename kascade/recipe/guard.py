@@ -1,8 +1,8 @@
 """When a fall is a loss, what is drawn to find out, and what follows.
 
-The defaults were chosen by simulation (`benchmarks/guard_table.py`, figures in docs/guard.md): at most 1% of
-cascades with a false alarm (a call although the tasks fell by no more than `within_margin`), and at 400 tasks
-a fall of 5 points called with at least 95%.
+The defaults were chosen by simulation (`benchmarks/guard_table.py`, figures in docs/guard-figures.md). At
+most 1% of cascades have a false alarm, a call although the tasks fell by no more than `within_margin`. At
+400 tasks a fall of 5 points is called with at least 95%.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The guard's table at small sizes: the code of its own keeps the promises that docs/guard.md gives."""
+"""The guard's table at small sizes: the code of its own keeps the promises of docs/guard-figures.md."""
 
 from __future__ import annotations
 
