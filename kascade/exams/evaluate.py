@@ -42,13 +42,15 @@ def screen_all(run: Run, reference: str) -> None:
     score_by(run, reference, [benchmark.name for benchmark in run.recipe.benchmarks], Draw("screen"))
 
 
-def grade_again_unjudged(run: Run, names: Collection[str]) -> None:
-    """Ask for every missing grade on the named benchmarks again, of all checkpoints of the folder.
+def grade_again_unjudged(run: Run, names: Collection[str], others: Iterable[str] = ()) -> None:
+    """Ask for every missing grade on the named benchmarks again, of all checkpoints of the folder, and of
+    `others` (references) that answered in it.
 
     For those that could not be judged: with a repaired grader they can. Both sides count, so both are graded,
     also where few grades are missing. Screening scores come first: fixed answers are copied from them.
     """
-    references = {ref.digest: str(ref) for ref, _ in run.layout.checkpoints()} if names else {}
+    known = [str(ref) for ref, _ in run.layout.checkpoints()] if names else []
+    references = {digest_of(one): one for one in (*others, *known)}
     scores = [
         score
         for score in (all_scores(run.layout) if names else ())

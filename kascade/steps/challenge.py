@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kascade.errors import CheckpointError, KascadeError
-from kascade.exams.evaluate import Wanted, score_all
+from kascade.exams.evaluate import Wanted, grade_again_unjudged, score_all
 from kascade.exams.exams import Draw
 from kascade.guard.champion import Challenge, Contenders, read_challenge, sentences, write_challenge
 from kascade.run.context import Run
@@ -48,7 +48,11 @@ def challenge(run: Run, ended: str | None = None, allowed: Allowed = NOTHING) ->
     if champion is None:
         return None
     pair = Contenders(run.layout, run.recipe, final.reference, champion.reference, champion.given_up)
+    earlier = read_challenge(run.layout, final.reference, champion.reference)
+    contests = earlier.benchmarks.items() if earlier else ()
+    unjudged = [name for name, one in contests if one.standing == "not_judged"]
     try:
+        grade_again_unjudged(run, unjudged, [champion.reference])
         while needed := pair.needed():
             draws = {name: Draw("promotion", pair.round, size) for name, size in needed.items()}
             _score_both(run, final.reference, champion, draws)
@@ -57,7 +61,7 @@ def challenge(run: Run, ended: str | None = None, allowed: Allowed = NOTHING) ->
         write_promotion(run.layout, why)
         raise
     found = pair.conclude(champion.benchmarks)
-    if read_challenge(run.layout, final.reference, champion.reference) != found:
+    if earlier != found:
         write_challenge(run.layout, found)
     for sentence in sentences(found):
         log.info("against the champion: %s", sentence)

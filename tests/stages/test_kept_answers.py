@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 from kascade.cli import app
 from kascade.exams import draws
 from kascade.exams.answers import read_answers
+from kascade.exams.evaluate import grade_again_unjudged, score_by
+from kascade.exams.exams import Draw
 from kascade.guard.lineage import open_reference
 from kascade.guard.scores import Score, answers_path, read_score, score_path
 from kascade.guard.verdict import read_verdict
 from kascade.rollout.policy import Policy
+from kascade.run.context import open_run
 from kascade.steps import steps
 from kascade.storage.checkpoint import CheckpointRef
 from kascade.storage.files import read_json
@@ -116,6 +119,23 @@ def test_with_a_repaired_grader_few_missing_grades_are_asked_for_again(
     assert (after.missing, verdict.not_judged) == (0.0, ())
     kept = {task: [r for r in rewards if r is not None] for task, rewards in before.rewards.items()}
     assert all(set(rewards) <= set(after.rewards[task]) for task, rewards in kept.items())
+
+
+def test_missing_grades_of_a_champion_of_another_folder_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, _ = evaluated(tmp_path / "own")
+    other, base = evaluated(tmp_path / "other")
+    champion = steps.train(str(other.root), "sft", base)
+    digest = CheckpointRef.parse(champion).digest
+    with monkeypatch.context() as broken, open_run(str(layout.root), "challenge") as run:
+        broken.setattr(SayA, "_grade", lambda self, answer: Grade.failed("the grader crashed"))
+        score_by(run, champion, ["say_a"], Draw("promotion", 7, 2))
+    for others, missing in (((), 1.0), ((champion,), 0.0)):
+        with open_run(str(layout.root), "challenge") as run:
+            grade_again_unjudged(run, ["say_a"], others)
+        score = read_score(layout, digest, "say_a", "promotion", 7)
+        assert score is not None and score.missing == missing
 
 
 def open_id(reference: str) -> str:
