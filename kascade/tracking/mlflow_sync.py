@@ -212,7 +212,8 @@ class _Sync:
         """Costs, the accepted line through all benchmarks, the recipe and what was made of the run."""
         shown = [self.layout.resolved_recipe, self.layout.report, self.layout.model_card]
         files = [path for path in shown if path.exists()]
-        state = _state([*files, *self.layout.cost_files(), *self.layout.outcome_files(), *self._word()])
+        ended = [*self.layout.outcome_files(), *self._end_check(), *self._word()]
+        state = _state([*files, *self.layout.cost_files(), *ended])
         if parent.data.tags.get(PIPELINE_SYNCED_TAG) == state:
             return
         self._log_metrics(parent, trajectory_metrics(self._main_line()))
@@ -243,9 +244,19 @@ class _Sync:
         """An adopted run is closed by the platform that opened it."""
         own = self.nodes.own_outcomes()
         ended = [own[part.name] for part in self.recipe.stages if part.name in own]
-        stopped = any(outcome.decision == "stopped" for outcome in ended)
+        stopped = any(outcome.decision == "stopped" for outcome in ended) or self._stopped_at_end()
         if self.adopted is None and (stopped or len(ended) == len(self.recipe.stages)):
             self._close(parent, stopped)
+
+    def _end_check(self) -> list[Path]:
+        files = [self.layout.end_verdict(node.manifest.digest) for node in self._main_line()[-1:]]
+        return [path for path in files if path.exists()]
+
+    def _stopped_at_end(self) -> bool:
+        """Whether the end check stopped the run, as the recipe asks where something is not kept."""
+        line = self._main_line()
+        end = read_end_verdict(self.layout, line[-1].reference) if line else None
+        return end is not None and not end.kept and self.recipe.guard.retention.on_loss == "stop"
 
     # writing
 

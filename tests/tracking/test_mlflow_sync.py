@@ -225,6 +225,23 @@ def test_a_model_carries_the_end_checks_words(run: Run) -> None:
     assert (of_sft["end.mcqa"], of_sft["end.ifeval"]) == ("kept", "not shown")
 
 
+@pytest.mark.parametrize(("on_loss", "status"), [("stop", "FAILED"), ("report", "FINISHED")])
+def test_a_run_that_the_end_check_stops_has_failed(run: Run, on_loss: str, status: str) -> None:
+    _, sft = first_stage(run)
+    _, last = second_stage(run, sft)
+    plain = recipe()
+    rule = plain.guard.retention.model_copy(update={"on_loss": on_loss})
+    made = plain.model_copy(update={"guard": plain.guard.model_copy(update={"retention": rule})})
+    sync(run.layout.root, made)
+    assert contents(run.layout.root)["status"]["tiny"] == "FINISHED", "before its end check"
+    held = {"mcqa": Held(benchmark="mcqa", domain="knowledge", standing="lost", against=())}
+    write_end_verdict(
+        run.layout, EndVerdict(checkpoint=last, round=0, margin=0.03, level=0.05, benchmarks=held)
+    )
+    sync(run.layout.root, made)
+    assert contents(run.layout.root)["status"] == {"tiny": status, "sft": "FINISHED", "if_rl": "FINISHED"}
+
+
 def test_a_run_becomes_runs_models_and_scores(run: Run) -> None:
     _, sft = first_stage(run)
     second_stage(run, sft)
