@@ -28,6 +28,7 @@ LIKE = (0.4, 1.0, 2.5)  # where only other work of the model was measured, or wo
 NEAR = log(3)  # of sizes: beyond three times, or a third, work is of another size
 START_S = 1.0  # of a step, loading and saving: parts of the smallest quickstart took 0.6 to 2.4 CPU seconds
 HOUR = 3600.0
+NOTHING_SAYS = "nothing says"  # the basis of work that was never measured and has no formula
 LEVELS = ("low", "expected", "high")
 
 
@@ -200,7 +201,7 @@ def _row(prices: Prices, key: str, hours: Hours | None, unit: Unit | None, round
         tokens_generated=Span.of(unit.generated if unit else none),
         tokens_trained=Span.of(unit.trained if unit else none),
     )
-    basis = hours.basis if hours else "nothing says: name a device under `hardware`, or an earlier run"
+    basis = hours.basis if hours else f"{NOTHING_SAYS}: name a device under `hardware`, or an earlier run"
     times = unit.times if unit else 1
     return PlannedWork(
         stage=stage,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kascade.recipe.fits import MemoryGroup, MemoryPlan
-from kascade.recipe.forecast import Forecast
+from kascade.recipe.forecast import NOTHING_SAYS, Forecast
 from kascade.recipe.plan import Plan
-from kascade.recipe.plan_words import amount, span_text
+from kascade.recipe.plan_words import amount, size, some, span_text
 
 ROLES = {"train": "trains", "sample": "samples", "recover": "recovers"}
 
@@ -49,7 +49,11 @@ def _memory(memory: MemoryPlan | None) -> Iterator[str]:
 def _time(found: Forecast) -> Iterator[str]:
     total = found.total
     if total.wall_hours is None:
-        yield "Time: not known. Name the hardware, or run it once: the next plan rests on that run."
+        unknown = [f"{row.stage} {row.part}" for row in found.rows if row.basis.startswith(NOTHING_SAYS)]
+        if len(unknown) == len(found.rows):
+            yield "Time: not known. Name the hardware, or run it once: the next plan rests on that run."
+        else:
+            yield f"Time: not known in all, because nothing says what {some(unknown)} would take."
         return
     parts = [f"{span_text(total.wall_hours, 'wall_hours')} by the clock"]
     accelerators = total.accelerator_hours
@@ -74,4 +78,4 @@ def _money(found: Forecast) -> Iterator[str]:
 def _storage(found: Forecast) -> Iterator[str]:
     if found.storage is not None:
         most = max(found.storage.peak_gb, found.storage.worst_gb)
-        yield f"Storage: {found.storage.kept_gb:,.2f} GB in the end, at most {most:,.2f} GB."
+        yield f"Storage: {size(found.storage.kept_gb)} in the end, at most {size(most)}."

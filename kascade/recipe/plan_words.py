@@ -121,11 +121,16 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def size(gigabytes: float) -> str:
+    """ "1,234.56 GB", or "0.4 MB" of a small model."""
+    return f"{gigabytes:,.2f} GB" if gigabytes >= 0.1 else f"{1000 * gigabytes:.1f} MB"
+
+
 def _storage(found: Forecast) -> list[str]:
     need = found.storage
     if need is None:
         return ["storage: not counted, because the model's shape is not known here"]
     return [
-        f"storage: {need.kept_gb:,.2f} GB of checkpoints in the end, {need.worst_gb:,.2f} GB with every "
-        f"recovery, {need.peak_gb:,.2f} GB while a stage trains"
+        f"storage: {size(need.kept_gb)} of checkpoints in the end, {size(need.worst_gb)} with every "
+        f"recovery, {size(need.peak_gb)} while a stage trains"
     ]

@@ -10,6 +10,7 @@ from kascade.commands.memory import show_memory
 from kascade.recipe.load import load_recipe
 from kascade.recipe.plan import make_plan
 from kascade.recipe.plan_short import in_short
+from kascade.recipe.plan_words import size
 
 
 def sentences(preset: str, *settings: str) -> str:
@@ -38,7 +39,20 @@ def test_what_is_not_known_is_named() -> None:
     assert "Money: not counted." in said
     unknown = sentences("quickstart", "model.source=some/model", "hardware={device: h100-80gb}")
     assert "Memory: not counted, because the shape of some/model is not known here" in unknown
-    assert "Time: not known." in unknown
+    assert "Time: not known. Name the hardware" in unknown
+
+
+def test_a_plan_with_figures_for_some_work_names_the_rest() -> None:
+    made = make_plan(load_recipe("quickstart"))
+    rows = [
+        row.model_copy(update={"basis": "nothing says: name a device"}) if row.part == "recovery" else row
+        for row in made.forecast.rows
+    ]
+    total = made.forecast.total.model_copy(update={"wall_hours": None})
+    forecast = made.forecast.model_copy(update={"rows": tuple(rows), "total": total})
+    said = "\n".join(in_short(made.model_copy(update={"forecast": forecast})))
+    assert "Time: not known in all, because nothing says what sft recovery, if_rl recovery," in said
+    assert " MB in the end, at most " in said and size(1234.567) == "1,234.57 GB" and size(0.0004) == "0.4 MB"
 
 
 def test_groups_that_need_the_same_have_one_row() -> None:
