@@ -178,7 +178,7 @@ def _with_prompt(row: Row, turns: list[Turn], source: DataSource) -> Row:
     own = None if is_absent(row.get("system")) else row["system"]
     if own is not None and not isinstance(own, str):
         raise ValueError(f"system: is a {type(own).__name__}; text is needed")
-    begins = turns[0] if turns[0]["role"] in ("system", "developer") else None
+    begins = turns[0] if turns and turns[0]["role"] in ("system", "developer") else None
     if own and begins is not None and begins["content"] != own:
         raise ValueError("system: differs from the system turn, and would be lost; give one of them")
     if (system := own or source.system) and begins is None:
