@@ -11,6 +11,8 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from kascade.data.formats import usual_row
@@ -104,6 +106,8 @@ def is_blank(text: str) -> bool:
 
 def as_text(value: Any) -> str:
     """A value as a prompt shows it. Raises ValueError for one that is no text, number, list or object."""
+    if isinstance(value, date | time | Decimal):  # of a typed column
+        return str(value)
     try:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except TypeError as error:

@@ -8,8 +8,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import date, time
-from decimal import Decimal
 from typing import Any, BinaryIO
 
 from kascade.errors import Fault
@@ -120,11 +118,7 @@ def present(row: Mapping[str, Any]) -> Row:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A value of a typed column as JSON has it: dates and exact decimals are text."""
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return str(value)
+    """A value of a typed column without nulls in objects, and with bytes as the text that they are."""
     if isinstance(value, bytes):  # what other tools write text as; else it stays what it is, and is refused
         return _decoded(value)
     if isinstance(value, dict):

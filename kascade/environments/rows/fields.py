@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any
 
 from kascade.data.shapes import is_blank
@@ -28,6 +29,6 @@ def gold_text(row: Mapping[str, Any], name: str) -> str:
             raise ValueError(f"{name}: is missing; the row holds {there}")
         shown = "missing or empty" if value is None or isinstance(value, str) else f"{value!r} is no answer"
         raise ValueError(f"{name}: {shown}; give the final answer as text")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ValueError(f"{name}: a {type(value).__name__} is no answer; give the final answer as text")
     return str(value)
