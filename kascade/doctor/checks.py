@@ -65,6 +65,7 @@ CHECKS: tuple[Check, ...] = (
     Check("lengths", "files", model.lengths),
     Check("contamination", "files", data.contamination, always),
     Check("size of benchmarks", "files", sight.sizes, sight.only_warned),
+    Check("tasks to recover with", "nothing", sight.unrecoverable, always),
     Check("scores of the base model", "files", sight.base_scores, always),
     Check("tokenizer", "weights", model.tokenizer),
     Check("generated tasks", "weights", data.generators),

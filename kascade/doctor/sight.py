@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kascade.doctor.subject import NotChecked, Subject
+from kascade.environments import domain_of
 from kascade.errors import Fault
 from kascade.guard.blindness import blindness
 from kascade.guard.lineage import read_outcomes
@@ -10,6 +11,7 @@ from kascade.guard.power import VisibleFall, visible_falls, weak_exams
 from kascade.guard.scores import Score, read_scores
 from kascade.recipe.checks import BASE
 from kascade.recipe.schema import Recipe
+from kascade.stages.tasks import NOTHING_TO_TRAIN_ON, TASKS_FOR_RECOVERY, sources_by_domain
 from kascade.storage.run_folder import RunFolder
 
 
@@ -37,6 +39,21 @@ def only_warned(subject: Subject) -> bool:
     """Whether weak benchmarks may pass: the recipe says so, or stages of this run have ended with them."""
     begun = subject.out is not None and bool(read_outcomes(RunFolder.tolerant(subject.out)))
     return begun or subject.recipe.guard.weak_exams == "warn"
+
+
+def unrecoverable(subject: Subject) -> list[Fault]:
+    """Benchmarks whose loss no recovery could train away, because there is nothing to train on."""
+    recipe = subject.recipe
+    if not recipe.guard.recovery.rounds and recipe.guard.retention.on_loss != "recover":
+        return []
+    trainable = sources_by_domain(recipe, recipe.stages)
+    what = f"a loss could not be recovered: {NOTHING_TO_TRAIN_ON}"
+    remedy = f"{TASKS_FOR_RECOVERY}, or leave it: `guard.unrecovered` then says what follows a loss"
+    return [
+        Fault(f"benchmark {benchmark.name}", what, remedy=remedy)
+        for benchmark in recipe.benchmarks
+        if domain_of(benchmark.source) not in trainable
+    ]
 
 
 def base_scores(subject: Subject) -> list[Fault]:

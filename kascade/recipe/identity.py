@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from kascade.errors import Fault, UserError
 from kascade.recipe.adapter import Adapter
 from kascade.recipe.checks import BASE
-from kascade.recipe.schema import Benchmark, Guard, Recipe, Stage, StagePart
+from kascade.recipe.schema import Benchmark, DataSource, Guard, Recipe, Stage, StagePart
 from kascade.recipe.vllm import NO_RESULTS
 from kascade.recipe.workers import PLACEMENT
 from kascade.storage.files import is_file, is_folder
@@ -185,7 +185,7 @@ def determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, Any
     }
     if attempt == "train":
         return basis
-    return {  # a recovery draws tasks of any domain met so far
+    return {  # a recovery draws tasks of any domain met so far; see `borrowed` of `stage_key`
         **basis,
         "recovery": _dumped(recipe.guard.recovery, exclude={"rounds"}),
         "earlier": [_dumped(other)["data"] for other in earlier_stages(recipe, stage_name)],
@@ -199,13 +199,18 @@ def stage_key(
     attempt: str,
     parent_digest: str,
     teachers: Mapping[str, str] | None = None,
+    *,
+    borrowed: Sequence[DataSource] = (),
 ) -> str:
     """Short hash over all that determines the checkpoint of `attempt` ("train", "recover-1", "recover-2").
 
     parent_digest: digest of the checkpoint it starts from. teachers: digest of each domain's teacher,
-    for MOPD and recoveries. Raises KeyError for an unknown stage.
+    for MOPD and recoveries. borrowed: tasks of later stages that a recovery trains on. Raises KeyError for an
+    unknown stage.
     """
     determined_by = determinants(recipe, stage_name, attempt)
+    if borrowed:
+        determined_by["borrowed"] = [_dumped(source) for source in borrowed]
     return short_hash({**determined_by, "parent": parent_digest, "teachers": dict(teachers or {})})
 
 

@@ -17,7 +17,7 @@ from kascade.recipe.methods import method_of
 from kascade.recipe.schema import DataSource, Recipe, StagePart
 from kascade.run.attempts import attempts_of, verdicts_of
 from kascade.run.context import Run, digest_of
-from kascade.stages.tasks import sources_by_domain
+from kascade.stages.tasks import borrowed_sources, recovery_sources, sources_by_domain
 from kascade.storage.checkpoint import MANIFEST
 from kascade.task import Domain
 
@@ -26,17 +26,21 @@ TRAIN = "train"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One training of a stage. name: `train` or `recover-N`. start: reference of what it starts from."""
+    """One training of a stage. name: `train` or `recover-N`. start: reference of what it starts from.
+    borrowed: tasks of later stages that a recovery trains on.
+    """
 
     stage: str
     name: str
     start: str
     teachers: Mapping[Domain, Ancestor]
+    borrowed: tuple[DataSource, ...] = ()
 
     def key(self, recipe: Recipe) -> str:
         """The hash of all that determines the result."""
         digests = {str(domain): teacher.digest for domain, teacher in self.teachers.items()}
-        return stage_key(recipe, self.stage, self.name, digest_of(self.start), digests)
+        start = digest_of(self.start)
+        return stage_key(recipe, self.stage, self.name, start, digests, borrowed=self.borrowed)
 
     def checkpoint_id(self, recipe: Recipe) -> str:
         """What the result is called."""
@@ -45,11 +49,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a stage's attempts lost, what they kept, and the tasks that each domain can be trained on."""
+    """What a stage's attempts lost and can be trained on, what they kept, and the tasks of each domain.
+
+    borrowed: those of the lost domains that are of later stages.
+    """
 
     lost: list[Domain]
     kept: list[Domain]
     sources: dict[Domain, list[DataSource]]
+    borrowed: tuple[DataSource, ...]
 
 
 def training(run: Run, stage: str, parent: str) -> Attempt:
@@ -66,7 +74,7 @@ def recovery(run: Run, stage: str, round_: int, checkpoint: str, parent: str) ->
     attempts = attempts_of(checkpoint)
     loss = loss_of(run, stage, attempts)
     teachers = recovery_teachers(run, attempts[-1], parent, loss.lost, loss.kept)
-    return Attempt(stage, f"recover-{round_}", checkpoint, teachers)
+    return Attempt(stage, f"recover-{round_}", checkpoint, teachers, loss.borrowed)
 
 
 def tried(run: Run, stage: str, parent: str) -> list[str]:
@@ -101,20 +109,34 @@ def _recovered(run: Run, stage: str, round_: int, checkpoint: str, parent: str) 
         reference = run.existing(f"{stage}/{path.parent.name}")
         if reference and (made := open_reference(reference).manifest).parent == checkpoint:
             taught = {domain: open_reference(teacher) for domain, teacher in made.teachers.items()}
-            if Attempt(stage, attempt.name, checkpoint, taught).key(run.recipe) == made.key:
+            if Attempt(stage, attempt.name, checkpoint, taught, attempt.borrowed).key(run.recipe) == made.key:
                 return reference
     return None
 
 
 def loss_of(run: Run, stage: str, attempts: list[Ancestor]) -> Loss:
-    """What the attempts (newest first) lost. Raises KascadeError when no verdict names a loss."""
+    """What the attempts (newest first) lost, of what there are tasks to train on.
+
+    Raises KascadeError when no verdict names a loss.
+    """
     lost = list(dict.fromkeys(d for verdict in verdicts_of(run, attempts) for d in verdict.lost_domains))
     if not lost:
         raise KascadeError(f"{attempts[0].manifest.id} has not regressed: there is nothing to recover")
-    sources = sources_by_domain(run.recipe, run.recipe.stages[: stage_index(run, stage) + 1])
-    guarded = sources_by_domain(run.recipe, ())
+    return loss_in(run.recipe, stage_index(run, stage), lost)
+
+
+def loss_in(recipe: Recipe, number: int, lost: Collection[Domain]) -> Loss:
+    """A loss of these domains in stage `number`, from 0: of those that there are tasks to train on for."""
+    sources = recovery_sources(recipe, number)
+    guarded = sources_by_domain(recipe, ())
     kept = [domain for domain in sources if domain in guarded and domain not in lost]
-    return Loss(lost, kept, sources)
+    trainable = [domain for domain in lost if domain in sources]
+    return Loss(trainable, kept, sources, borrowed_sources(recipe, number, trainable))
+
+
+def can_recover(run: Run, stage: str, checkpoint: str) -> bool:
+    """Whether there are tasks of a domain that the attempts up to the regressed `checkpoint` lost."""
+    return bool(loss_of(run, stage, attempts_of(checkpoint)).lost)
 
 
 def stage_index(run: Run, stage: str) -> int:

@@ -11,6 +11,11 @@ from kascade.rollout.pools import TaskPool
 from kascade.seeds import derive_seed
 from kascade.task import Domain
 
+NOTHING_TO_TRAIN_ON = "no stage has tasks of its domain, and its own are never trained on"
+TASKS_FOR_RECOVERY = (
+    "give a stage data of that domain, or generate the benchmark's tasks instead of reading them"
+)
+
 
 def training_pool(mixes: Sequence[Mix], seed: int, name: str) -> TaskPool:
     """The tasks that stage `name` trains on; generated ones differ between stages."""
@@ -38,6 +43,21 @@ def sources_by_domain(recipe: Recipe, stages: Iterable[Stage]) -> dict[Domain, l
     return found
 
 
+def recovery_sources(recipe: Recipe, number: int) -> dict[Domain, list[DataSource]]:
+    """What a recovery in stage `number` (from 0) can train each domain on: what was met so far, else the
+    tasks of later stages. A skill of the base model can be lost before the stage that teaches it.
+    """
+    met = sources_by_domain(recipe, recipe.stages[: number + 1])
+    later = sources_by_domain(recipe, recipe.stages[number + 1 :])
+    return {**met, **{domain: sources for domain, sources in later.items() if domain not in met}}
+
+
+def borrowed_sources(recipe: Recipe, number: int, lost: Iterable[Domain]) -> tuple[DataSource, ...]:
+    """Which of `recovery_sources` come from later stages, for the domains that were lost."""
+    met, known = sources_by_domain(recipe, recipe.stages[: number + 1]), recovery_sources(recipe, number)
+    return tuple(source for domain in lost if domain not in met for source in known.get(domain, ()))
+
+
 def recovery_mixes(
     sources: dict[Domain, list[DataSource]],
     lost: Collection[Domain],
@@ -48,10 +68,9 @@ def recovery_mixes(
 
     Raises UserError naming the lost domains that there is nothing to train on for.
     """
-    remedy = "give a stage data of that domain, or generate the benchmark's tasks instead of reading them"
     if missing := [domain for domain in lost if domain not in sources]:
         what = "was lost, and the recipe has no tasks to recover it with"
-        raise UserError([Fault(domain, what, remedy=remedy) for domain in missing])
+        raise UserError([Fault(domain, what, remedy=TASKS_FOR_RECOVERY) for domain in missing])
     shares = {domain: 1 / len(lost) for domain in lost}
     shares |= {domain: keep_weight / len(kept) for domain in kept}
     return tuple(

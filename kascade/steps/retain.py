@@ -21,9 +21,9 @@ from kascade.guard.lineage import open_reference
 from kascade.guard.teachers import best_teachers
 from kascade.recipe.checks import BASE
 from kascade.run.context import Run
-from kascade.stages.attempts import Attempt, Loss, stage_index
+from kascade.stages.attempts import Attempt, loss_in, stage_index
 from kascade.stages.recover import recovery_part
-from kascade.stages.tasks import recovery_mixes, sources_by_domain
+from kascade.stages.tasks import recovery_mixes
 from kascade.stages.train import make_checkpoint
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,9 @@ def retain_all(run: Run, checkpoint: str) -> str:
     found = check(run, checkpoint)
     if not found.kept and rule.on_loss == "recover" and open_reference(checkpoint).manifest.stage != BASE:
         recovered = recover_last(run, checkpoint, found)
+        if recovered is None:
+            log.warning("no last recovery: nothing of what is not kept can be trained on")
+            return found.checkpoint
         screen_all(run, recovered)
         found = better(found, check(run, recovered, checkpoint))
     if not found.kept and rule.on_loss == "stop":
@@ -72,19 +75,20 @@ def check(run: Run, checkpoint: str, recovered_from: str | None = None) -> EndVe
     return found
 
 
-def recover_last(run: Run, checkpoint: str, found: EndVerdict) -> str:
+def recover_last(run: Run, checkpoint: str, found: EndVerdict) -> str | None:
     """One last MOPD over all domains that are not kept, taught by their best accepted checkpoints, which are
-    those that the end check compares with."""
+    those that the end check compares with. None where there are no tasks to train on for any of them.
+    """
     own = open_reference(checkpoint)
     stage = own.manifest.stage
-    lost = list(dict.fromkeys(held.domain for held in found.not_kept.values()))
-    sources = sources_by_domain(run.recipe, run.recipe.stages[: stage_index(run, stage) + 1])
-    guarded = sources_by_domain(run.recipe, ())
-    loss = Loss(lost, [domain for domain in sources if domain in guarded and domain not in lost], sources)
+    domains = list(dict.fromkeys(held.domain for held in found.not_kept.values()))
+    loss = loss_in(run.recipe, stage_index(run, stage), domains)
+    if not loss.lost:
+        return None
     best = best_teachers(run.layout, accepted_at_end(run.layout, run.recipe, checkpoint))
     taught = {domain: best[domain].checkpoint for domain in loss.lost}
     teachers = {**taught, **dict.fromkeys(loss.kept, own)}
     rule = run.recipe.guard.recovery
-    attempt = Attempt(stage, f"recover-{rule.rounds + 1}", checkpoint, teachers)
+    attempt = Attempt(stage, f"recover-{rule.rounds + 1}", checkpoint, teachers, loss.borrowed)
     mixes = recovery_mixes(loss.sources, loss.lost, loss.kept, rule.keep_weight)
     return make_checkpoint(run, attempt, recovery_part(run, stage, mixes))

@@ -54,10 +54,12 @@ def train(run: str, stage: str, parent: str) -> str:
 def evaluate(run: str, stage: str, checkpoint: str, parent: str) -> bool:
     """Score a checkpoint on all benchmarks, and judge it against the best accepted ones.
 
-    Returns whether it regressed; False, too, where the run is held up before the recovery. Stage `base` is
-    screened only, having nothing to fall from.
+    Returns whether it regressed; False, too, where the run is held up before the recovery, and where there is
+    nothing to train a recovery on. Stage `base` is screened only, having nothing to fall from.
     """
     from kascade.exams.evaluate import confirm_suspicious, grade_again_unjudged, screen_all
+    from kascade.stages.attempts import can_recover
+    from kascade.stages.tasks import NOTHING_TO_TRAIN_ON
 
     with open_run(run, f"{stage}.{_attempt(checkpoint)}.evaluate") as opened:
         known = read_verdict(opened.layout, open_reference(checkpoint).manifest.id)
@@ -71,6 +73,9 @@ def evaluate(run: str, stage: str, checkpoint: str, parent: str) -> bool:
         round_ = 1 if found.attempt == "train" else int(found.attempt.removeprefix("recover-")) + 1
         if not found.regressed or round_ > opened.recipe.guard.recovery.rounds:
             return found.regressed
+        if not can_recover(opened, stage, checkpoint):
+            log.warning("no recovery: %s", "; ".join(found.lost_domains) + ": " + NOTHING_TO_TRAIN_ON)
+            return False
         return may_begin(opened.layout, opened.recipe, f"{stage}.recover-{round_}", checkpoint)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_cascade import RECOVERY, make_run, stage
+from toy_cascade import RECOVERY, SayB, make_run, stage
 
+from kascade.doctor.sight import unrecoverable
+from kascade.doctor.subject import Subject
+from kascade.environments.base import generate_tasks
 from kascade.errors import GuardStop
 from kascade.guard.end_check import read_end_verdict
 from kascade.guard.lineage import open_reference, own_outcomes
 from kascade.recipe.run_recipe import read_run_recipe
 from kascade.run.context import open_run
-from kascade.stages.attempts import tried
+from kascade.stages.attempts import recovery, tried
 from kascade.steps import steps
 from kascade.steps.retain import check, recover_last
 from kascade.steps.settle import settle_stage
@@ -105,6 +110,59 @@ def test_what_a_branch_reached_is_taught_at_the_end_though_the_line_ends_before_
         found = check(run, last)
         assert found.benchmarks["say_a"].standing == "lost"
         assert found.benchmarks["say_a"].against[-1].checkpoint == branch
-        recovered = open_reference(recover_last(run, last, found))
+        recovered = open_reference(recover_last(run, last, found) or "")
     assert recovered.manifest.teachers["math"] == branch
     assert recovered.manifest.teachers["knowledge"] == first
+
+
+def reads(layout: RunFolder, rows: Path) -> None:
+    """Let the benchmark of the second letter read its tasks, which are then never trained on."""
+    recipe = read_run_recipe(layout.root)
+    tasks = generate_tasks(SayB(), split="test", count=40, seed=0)
+    rows.write_text("".join(json.dumps({"words": task.messages[0]["content"]}) + "\n" for task in tasks))
+    first, second = recipe.benchmarks
+    read = second.model_copy(update={"source": second.source.model_copy(update={"path": str(rows)})})
+    write_text(
+        layout.resolved_recipe, recipe.model_copy(update={"benchmarks": (first, read)}).model_dump_json()
+    )
+
+
+def test_a_loss_without_tasks_to_train_on_is_not_recovered_and_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    taught = stage("sft", "sft", "say_a", "also_b", steps=30)
+    layout = make_run(tmp_path, taught, FORGET, let_pass_budget=1.0, retention={"samples": 8})
+    reads(layout, tmp_path / "rows.jsonl")
+    (told,) = unrecoverable(Subject(read_run_recipe(layout.root)))
+    assert told.where == "benchmark say_b" and "a loss could not be recovered" in told.what
+    first, run = start(layout), str(layout.root)
+    candidate = steps.train(run, "forget", first)
+    assert steps.evaluate(run, "forget", candidate, first) is False, "no recovery follows"
+    assert settled(layout, "forget", first) == candidate
+    outcome = own_outcomes(layout)["forget"]
+    assert (outcome.decision, outcome.let_pass) == ("continued", ("say_b",))
+    assert steps.retain(run, candidate) == candidate
+    found = read_end_verdict(layout, candidate)
+    assert found is not None and found.benchmarks["say_b"].standing == "lost"
+
+
+def test_a_skill_lost_before_the_stage_that_teaches_it_is_recovered_with_the_tasks_of_that_stage(
+    tmp_path: Path,
+) -> None:
+    taught, later = stage("sft", "sft", "say_a", "also_b", steps=30), stage("later", "sft", "say_b")
+    layout = make_run(tmp_path, taught, FORGET, later, recovery={**RECOVERY, "steps": 2})
+    reads(layout, tmp_path / "rows.jsonl")
+    recipe, run = read_run_recipe(layout.root), str(layout.root)
+    assert unrecoverable(Subject(recipe)) == []
+    first = start(layout)
+    candidate = steps.train(run, "forget", first)
+    assert steps.evaluate(run, "forget", candidate, first)
+    recovered = steps.recover(run, "forget", 1, candidate, first)
+    assert open_reference(recovered).manifest.teachers["knowledge"] == first
+    with open_run(run, "test") as opened:
+        assert tried(opened, "forget", first) == [candidate, recovered]
+        attempt = recovery(opened, "forget", 1, candidate, first)
+    (source,) = attempt.borrowed
+    assert source == recipe.stages[2].data[0].source
+    other = replace(attempt, borrowed=(source.model_copy(update={"count": 100}),))
+    assert other.key(recipe) != attempt.key(recipe), "the result depends on these tasks"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +32,12 @@ class Letters(Environment):
     wanted: ClassVar[str] = "a"
 
     def pose(self, rng: random.Random, level: float) -> Task:
-        words = " ".join([self.wanted, *(rng.choice(LETTERS) for _ in range(4))])
+        return self._task(" ".join([self.wanted, *(rng.choice(LETTERS) for _ in range(4))]))
+
+    def from_row(self, row: Mapping[str, Any]) -> Task:
+        return self._task(str(row["words"]))
+
+    def _task(self, words: str) -> Task:
         return Task(
             environment=self.name,
             domain=self.domain,
@@ -60,6 +65,13 @@ class SayB(Letters):
     wanted = "b"
 
 
+class AlsoB(SayB):
+    """The same skill under another domain: what a benchmark of `say_b` can lose without data of its own."""
+
+    name = "also_b"
+    domain: ClassVar[Domain] = "chat"
+
+
 class Prefer(Letters):
     """The answer with more a is preferred."""
 
@@ -81,7 +93,7 @@ class Broken(Letters):
         return [Grade.failed("no sandbox") for _ in answers]
 
 
-ENVIRONMENTS = {cls.name: f"toy_cascade:{cls.__name__}" for cls in (SayA, SayB, Prefer, Broken)}
+ENVIRONMENTS = {cls.name: f"toy_cascade:{cls.__name__}" for cls in (SayA, SayB, AlsoB, Prefer, Broken)}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
