@@ -46,14 +46,14 @@ def unrecoverable(subject: Subject) -> list[Fault]:
     recipe = subject.recipe
     if not recipe.guard.recovery.rounds and recipe.guard.retention.on_loss != "recover":
         return []
-    trainable = sources_by_domain(recipe, recipe.stages)
+    try:
+        trainable = sources_by_domain(recipe, recipe.stages)
+        lacking = [one.name for one in recipe.benchmarks if domain_of(one.source) not in trainable]
+    except ValueError as error:  # of an environment's options, which their own check names
+        raise NotChecked("an environment has wrong options") from error
     what = f"a loss could not be recovered: {NOTHING_TO_TRAIN_ON}"
     remedy = f"{TASKS_FOR_RECOVERY}, or leave it: `guard.unrecovered` then says what follows a loss"
-    return [
-        Fault(f"benchmark {benchmark.name}", what, remedy=remedy)
-        for benchmark in recipe.benchmarks
-        if domain_of(benchmark.source) not in trainable
-    ]
+    return [Fault(f"benchmark {name}", what, remedy=remedy) for name in lacking]
 
 
 def base_scores(subject: Subject) -> list[Fault]:
