@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +45,7 @@ class Policy:
     adapter: NewAdapter | None = None  # what it trains in place of all weights
     part: ModelPart | None = None  # how the recipe loads it
     final: Path | None = None  # the folder with the last weights of a source that has gone
+    ahead: int | None = None  # checksum of the sampler's weights while `drawing_ahead`
 
     @classmethod
     def load(
@@ -114,10 +117,24 @@ class Policy:
         self.engine.load_weights(version)
         self.check_weights()
 
+    @contextmanager
+    def drawing_ahead(self) -> Iterator[None]:
+        """While answers are drawn beside an update: the sampler has to keep the weights that it has now.
+
+        The trainer's change meanwhile, at a moment that depends on the machine, so they are compared before.
+        """
+        self.check_weights()
+        self.ahead = self.engine.weights_checksum
+        try:
+            yield
+        finally:
+            self.ahead = None
+
     def check_weights(self) -> None:
         """Raise TrainingStopped when the sampler's weights are not the trainer's, bit for bit."""
-        own = weights_checksum(self.model) if self.source is None else self.source.checksum()
-        held = self.engine.weights_checksum
+        own, held = self.ahead, self.engine.weights_checksum
+        if own is None:
+            own = weights_checksum(self.model) if self.source is None else self.source.checksum()
         if held != own:
             raise TrainingStopped(
                 f"the sampler holds weights {held:016x} as version {self.version}, the trainer {own:016x}: "

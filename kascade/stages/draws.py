@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from kascade.recipe.schema import RolloutStage
+from kascade.rollout.policy import Policy
 
 Drawn_co = TypeVar("Drawn_co", covariant=True)
 
@@ -25,8 +26,8 @@ class Draws(Generic[Drawn_co]):
     Not across a saved state, so that a run that was interrupted draws what it would have drawn.
     """
 
-    def __init__(self, draw: DrawBatch[Drawn_co], part: RolloutStage) -> None:
-        self._draw, self._part = draw, part
+    def __init__(self, draw: DrawBatch[Drawn_co], part: RolloutStage, policy: Policy) -> None:
+        self._draw, self._part, self._policy = draw, part, policy
         self._waiting: tuple[int, Future[Drawn_co]] | None = None
 
     @contextmanager
@@ -39,6 +40,7 @@ class Draws(Generic[Drawn_co]):
         if not ahead or following >= self._part.steps or following % self._part.save_every == 0:
             yield batch
             return
-        with ThreadPoolExecutor(1) as thread:  # leaving it waits: weights change between batches only
+        # Leaving the executor waits for the batch: the sampler's weights change between batches only.
+        with self._policy.drawing_ahead(), ThreadPoolExecutor(1) as thread:
             self._waiting = (following, thread.submit(self._draw, step=following))
             yield batch

@@ -54,7 +54,8 @@ def train_grpo(
     part = training.stage
     if part.grpo.kl_coefficient > 0 and reference is None:
         raise ValueError("a KL coefficient needs a reference model")
-    loop = _Loop(training, observe, reference, Draws(partial(draw_batch, training, grader=grader), part))
+    draws = Draws(partial(draw_batch, training, grader=grader), part, training.policy)
+    loop = _Loop(training, observe, reference, draws)
     training.run_steps(loop.take_step)
 
 

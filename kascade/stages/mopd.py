@@ -43,7 +43,7 @@ def train_mopd(training: Training[MOPDStage]) -> None:
     if data != part.data:
         training.tasks = training_pool(data, training.seed, training.name)
     objective = make_objective(part, distinct(training.teachers))
-    draws = Draws(partial(draw_answers, training), part)
+    draws = Draws(partial(draw_answers, training), part, training.policy)
 
     def take_step(step: int) -> StepMetrics:
         with draws.of(step) as answered:
