@@ -182,7 +182,7 @@ def main() -> int:
     for name, case in CASES.items():
         if said.only not in name:
             continue
-        found, expected = measured(name), predicted(case)
+        found, expected = round(measured(name)), round(predicted(case))
         off = expected / found - 1
         rows.append({"layout": name, "processes": case.processes, "predicted": expected, "measured": found})
         parameters = shape_named(case.model).size / 1e6
