@@ -183,11 +183,17 @@ def _fits_pattern(pattern: str, name: str) -> bool:
 
 def agreed(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """An object of these keys and values. Raises ValueError where a key has two different values."""
+    last = dict(pairs)
+    if len(last) == len(pairs):  # nearly always
+        return last
     value: dict[str, Any] = {}
     for key, one in pairs:
         if value.setdefault(key, one) != one:
             raise ValueError(f"{key} has two values")
     return value
+
+
+AGREED = json.JSONDecoder(object_pairs_hook=agreed)  # made once: `json.loads` makes one for every text
 
 
 def item_schema(schema: Any, root: Any) -> Any:
@@ -216,7 +222,7 @@ def _literal(text: str, kinds: Kinds | None) -> tuple[bool, Any]:
     """Whether a text is JSON, and what it says as JSON or as Python; the text itself where it is neither."""
     if text[:1] in JSON_BEGINS:  # plain words, most of what comes, need no parser to say so
         try:
-            return True, json.loads(text, object_pairs_hook=agreed)
+            return True, AGREED.decode(text)
         except (ValueError, RecursionError):
             pass
     if text in CONSTANTS:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kascade.data.json_text import python_literal
-from kascade.environments.json_types import agreed, kinds_of, property_schema, read_as
+from kascade.environments.json_types import AGREED, agreed, kinds_of, property_schema, read_as
 from kascade.task import Called
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -93,7 +93,7 @@ def _json_call(value: Any) -> ToolCall | None:
 def _value(text: str) -> Any:
     """What a text holds as JSON or as Python writes it; None where it holds neither."""
     try:
-        return json.loads(text, object_pairs_hook=agreed)
+        return AGREED.decode(text)
     except (ValueError, RecursionError):
         return python_literal(text) if text.startswith(("{", "[")) else None
 
