@@ -10,13 +10,17 @@ from typing import Any
 
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from kfp import compiler
+from pydantic import TypeAdapter, ValidationError
 
+from components.image import IMAGE
+from kascade.errors import Fault, UserError
 from kascade.recipe.identity import short_hash
+from kascade.recipe.pod_forms import ImageName
 from kascade.recipe.run_form import pack, packed_text
 from kascade.recipe.schema import Recipe
 from pipelines.canonical import canonicalise
 from pipelines.cascade import Steps, build_cascade
-from pipelines.literal import FROM_PEOPLE, refuse_filled_in
+from pipelines.literal import refuse_filled_in
 from pipelines.run_form import offer_scales
 
 
@@ -31,12 +35,12 @@ def compile_recipe(
 ) -> Path:
     """Write the compiled pipeline of a recipe to `path` (YAML) and return it. Equal recipes, equal bytes.
 
-    Raises UserError for text that a cluster would change on its way to a step.
+    Raises UserError for text that a cluster would change on its way to a step, and for a wrong KASCADE_IMAGE.
 
     steps: other components than those of `components/`. scales: those that the run form may name.
     kubernetes: as manifests of a Pipeline and a PipelineVersion, in `namespace`, for `kubectl apply`.
     """
-    refuse_filled_in(recipe.cluster.model_dump(mode="json"), "cluster", FROM_PEOPLE)
+    _refuse_image(IMAGE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -54,6 +58,15 @@ def compile_recipe(
             kubernetes_manifest_options=manifests,
         )
     return path
+
+
+def _refuse_image(image: str) -> None:
+    """Raise UserError for a name that no node can fetch: its pods would wait for good."""
+    try:
+        TypeAdapter(ImageName).validate_python(image)
+    except ValidationError:
+        allowed = "REGISTRY/NAME:TAG, such as registry.example.com/team/kascade:0.1.0"
+        raise UserError(Fault("KASCADE_IMAGE", f"{image!r} is no name of an image", allowed)) from None
 
 
 def _manifest_options(recipe: Recipe, scales: Mapping[str, Any] | None, namespace: str | None) -> Any:

@@ -35,16 +35,15 @@ def in_json(text: str) -> str:
     return text
 
 
-def refuse_filled_in(value: Any, where: str, found: re.Pattern[str] = FILLED_IN) -> None:
+def refuse_filled_in(value: Any, where: str) -> None:
     """Raise UserError naming every text of a JSON value that a cluster would change.
 
-    value: a PipelineSpec or PlatformSpec, or a recipe's part (with FROM_PEOPLE). The code of components is
-    Kubeflow's matter.
+    value: a PipelineSpec or PlatformSpec. The code of components is Kubeflow's matter.
     """
     faults = [
         Fault(place, f"{text!r} would be changed on its way to a step", ALLOWED, REMEDY)
         for place, text in _texts(value, where)
-        if found.search(text)
+        if FILLED_IN.search(text)
     ]
     if faults:
         raise UserError(faults)

@@ -15,13 +15,13 @@ from kfp import kubernetes
 
 from components.image import IMAGE
 from kascade.recipe.cluster import Cluster, NodeTerm, Placement, SecretVariable, Volume
+from kascade.recipe.pod_forms import LONGEST_S
 from kascade.recipe.schema import Recipe
 
 Component = Callable[..., Any]
 Task = Any  # a kfp PipelineTask
 SHARED_MEMORY = "/dev/shm"
 UNLIMITED_S = 365 * 24 * 3600  # stands for "no time limit" where Argo wants a number
-LONGEST_S = 2**31 - 1  # the longest that a pod may have to its deadline [Kubernetes]
 # Of the step's own pod, so that a job that it launches can be owned by it and ends with it.
 POD_FIELDS = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_NAMESPACE": "metadata.namespace"}
 

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from kascade.recipe.parts import Part
+from kascade.recipe.parts import Part, formed
 
-Target = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Target = Annotated[str, formed(r"^[A-Za-z_][A-Za-z0-9_]*$", "a layer's name such as q_proj")]
 SAME = ("rank", "alpha", "targets")  # what an adapter must share with the one that it continues
 
 

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from kascade.errors import Fault
 from kascade.recipe.checks import Problem, unknown_name
-from kascade.recipe.parts import Part
+from kascade.recipe.parts import Part, formed
 
 PROMOTION = "promotion"
-Duration = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[mhd]$")]
+Duration = Annotated[str, formed(r"^[0-9]+(\.[0-9]+)?[mhd]$", "a time such as 90m, 48h or 3d")]
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 

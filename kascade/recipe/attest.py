@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kascade.recipe.parts import Part
+from kascade.recipe.parts import Part, formed
 
 SecretReference = Annotated[
     str,
-    Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)$"),
+    formed(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)$", "env:VARIABLE or file:/PATH"),
 ]
 
 

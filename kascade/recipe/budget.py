@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat
 
 from kascade.recipe.checks import Problem
-from kascade.recipe.parts import Part
+from kascade.recipe.parts import Part, formed
 
 
 class Budget(Part):
@@ -28,6 +28,9 @@ class Budget(Part):
         return {name: value for name, value in found.items() if value is not None}
 
 
+Currency = Annotated[str, formed(r"^[A-Z]{3}$", "three capital letters such as EUR")]
+
+
 class Prices(Part):
     """What the plan and a budget of money count with."""
 
@@ -37,7 +40,7 @@ class Prices(Part):
     cpu_hour: float | None = Field(
         None, ge=0, description="price of one CPU core for an hour; None: it costs nothing here"
     )
-    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="what the prices are in")
+    currency: Currency = Field("USD", description="what the prices are in")
 
     @property
     def known(self) -> bool:

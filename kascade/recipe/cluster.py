@@ -6,23 +6,29 @@ so no part of it enters a checkpoint's key.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.recipe.methods import method_of
 from kascade.recipe.parts import Name, Part
+from kascade.recipe.pod_forms import (
+    ClaimName,
+    ImageName,
+    LabelKey,
+    LabelValue,
+    MountPath,
+    ObjectName,
+    Quantity,
+    RayVersion,
+    Seconds,
+    SecretKey,
+    SubPath,
+    VariableName,
+)
 from kascade.recipe.stages import StagePart
 
-# Forms of Kubernetes: quantities, object names (RFC 1123), label keys, environment variables.
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$")]
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-# Kubeflow names a pod's volume after its claim, so it must be a DNS label.
-ClaimName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-LabelKey = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
 RunsAs = Literal["inline", "trainjob", "rayjob"]
 
 
@@ -35,7 +41,7 @@ class Toleration(Part):
     operator: Literal["Equal", "Exists"] = Field(
         "Equal", description="how the taint is compared [Kubernetes]"
     )
-    value: str | None = Field(None, description="value of the taint, with Equal [Kubernetes]")
+    value: LabelValue | None = Field(None, description="value of the taint, with Equal [Kubernetes]")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         None, description="effect of the taint; None: every effect [Kubernetes]"
     )
@@ -49,6 +55,9 @@ class Toleration(Part):
             raise CrossCheckError([Problem(("value",), "Exists compares no value", remedy="take it out")])
         if self.operator == "Equal" and self.key is None:
             raise CrossCheckError([Problem(("key",), "Equal needs a key", remedy="name the taint's key")])
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            what = "a time is borne with the effect NoExecute alone"
+            raise CrossCheckError([Problem(("toleration_seconds",), what, remedy="add effect: NoExecute")])
         return self
 
 
@@ -59,17 +68,34 @@ class NodeTerm(Part):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
         "In", description="how the label is compared [Kubernetes]"
     )
-    values: tuple[str, ...] = Field((), description="values to compare it with [Kubernetes]")
+    values: tuple[LabelValue, ...] = Field((), description="values to compare it with [Kubernetes]")
     weight: int | None = Field(
         None, ge=1, le=100, description="a preference of this weight; None: the node must fulfil it"
     )
+
+    @model_validator(mode="after")
+    def _operator_and_values_agree(self) -> NodeTerm:
+        allowed = {
+            **dict.fromkeys(("In", "NotIn"), ("one or more", len(self.values) >= 1)),
+            **dict.fromkeys(("Exists", "DoesNotExist"), ("none", not self.values)),
+            **dict.fromkeys(("Gt", "Lt"), ("one whole number", _is_one_number(self.values))),
+        }
+        wanted, holds = allowed[self.operator]
+        if not holds:
+            what = f"{self.operator} does not go with {list(self.values) or 'no values'}"
+            raise CrossCheckError([Problem(("values",), what, wanted)])
+        return self
+
+
+def _is_one_number(values: tuple[str, ...]) -> bool:
+    return len(values) == 1 and values[0].isascii() and values[0].isdigit()
 
 
 class SecretVariable(Part):
     """One key of a secret as an environment variable; only the reference is ever written down."""
 
     secret: ObjectName = Field(description="name of the secret [Kubernetes]")
-    key: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="key inside the secret [Kubernetes]")
+    key: SecretKey = Field(description="key inside the secret [Kubernetes]")
     variable: VariableName = Field(description="environment variable that gets the value")
     optional: bool = Field(False, description="start the pod where the secret is not there, too")
 
@@ -79,14 +105,14 @@ class Volume(Part):
 
     claim: ClaimName = Field(description="name of the PersistentVolumeClaim")
     path: MountPath = Field(description="where it is mounted in the pods")
-    sub_path: str = Field("", description="folder of the volume to mount; empty: all of it")
+    sub_path: SubPath = Field("", description="folder of the volume to mount; empty: all of it")
 
 
 class Retries(Part):
     """How often a failed step is tried again; a step that is tried again continues where it stopped."""
 
     count: int = Field(0, ge=0, description="how often")
-    backoff_s: PositiveInt = Field(60, description="wait before the first retry")
+    backoff_s: Seconds = Field(60, description="wait before the first retry")
     factor: PositiveInt = Field(2, description="each wait is this many times the one before; a whole number")
     max_backoff_s: PositiveInt | None = Field(
         None, description="no longer used: the time for all tries follows from `timeout_s` and `count`"
@@ -96,7 +122,7 @@ class Retries(Part):
 class Placement(Part):
     """The pods of a stage's steps: what they get, where they may run, how long."""
 
-    image: str | None = Field(None, description="None: that of the whole cascade")
+    image: ImageName | None = Field(None, description="None: that of the whole cascade")
     accelerator: LabelKey = Field("nvidia.com/gpu", description="the resource's name")
     accelerators: int = Field(0, ge=0, description="a node")
     cpu: Quantity = Field("2", description="requested, and the limit")
@@ -104,14 +130,16 @@ class Placement(Part):
     shared_memory: Quantity | None = Field(
         None, description="size of /dev/shm, within `memory`; None: the container runtime's (often 64 MiB)"
     )
-    node_selector: dict[LabelKey, str] = Field(default_factory=dict, description="labels a node must have")
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, description="labels a node must have"
+    )
     tolerations: tuple[Toleration, ...] = Field(
         (), description="taints of nodes that the pods bear [Kubernetes]"
     )
     affinity: tuple[NodeTerm, ...] = Field((), description="conditions on nodes, must or prefer")
     secrets: tuple[SecretVariable, ...] = Field((), description="secrets that become environment variables")
     volumes: tuple[Volume, ...] = Field((), description="volumes that the pods mount")
-    timeout_s: PositiveInt | None = Field(None, description="a step is ended after this time; None: never")
+    timeout_s: Seconds | None = Field(None, description="a step is ended after this time; None: never")
     retries: Retries = Field(Retries(), description="whether a pod that failed is started again")
     caching: bool | None = Field(
         None, description="no longer used: every step finds finished work by its key"
@@ -123,13 +151,11 @@ class Placement(Part):
         "distillation); auto: inline on one node, else the job for the kind of stage",
     )
     queue: ObjectName | None = Field(None, description="Kueue's local queue for jobs")
-    deadline_s: PositiveInt | None = Field(
-        None, description="a job of several nodes is ended after this time"
-    )
-    silence_s: PositiveInt = Field(
+    deadline_s: Seconds | None = Field(None, description="a job of several nodes is ended after this time")
+    silence_s: Seconds = Field(
         1800, description="a job whose progress stands still for this long, and is not queued, has failed"
     )
-    ttl_s: PositiveInt = Field(3600, description="a finished Ray cluster is kept this long, for its logs")
+    ttl_s: Seconds = Field(3600, description="a finished Ray cluster is kept this long, for its logs")
 
     @model_validator(mode="after")
     def _nodes_and_shape_agree(self) -> Placement:
@@ -146,7 +172,9 @@ def _over(default: Placement, own: Placement) -> Placement:
 class Cluster(Part):
     """Everything about the cluster. Stages take `default`, with the fields named under `stages` replaced."""
 
-    image: str | None = Field(None, description="image of every step; None: that of this version of Kascade")
+    image: ImageName | None = Field(
+        None, description="image of every step; None: that of this version of Kascade"
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         "IfNotPresent", description="when nodes fetch the image [Kubernetes]"
     )
@@ -168,9 +196,9 @@ class Cluster(Part):
     secrets: tuple[SecretVariable, ...] = Field((), description="for every pod, beside its stage's")
     volumes: tuple[Volume, ...] = Field((), description="for every pod, beside its stage's")
     trainer_runtime: ObjectName = Field("torch-distributed", description="Trainer's ClusterTrainingRuntime")
-    ray_version: str = Field("2.60.0", description="version of Ray in the image")
-    active_deadline_s: PositiveInt | None = Field(None, description="the whole pipeline is ended after this")
-    keep_finished_s: PositiveInt | None = Field(
+    ray_version: RayVersion = Field("2.60.0", description="version of Ray in the image")
+    active_deadline_s: Seconds | None = Field(None, description="the whole pipeline is ended after this")
+    keep_finished_s: Seconds | None = Field(
         None,
         description="a finished pipeline's pods and their logs are removed after this time; None: as the "
         "cluster does (Kubeflow 2.17: one hour)",

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from kascade.errors import Fault
 from kascade.recipe.checks import CrossCheckError, Problem, nearest
 from kascade.recipe.document import Node
+from kascade.recipe.parts import FORM
 
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
@@ -127,8 +128,10 @@ def _fault(detail: ErrorDetails, path: Path, root: Node, schema: Schema) -> Faul
         return Fault(place, f"`{path[-1]}` is missing", allowed, f"add `{path[-1]}`")
     value = root_value(root, path)
     choices = [str(choice) for choice in (part or {}).get("enum", [])]
-    message = detail["msg"][:1].lower() + detail["msg"][1:]
-    return Fault(place, f"{show(value)} will not do: {message}", allowed, nearest(value, choices))
+    message = f": {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    if detail["type"] == "string_pattern_mismatch":
+        message = ""  # the pattern, which `allowed` says in words
+    return Fault(place, f"{show(value)} will not do{message}", allowed, nearest(value, choices))
 
 
 def _unknown_key(place: str, path: Path, owner: Schema) -> Fault:
@@ -214,7 +217,7 @@ def describe(node: Schema, schema: Schema) -> str:
     if "anyOf" in node:
         return " or ".join(dict.fromkeys(describe(branch, schema) for branch in node["anyOf"]))
     if node.get("type") == "string":
-        return f"text that matches {node['pattern']}" if "pattern" in node else "text"
+        return str(node.get(FORM) or node.get("pattern") or "text")
     if node.get("type") == "array":
         length = node.get("minItems") if node.get("minItems") == node.get("maxItems") else None
         return f"a list of {length}" if length else "a list"

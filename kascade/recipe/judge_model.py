@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from kascade.recipe.addresses import web_address
 from kascade.recipe.parts import Filled, Part
+from kascade.recipe.pod_forms import VariableName
 
 
 class JudgeModel(Part):
@@ -22,9 +23,7 @@ class JudgeModel(Part):
     model: Filled = Field(
         description="name at the endpoint; or a folder, hub id or builtin:// of a checkpoint"
     )
-    api_key_env: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the key"
-    )
+    api_key_env: VariableName | None = Field(None, description="environment variable that holds the key")
     temperature: float = Field(0.6, ge=0, description="of the judge's answers [NeMo-Gym genrm_compare]")
     top_p: float = Field(0.95, gt=0, le=1, description="of the judge's answers [NeMo-Gym genrm_compare]")
     max_tokens: PositiveInt = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,17 @@ from kascade.recipe.bounds import MOST_GENERATED
 from kascade.recipe.checks import CrossCheckError, Problem
 from kascade.task import Mode
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+FORM = "form"  # what a text's pattern says, in words, in its JSON Schema
+
+
+def formed(pattern: str, words: str) -> Any:
+    """A field's text of a form. words: what the pattern allows, for people."""
+    return Field(pattern=pattern, json_schema_extra={FORM: words})
+
+
+Name = Annotated[
+    str, formed(r"^[a-z][a-z0-9_-]{0,39}$", "a name of at most 40 lower-case letters, digits, _ and -")
+]
 Filled = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]

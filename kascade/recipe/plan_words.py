@@ -76,10 +76,11 @@ def span_text(span: Span | None, field: str) -> str:
     """ "5.6 h (2.1-9.9)", all three in the unit of the first; "?" where nothing says."""
     if span is None:
         return "?"
+    if field == "money":
+        between = f" ({price(span.low)}-{price(span.high)})" if span.high else ""
+        return f"{price(span.expected)}{between}"
     if span.high == 0:
         return ""
-    if field == "money":
-        return f"{price(span.expected)} ({price(span.low)}-{price(span.high)})"
     unit, size = next((name, size) for name, size in UNITS if span.expected >= size or name == "s")
     low, expected, high = (_number(one / size) for one in (span.low, span.expected, span.high))
     return f"{expected} {unit} ({low}-{high})"
@@ -92,11 +93,11 @@ def _number(value: float) -> str:
 def _one(value: float | None, field: str) -> str:
     if value is None:
         return "?"
+    if field == "money":
+        return price(value)
     if not value:
         return ""
-    if field.startswith("tokens"):
-        return amount(value)
-    return price(value) if field == "money" else hours(value)
+    return amount(value) if field.startswith("tokens") else hours(value)
 
 
 def _what(row: PlannedWork) -> str:

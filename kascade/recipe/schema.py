@@ -32,7 +32,17 @@ from kascade.recipe.model_parts import (
     Word,
 )
 from kascade.recipe.notify import Notify
-from kascade.recipe.parts import DataSource, Filled, Mix, Name, Optimizer, Part, Share, TrainingLimits
+from kascade.recipe.parts import (
+    DataSource,
+    Filled,
+    Mix,
+    Name,
+    Optimizer,
+    Part,
+    Share,
+    TrainingLimits,
+    formed,
+)
 from kascade.recipe.retrain import Retrain
 from kascade.recipe.rules import (
     GRPO,
@@ -175,16 +185,18 @@ class ModelPart(Part):
     rollout: Rollout = Field(Rollout(), description="which engine samples answers")
 
 
+Alias = Annotated[str, formed(r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", "an alias such as champion")]
+
+
 class Tracking(Part):
     """Where MLflow is. None: a sqlite file in the run's folder (or MLFLOW_TRACKING_URI when set)."""
 
     uri: Annotated[str | None, AfterValidator(tracking_address)] = Field(
         None, description="address of a server or a database; None: a file in the run's folder"
     )
-    experiment: str = Field("kascade", description="MLflow's experiment")
-    promote_as: str | None = Field(
+    experiment: Filled = Field("kascade", description="MLflow's experiment")
+    promote_as: Alias | None = Field(
         None,
-        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$",
         description="alias of the registered model (named as the recipe) that moves to the final checkpoint "
         "when every stage of the main line was accepted or recovered, and the checkpoint is shown to be "
         "better than the one promoted before or equal; None: nothing is registered",

@@ -42,7 +42,9 @@ PLACED: dict[str, Any] = {
         "memory": "200Gi",
         "shared_memory": "64Gi",
         "node_selector": {"gpu": "h100"},
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "toleration_seconds": 5}],
+        "tolerations": [
+            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 5}
+        ],
         "affinity": [{"key": "zone", "values": ["a"]}, {"key": "fast", "operator": "Exists", "weight": 5}],
         "volumes": [{"claim": "data", "path": "/data", "sub_path": "x"}],
         "queue": "research",

@@ -20,6 +20,7 @@ from kascade.recipe.load import load_recipe
 from pipelines.canonical import canonicalise
 from pipelines.cascade import build_cascade
 from pipelines.compile import compile_recipe
+from pipelines.literal import refuse_filled_in
 
 ROOT = Path(__file__).resolve().parents[2]
 EIGHT = [{"name": f"stage_{n}"} for n in range(8)]
@@ -192,10 +193,18 @@ def test_text_that_a_cluster_would_fill_in_is_broken_up_or_refused(tmp_path: Pat
     """Kubernetes reads $$ and $(, Argo {{, in whatever reaches a step's arguments."""
     spec = compiled(toy_recipe({"name": "a", "title": "$(x) $$y$$ {{z}}"}, rounds=0), tmp_path)
     assert tasks_of(spec)["stage-1-a"]["taskInfo"]["name"] == "1 · $ (x) $ $y$ $ { {z}}"
-    tolerations = [{"key": "team", "value": "$(TEAM)"}]
     with pytest.raises(UserError, match="would be changed on its way") as caught:
-        compiled(toy_recipe({"name": "a"}, cluster={"light": {"tolerations": tolerations}}), tmp_path)
-    assert all("oleration" in fault.where for fault in caught.value.faults)
+        refuse_filled_in({"tasks": {"a": ["$(TEAM)", "{{x}}", "{{$.inputs}}"]}}, "pipeline")
+    assert [fault.where for fault in caught.value.faults] == ["pipeline.tasks.a.0", "pipeline.tasks.a.1"]
+
+
+@pytest.mark.parametrize("image", ["a b", "$(REGISTRY)/kascade", "Kascade", "kascade:", "x\n", "ä"])
+def test_an_image_that_no_node_can_fetch_is_refused(
+    image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.compile.IMAGE", image)
+    with pytest.raises(UserError, match=r"KASCADE_IMAGE: .* is no name of an image"):
+        compiled(toy_recipe({"name": "a"}, rounds=0), tmp_path)
 
 
 def test_the_form_offers_the_recipes_scales_to_choose_from(tmp_path: Path) -> None:

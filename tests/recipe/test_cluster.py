@@ -114,10 +114,56 @@ def test_a_scale_decides_it() -> None:
         ({"default": {"tolerations": [{"value": "x"}]}}, "Equal needs a key"),
         ({"secrets": [{"secret": "s", "key": "k", "variable": "1X"}]}, '"1X" will not do'),
         ({"storage": {"claim": "c", "path": "relative"}}, '"relative" will not do'),
+        ({"default": {"tolerations": [{"key": "k", "toleration_seconds": 5}]}}, "the effect NoExecute alone"),
+        ({"default": {"affinity": [{"key": "k"}]}}, "In does not go with no values"),
+        ({"default": {"affinity": [{"key": "k", "operator": "Exists", "values": ["a"]}]}}, "allowed: none"),
+        ({"default": {"affinity": [{"key": "k", "operator": "Gt", "values": ["a"]}]}}, "one whole number"),
+        ({"default": {"timeout_s": 2**31}}, "a whole number ≥ 1 ≤ 2,147,483,647"),
+        ({"default": {"cpu": "8 cores"}}, "allowed: a quantity such as 8, 500m or 8Gi"),
     ],
 )
 def test_faults_are_told(cluster: dict[str, Any], told: str) -> None:
     assert told in faults_of(**cluster)
+
+
+HOSTILE = ["{{x}}", "$$(A)", "$(HOME)", 'a"b', "a b", "ä", "a\\b", "a\nb", "{{$.inputs}}", "a:b:c"]
+FIELDS = {
+    "image": lambda text: {"image": text},
+    "default.image": lambda text: {"default": {"image": text}},
+    "storage.path": lambda text: {"storage": {"claim": "c", "path": f"/{text}"}},
+    "storage.sub_path": lambda text: {"storage": {"claim": "c", "path": "/k", "sub_path": text}},
+    "ray_version": lambda text: {"ray_version": text},
+    "volumes.0.path": lambda text: {"volumes": [{"claim": "c", "path": f"/{text}"}]},
+    "light.node_selector.pool": lambda text: {"light": {"node_selector": {"pool": text}}},
+    "light.node_selector": lambda text: {"light": {"node_selector": {text: "pool"}}},
+    "light.tolerations": lambda text: {"light": {"tolerations": [{"key": "k", "value": text}]}},
+    "stages.sft.affinity": lambda text: {"stages": {"sft": {"affinity": [{"key": "k", "values": [text]}]}}},
+    "secrets.0.key": lambda text: {"secrets": [{"secret": "s", "key": text, "variable": "V"}]},
+    "service_account": lambda text: {"service_account": text},
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_kubernetes_would_refuse_or_change_is_refused_in_the_recipe(field: str, text: str) -> None:
+    """A pod that cannot start is seen hours later, and an image of a wrong form waits for good."""
+    with pytest.raises(ValidationError):
+        Cluster.model_validate(FIELDS[field](text))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "kascade",
+        "kascade:0.1.0",
+        "localhost:5000/kascade",
+        "registry.example.com:443/a/b_c/d-e:v1.0-rc_2",
+        "ghcr.io/team/kascade@sha256:" + "0" * 64,
+        "Registry.example/a:1@sha256:" + "f" * 64,
+    ],
+)
+def test_images_as_registries_have_them(image: str) -> None:
+    assert Cluster.model_validate({"image": image}).image == image
 
 
 def test_a_stage_with_workers_spreads_over_nodes() -> None:

@@ -14,7 +14,9 @@ from kascade.recipe.forecast import Forecast, PlannedWork, Span, forecast
 from kascade.recipe.hardware import DEVICES
 from kascade.recipe.load import load_recipe, preset_names
 from kascade.recipe.measured import Measurement, measure, runs_beside, shipped, unit_key
+from kascade.recipe.plan import make_plan
 from kascade.recipe.plan_actual import plan_against_actual
+from kascade.recipe.plan_short import in_short
 from kascade.recipe.plan_words import amount, forecast_table, hours, price, span_text
 from kascade.recipe.run_recipe import keep_recipe, read_run_recipe
 from kascade.recipe.schema import Recipe
@@ -63,6 +65,14 @@ def test_every_preset_answers_on_the_first_day(preset: str) -> None:
     worst = found.worst["money"]
     assert worst is not None and worst > (total.money.high if total.money else 0)
     assert len(forecast_table(found).rows) == len(found.rows) + 2
+
+
+def test_what_costs_nothing_is_said_to_cost_nothing() -> None:
+    made = make_plan(load_recipe("quickstart-short", ["prices.cpu_hour=0", "prices.currency=EUR"]))
+    table = forecast_table(made.forecast)
+    column = table.head.index("EUR")
+    assert {row[column] for row in table.rows} == {"0.00"}
+    assert "Money: 0.00 EUR." in in_short(made)
 
 
 def test_a_device_that_nobody_knows_is_said_to_be_unknown() -> None:
@@ -202,6 +212,8 @@ def test_numbers_are_short_and_keep_their_unit() -> None:
     assert (amount(820), amount(2496), amount(1.65e9)) == ("820", "2,496", "1.65G")
     assert (price(0.0012), price(12.5), price(12_345.0)) == ("0.0012", "12.50", "12.3k")
     assert span_text(Span(low=0.5, expected=2, high=12), "wall_hours") == "2.0 h (0.5-12)"
+    nothing = Span(low=0, expected=0, high=0)
+    assert (span_text(nothing, "wall_hours"), span_text(nothing, "money")) == ("", "0.00")
 
 
 def test_a_pod_holds_its_accelerators_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
