@@ -57,7 +57,7 @@ test-cluster: $(STAMP) ## tests on a Kubernetes cluster
 
 OUTSIDE := build/outside
 # The name may be a shim that runs only where its version was chosen: then the version itself.
-PYTHON312 ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python)),python3.12)
+PYTHON312 ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.12.*/bin/python)),python3.12)
 
 outside: $(OUTSIDE)/nemo-gym/.installed $(OUTSIDE)/outside/.installed ## environments of other projects, for their tests
 

@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from kascade.data.json_text import SURROGATE
 from kascade.task import Message, Task
 
 if TYPE_CHECKING:
     from kascade.data.chat import ChatFormat
+
+UNREADABLE = "\ufffd"  # what decoding puts where bytes are no character
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,12 @@ class Conversation:
             TokenRun(learnt, chat.text([token for _, token in tokens]))
             for learnt, tokens in groupby(pairs, key=lambda pair: pair[0])
         ]
+
+
+def heard(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """What an environment says, with a mark for each half character, which no token has: a tool may only
+    repeat what the answer gave it."""
+    return tuple({**one, "content": SURROGATE.sub(UNREADABLE, one["content"])} for one in messages)
 
 
 def demonstration(chat: ChatFormat, task: Task, turns: Sequence[Message]) -> Conversation:

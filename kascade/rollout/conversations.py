@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kascade.data.chat import ChatFormat
-from kascade.data.conversation import Conversation
+from kascade.data.conversation import Conversation, heard
 from kascade.environments import get_environment
 from kascade.environments.base import Session, Turn, WholePrompt
 from kascade.environments.crashes import opened, responded, stopped
@@ -56,7 +56,7 @@ class Dialogue:
 class _Open:
     """A conversation under way: number `place` of its opening. The policy has said `num_turns` answers.
 
-    thinking: prompts leave a think block open.
+    thinking: prompts leave a think block open. failed: why it cannot be had, whatever the first answer is.
     """
 
     opening: Opening
@@ -64,6 +64,7 @@ class _Open:
     tokens: Conversation
     deadline: float
     thinking: bool
+    failed: Grade | None = None
     num_turns: int = 0
     routing: Tensor | None = None
     versions: set[int] = field(default_factory=set)
@@ -83,6 +84,15 @@ class _Open:
     def end(self, grade: Grade, reason: FinishReason) -> None:
         self.ended = grade, reason
         self.session.close()
+
+    def hear(self, chat: ChatFormat, said: Turn, limits: ConversationLimits) -> None:
+        """Append what the environment said. Where that cannot be read, the conversation ends in an error."""
+        try:
+            self.tokens.add_context(chat, heard(said.messages), thinking=self.task.asks_to_think)
+        except UserError as error:
+            self.end(_unreadable(error), "stop")
+        else:
+            self.end_if_exhausted(limits)
 
     def end_if_exhausted(self, limits: ConversationLimits) -> None:
         """End it where it may not continue, though nobody ended it."""
@@ -155,25 +165,43 @@ def _first_words(openings: Sequence[Opening]) -> dict[int, Turn | None]:
 def _open(
     chat: ChatFormat, opening: Opening, said: Mapping[int, Turn | None], limits: ConversationLimits
 ) -> list[_Open]:
-    turns = [said[id(session)] for session in opening.sessions]
-    prompts = [_prompt_ids(chat, opening.task, turn) for turn in turns]
-    if (longest := max(map(len, prompts))) >= limits.max_tokens:
-        what = f"its prompt has {longest} tokens, which leaves no room in a conversation"
-        allowed = f"fewer than conversation.max_tokens, {limits.max_tokens}"
-        raise UserError(Fault(f"{opening.task.environment}, task {opening.task.id}", what, allowed))
-    deadline = time.monotonic() + limits.max_seconds
-    thinking = opening.task.thinking and chat.opens(opening.task)
-    return [
-        _Open(opening, place, Conversation(prompt), deadline, thinking)
-        for place, prompt in enumerate(prompts)
-    ]
+    """Raises UserError where the task itself cannot be asked; first words of an environment that cannot be
+    read end their own conversation alone."""
+    task, deadline = opening.task, time.monotonic() + limits.max_seconds
+    thinking = task.thinking and chat.opens(task)
+    found = []
+    for place, session in enumerate(opening.sessions):
+        turn, failed = said[id(session)], None
+        try:
+            prompt = _prompt_ids(chat, task, turn, limits)
+        except UserError as error:
+            if turn is None:
+                raise
+            failed = _unreadable(error)
+            prompt = _prompt_ids(chat, task, None, limits)
+        found.append(_Open(opening, place, Conversation(prompt), deadline, thinking, failed))
+    return found
 
 
-def _prompt_ids(chat: ChatFormat, task: Task, said: Turn | None) -> tuple[int, ...]:
-    asked = task if said is None else replace(task, messages=(*task.messages, *said.messages))
+def _unreadable(error: UserError) -> Grade:
+    what = "; ".join(fault.what for fault in error.faults)
+    return Grade.failed(f"what the environment says cannot be read: {what}")
+
+
+def _prompt_ids(
+    chat: ChatFormat, task: Task, said: Turn | None, limits: ConversationLimits
+) -> tuple[int, ...]:
+    """Raises UserError for a prompt that has no tokens, or too many."""
+    words = () if said is None else heard(said.messages)
+    asked = replace(task, messages=(*task.messages, *words))
     if isinstance(said, WholePrompt):
-        asked = replace(task, messages=said.messages, tools=said.tools)
-    return tuple(chat.prompt_ids(asked))
+        asked = replace(task, messages=words, tools=said.tools)
+    ids = tuple(chat.prompt_ids(asked))
+    if len(ids) >= limits.max_tokens:
+        what = f"its prompt has {len(ids)} tokens, which leaves no room in a conversation"
+        allowed = f"fewer than conversation.max_tokens, {limits.max_tokens}"
+        raise UserError(Fault(f"{task.environment}, task {task.id}", what, allowed))
+    return ids
 
 
 def _sample(
@@ -223,7 +251,9 @@ def _respond(
         one.routing = sample.routing  # of all before the answer, too: it was that answer's prompt
         one.num_turns += 1
         one.versions.add(sample.weights_version)
-        if sample.finish_reason == "length":
+        if one.failed is not None:
+            one.end(one.failed, "stop")
+        elif sample.finish_reason == "length":
             one.end(stopped(one.task.environment, one.session), "length")
         else:
             # All answers to one environment together: a server or a sandbox is asked once per round.
@@ -232,8 +262,7 @@ def _respond(
         said = responded(get_environment(name), [(one.session, text) for one, text in turns])
         for (one, _), reaction in zip(turns, said, strict=True):
             if isinstance(reaction, Turn):
-                one.tokens.add_context(chat, reaction.messages, thinking=one.task.asks_to_think)
-                one.end_if_exhausted(limits)
+                one.hear(chat, reaction, limits)
             else:
                 one.end(reaction, "stop")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import uuid
@@ -18,23 +19,32 @@ class _Listener(ThreadingHTTPServer):
     request_queue_size = 256  # connections that may wait: all of a batch come at once
 
 
+class _Listener6(_Listener):
+    address_family = socket.AF_INET6
+
+
 class GymServer:
     """A counter per session. `/add` adds, `/verify` rewards the expected total; games count to three.
 
     faults: by path, what to do with the first requests there: a status, "cut" (close without an answer),
     "garbage" (no JSON), "empty" (an object without a reward), a number of seconds to wait, "half" (cut within
     the answer), "trickle" (bytes one by one, until the server stops), {"text": ...} or {"reply": ...} to say
-    instead (`kind`: its content type), or "ok".
+    instead (`kind`: its content type, `status`, `headers`), or "ok".
+
+    port: where to listen; 0: anywhere. host: its name, as `::1`.
     """
 
-    def __init__(self, faults: dict[str, list[Any]] | None = None) -> None:
+    def __init__(
+        self, faults: dict[str, list[Any]] | None = None, *, port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         self.faults = {path: list(acts) for path, acts in (faults or {}).items()}
         self.asked: Counter[str] = Counter()
         self.totals: dict[str, int] = {}
         self.lock = threading.Lock()
         self.stopped = threading.Event()
-        self.httpd = _Listener(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self.httpd.server_port}"
+        kind = _Listener6 if ":" in host else _Listener
+        self.httpd = kind((host, port), self._handler())
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.httpd.server_port}"
 
     def __enter__(self) -> GymServer:
         threading.Thread(target=self.httpd.serve_forever, args=(0.01,), daemon=True).start()
@@ -106,8 +116,9 @@ class GymServer:
                     self._say(404, '{"detail": "no such session"}')
                     return
                 if isinstance(act, dict):
-                    said = act["text"] if "text" in act else json.dumps(act["reply"])
-                    self._say(200, said, session, kind=act.get("kind", "application/json"))
+                    said = act["text"] if "text" in act else json.dumps(act.get("reply", {}))
+                    kind, more = act.get("kind", "application/json"), act.get("headers", {})
+                    self._say(act.get("status", 200), said, session, kind=kind, headers=more)
                     return
                 texts = {"garbage": "<html>", "empty": "{}", "infinite": '{"reward": Infinity}'}
                 self._say(200, texts.get(str(act), said), session, half=act == "half")
@@ -115,14 +126,17 @@ class GymServer:
             def _say(
                 self,
                 status: int,
-                text: str,
+                text: str | bytes,
                 session: str | None = None,
                 *,
                 half: bool = False,
                 kind: str = "application/json",
+                headers: dict[str, str] | None = None,
             ) -> None:
-                content = text.encode()
+                content = text if isinstance(text, bytes) else text.encode()
                 self.send_response(status)
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
                 if session is not None:
                     self.send_header("set-cookie", f"{COOKIE}={session}")
                 self.send_header("content-type", kind)

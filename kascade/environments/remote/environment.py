@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -15,7 +16,8 @@ from kascade.environments.remote.wire import RemoteError
 from kascade.task import Grade, Task
 
 T = TypeVar("T")
-MISUNDERSTOOD = (TypeError, AttributeError, LookupError, RecursionError)  # by code that reads a reply
+# By code that reads a reply; ArithmeticError: a whole number that is too large for any float.
+MISUNDERSTOOD = (TypeError, AttributeError, LookupError, RecursionError, ArithmeticError)
 
 
 class RemoteEnvironment(Environment):
@@ -151,4 +153,5 @@ def number(reply: Any, what: str) -> float:
 
 
 def _is_part(name: str, value: Any) -> bool:
-    return name != "reward" and isinstance(value, bool | int | float) and abs(float(value)) < float("inf")
+    is_number = isinstance(value, bool | int | float)
+    return name != "reward" and is_number and abs(value) <= sys.float_info.max

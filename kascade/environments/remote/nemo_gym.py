@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from kascade.data.json_text import SURROGATE
 from kascade.environments.base import Turn
 from kascade.environments.remote.environment import RemoteEnvironment, RemoteSession, number
 from kascade.environments.remote.server import Server
@@ -22,6 +23,7 @@ from kascade.environments.rows.tool_calls import ToolCall, function_of, parse_to
 from kascade.task import Grade, Message, Task, final_answer, visible_answer
 
 CALL = "<tool_call>"
+ENDS = ("terminated", "truncated")  # fields of a step that say whether a game is over
 ROW = "row"  # field of a task: the row as the server takes it
 
 
@@ -87,6 +89,8 @@ class _Verified(RemoteSession):
         return Turn(tuple(Message(role="tool", content=result["output"]) for result in results))
 
     def finish(self) -> Grade:
+        if self.line.may_be_forgotten:  # and no tool has acted: such a line has failed already
+            self.begin()
         body = {**_row(self.task), "response": response(self.task, self.output)}
         return self.graded(self.line.ask("/verify", body, repeatable=True))
 
@@ -117,20 +121,21 @@ class _Game(RemoteSession):
 
     def begin(self) -> Turn | None:
         reply = self.line.ask("/reset", _row(self.task), repeatable=True)
-        observation = reply.get("observation") if isinstance(reply, dict) else None
-        return Turn((Message(role="user", content=observation),)) if isinstance(observation, str) else None
+        observation = _observation(reply, "/reset")
+        return Turn((Message(role="user", content=observation),)) if observation else None
 
     def step(self, answer: str) -> Turn | Grade:
         body = {**_row(self.task), "response": response(self.task, response_items(self.task, answer))}
         reply = self.line.ask("/step", body, repeatable=False)
         self.reward += number(reply, "/step")
-        if reply.get("terminated") or reply.get("truncated"):
+        observation = _observation(reply, "/step")
+        if any(reply.get(end) for end in ENDS):
             return self.finish()
         info = reply.get("info")
         outputs = info.get("tool_outputs", []) if isinstance(info, dict) else []
         messages = [Message(role="tool", content=str(one["output"])) for one in outputs]
-        if isinstance(reply.get("observation"), str):
-            messages.append(Message(role="user", content=reply["observation"]))
+        if observation:
+            messages.append(Message(role="user", content=observation))
         return Turn(tuple(messages)) if messages else self.finish()
 
     def finish(self) -> Grade:
@@ -138,6 +143,16 @@ class _Game(RemoteSession):
 
     def close(self) -> None:
         self.line.close()
+
+
+def _observation(reply: Any, path: str) -> str | None:
+    """What the policy sees next. Raises RemoteError for a reply of another shape."""
+    found = reply.get("observation") if isinstance(reply, dict) else reply
+    if not isinstance(reply, dict) or not isinstance(found, str | None):
+        raise RemoteError(f"{path}: the observation is no text")
+    if any(not isinstance(reply.get(end, False), bool) for end in ENDS):
+        raise RemoteError(f"{path}: {' and '.join(ENDS)} are true or false")
+    return found
 
 
 def _row(task: Task) -> dict[str, Any]:
@@ -174,6 +189,8 @@ def _summary(text: str) -> dict[str, str]:
 
 def _call(call: ToolCall) -> dict[str, Any]:
     arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+    if SURROGATE.search(arguments):  # no server would read it: then as JSON escapes it
+        arguments = json.dumps(dict(call.arguments))
     named = {"type": "function_call", "id": _id("fc"), "call_id": _id("call"), "status": "completed"}
     return {**named, "name": call.name, "arguments": arguments}
 

@@ -7,26 +7,34 @@ Protocol: openenv-core 0.3 (`env_server/http_server.py`, `/ws`), read and run ag
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import websocket
 
+from kascade.data.json_text import parse
 from kascade.environments.base import Turn
 from kascade.environments.remote.environment import RemoteEnvironment, RemoteSession, number
 from kascade.environments.remote.server import Server
 from kascade.environments.remote.settings import OpenEnvOptions
-from kascade.environments.remote.wire import SHOWN, RemoteError
+from kascade.environments.remote.wire import SHOWN, RemoteError, certificate_problem, trusted_certificates
 from kascade.environments.rows.nemo_gym import row_messages
 from kascade.task import Grade, Message, Task, visible_answer
 
 FULL = "CAPACITY_REACHED"  # openenv-core's code: every session is taken
+UNFIT = "VALIDATION_ERROR"  # as above: the action is not of its class
+OF_NAMES = ("missing", "extra_forbidden")  # errors about fields, which only a JSON action chooses
 RESET = "reset"  # field of a row and of its task
 
 
 class _Interrupted(RemoteError):
     """No answer came, or the server has no room now: a reset may be asked again."""
+
+
+class _Unfit(Exception):
+    """The action does not have the shape that the server wants: the policy reads what is wrong."""
 
 
 class OpenEnv(RemoteEnvironment):
@@ -85,9 +93,14 @@ class _Episode(RemoteSession):
             action = self._action(said)
         except ValueError as error:  # the policy reads what is wrong with its action
             return Turn((Message(role="user", content=f"This is no action: {error}"),))
-        reply = self._ask("step", action)
+        try:
+            reply = self._ask("step", action)
+        except _Unfit as error:
+            return Turn((Message(role="user", content=f"This is no action: {error}"),))
         if reply.get("reward") is not None:
             self.reward, self.is_rewarded = self.reward + number(reply, "step"), True
+        if not isinstance(reply.get("done", False), bool | None):
+            raise RemoteError("step: `done` is true or false")
         if not reply.get("done"):
             return self._turn(reply)
         if not self.is_rewarded:
@@ -105,7 +118,7 @@ class _Episode(RemoteSession):
     def _action(self, said: str) -> dict[str, Any]:
         if not self.options.json_actions:
             return {self.options.action_field: said}
-        action = json.loads(said)
+        action = parse(said)
         if not isinstance(action, dict):
             raise ValueError("a JSON object is needed")
         return action
@@ -127,7 +140,11 @@ class _Episode(RemoteSession):
         pause = options.backoff_s
         while True:
             try:
-                return websocket.create_connection(address, timeout=options.timeout_s)
+                return websocket.create_connection(
+                    address, timeout=options.timeout_s, sslopt=_trusted(), http_no_proxy=["*"]
+                )
+            except ssl.SSLError as error:
+                raise RemoteError(certificate_problem(error)) from None
             except (OSError, websocket.WebSocketException) as error:
                 if time.monotonic() + pause >= deadline:
                     raise RemoteError(f"no connection: {type(error).__name__}") from None
@@ -148,9 +165,20 @@ class _Episode(RemoteSession):
         said = reply.get("data") if isinstance(reply, dict) else None
         if isinstance(said, dict) and said.get("code") == FULL:
             raise _Interrupted(f"{kind}: {json.dumps(said)[:SHOWN]}")
+        if kind == "step" and isinstance(said, dict) and said.get("code") == UNFIT:
+            self._judge_unfit(said.get("errors"))
         if not isinstance(said, dict) or reply.get("type") != "observation":
             raise RemoteError(f"{kind}: {json.dumps(said)[:SHOWN]}")
         return said
+
+    def _judge_unfit(self, errors: Any) -> None:
+        """Raises _Unfit where the answer is at fault, and not `action_field`."""
+        found = [one for one in errors or [] if isinstance(one, dict)]
+        named = self.options.json_actions or not any(one.get("type") in OF_NAMES for one in found)
+        if found and named:
+            places = [".".join(map(str, one.get("loc") or [])) for one in found]
+            said = [f"{at}: {one.get('msg')}" for at, one in zip(places, found, strict=True)]
+            raise _Unfit("; ".join(said)[:SHOWN])
 
     def _received(self, deadline: float) -> bytes:
         """The next message. A server that only shows that it lives is not waited for beyond the deadline."""
@@ -162,3 +190,9 @@ class _Episode(RemoteSession):
             if kind in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
                 return bytes(content)
         raise websocket.WebSocketTimeoutException("no answer in time")
+
+
+def _trusted() -> dict[str, Any]:
+    """Of a safe connection: the certificates that HTTP trusts, too."""
+    file = trusted_certificates()
+    return {"ca_certs": file} if isinstance(file, str) else {}

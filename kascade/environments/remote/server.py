@@ -19,7 +19,16 @@ from requests.adapters import HTTPAdapter
 
 from kascade.environments.remote import watched
 from kascade.environments.remote.settings import Remote
-from kascade.environments.remote.wire import PASSING, Line, Pace, RemoteError, read_reply
+from kascade.environments.remote.wire import (
+    PASSING,
+    Line,
+    Pace,
+    RemoteError,
+    Shared,
+    certificate_problem,
+    read_reply,
+    trusted_certificates,
+)
 from kascade.termination import when_the_step_ends
 
 T = TypeVar("T")
@@ -34,8 +43,8 @@ class Server:
 
     def __init__(self, settings: Remote) -> None:
         self.settings = settings
-        self._adapter = HTTPAdapter(pool_connections=4, pool_maxsize=settings.conversations)
-        self._pace = Pace(settings.requests_per_second)
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=settings.conversations)
+        self._shared = Shared(Pace(settings.requests_per_second), adapter)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._base = settings.url
@@ -63,7 +72,7 @@ class Server:
 
     def line(self, headers: Mapping[str, str] | None = None) -> Line:
         """A connection for one conversation. headers: of every request, such as a key."""
-        return Line(self.base, self.settings, self._pace, self._adapter, headers)
+        return Line(self.base, self.settings, self._shared, headers)
 
     def paths(self) -> frozenset[str]:
         """Endpoints, as the server itself describes them; empty where it does not. Raises RemoteError."""
@@ -94,13 +103,23 @@ class Server:
         deadline = time.monotonic() + self.settings.timeout_s
         try:
             with requests.Session() as session:
-                session.trust_env = False
+                session.trust_env, session.verify = False, trusted_certificates()
                 session.headers.update(headers or {})
-                with session.get(self.base + path, timeout=self.settings.timeout_s, stream=True) as response:
+                with session.get(
+                    self.base.rstrip("/") + path,
+                    timeout=self.settings.timeout_s,
+                    stream=True,
+                    allow_redirects=False,  # no other request follows one
+                ) as response:
                     reply = read_reply(response, deadline)
-        except (requests.exceptions.RequestException, TimeoutError) as error:
+        except requests.exceptions.SSLError as error:
+            raise RemoteError(f"the server {self.name}: {certificate_problem(error)}") from None
+        except OSError as error:
             problem = f"the server {self.name} cannot be reached ({type(error).__name__})"
             raise RemoteError(problem) from None
+        if 300 <= reply.status < 400:
+            problem = f"the server {self.name} sends to another address ({path}: status {reply.status})"
+            raise RemoteError(f"{problem}: give that one as url")
         if reply.status in PASSING or reply.status in FORBIDDEN:
             raise RemoteError(f"the server {self.name} cannot be used: {path}: {reply}")
         try:
