@@ -99,7 +99,7 @@ def rollback(
     with _registered(name, alias, tracking) as model:
         done = roll_back(model, to)
     if as_json:
-        emit({"version": done.version.as_json(), "before": done.before.as_json() if done.before else None})
+        emit({"version": done.version.as_json(), "before": done.before})
         return
     text = f"{model.alias} of {model.name} is version {done.version.number}: {done.version.reference}"
     typer.echo(text if done.before else f"{text}\nnothing changed: it was before")

@@ -7,11 +7,13 @@ changed. A move is found again by its version, so a move that is made twice is o
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from kascade.errors import CheckpointError
 from kascade.guard.decline import Measured
 from kascade.storage.checkpoint import CheckpointRef, open_checkpoint
 from kascade.tracking.mlflow_server import RUN_TAG, TrackingError
@@ -20,6 +22,9 @@ GIVEN_UP_TAG, BENCHMARKS_TAG = "kascade.given_up", "kascade.benchmarks"
 ROLLED_BACK_TAG, LAST_RUN_TAG = "kascade.rolled_back", "kascade.last_run"
 MEASURED_TAG, FELL_TAG = "kascade.measured", "kascade.fell"
 How = Literal["promoted", "rolled back"]
+LONGEST_TAG = 5000  # characters of a registered model's tag in Postgres [MLflow's tables]
+UNREADABLE = (ValueError, TypeError, AttributeError, KeyError, CheckpointError)  # tags that others changed
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +75,31 @@ class Registered:
     def versions(self) -> list[Version]:
         """Every version that names its checkpoint, oldest first."""
         found = self.client.search_model_versions(f"name = '{self.name}'")
-        named = [_version(one) for one in found if one.tags.get("reference")]
-        return sorted(named, key=lambda one: int(one.number))
+        named = [_readable(one) for one in found if one.tags.get("reference")]
+        return sorted((one for one in named if one is not None), key=lambda one: int(one.number))
 
     def champion(self) -> Version | None:
         """The version that the alias names; None where there is no model or no alias yet.
 
         Raises TrackingError when that version does not name its checkpoint.
         """
-        number = self._aliases().get(self.alias)
+        number = self.holder()
         if number is None:
             return None
-        found = self.find(str(number))
+        found = self.find(number)
         if found is None:
-            what = f"{self.alias} of {self.name} is version {number}, which has no tag `reference`"
-            remedy = "write its checkpoint into that tag (URI@sha256:DIGEST), or remove the alias in MLflow"
+            what = f"{self.alias} of {self.name} is version {number}, whose tags do not name its checkpoint"
+            remedy = (
+                "write it into the tag `reference` (URI@sha256:DIGEST), or name an earlier version: "
+                f"kascade rollback {self.name} --to VERSION"
+            )
             raise TrackingError(f"{what}. To do: {remedy}")
         return found
+
+    def holder(self) -> str | None:
+        """The number of the version that the alias names, whatever its tags say."""
+        number = self._aliases().get(self.alias)
+        return None if number is None else str(number)
 
     def find(self, number: str) -> Version | None:
         """The version of that number."""
@@ -110,7 +123,8 @@ class Registered:
         """Every move of the alias, oldest first."""
         model = self._model()
         tags = model.tags if model is not None else {}
-        return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(self._history)]
+        notes = [_move(tags[key]) for key in sorted(tags) if key.startswith(self._history)]
+        return [one for one in notes if one is not None]
 
     @property
     def _history(self) -> str:
@@ -131,23 +145,28 @@ class Registered:
         else:
             before = None
         move = Move(version.number, None if before is None else str(before), how, why, _now())
-        key = f"{self._history}{len(moves) + 1:05d}"
-        self.client.set_registered_model_tag(self.name, key, json.dumps(asdict(move)))
+        key = f"{self._history}{self._notes() + 1:05d}"
+        self.client.set_registered_model_tag(self.name, key, _note(move))
 
-    def last_run(self) -> dict[str, Any] | None:
+    def _notes(self) -> int:
+        """The number of the last note of a move; none is ever written over."""
+        model = self._model()
+        keys = [key.removeprefix(self._history) for key in (model.tags if model is not None else {})]
+        return max((int(key) for key in keys if key.isdigit()), default=0)
+
+    def last_run(self) -> str | None:
         """What `remember_run` kept last."""
         model = self._model()
-        text = model.tags.get(LAST_RUN_TAG) if model is not None else None
-        return json.loads(text) if text else None
+        return (model.tags.get(LAST_RUN_TAG) if model is not None else None) or None
 
-    def remember_run(self, found: Mapping[str, Any]) -> None:
+    def remember_run(self, text: str) -> None:
         """Keep what the last run that ended was made of."""
         self._create()
-        self.client.set_registered_model_tag(self.name, LAST_RUN_TAG, json.dumps(dict(found)))
+        self.client.set_registered_model_tag(self.name, LAST_RUN_TAG, text)
 
-    def mark_rolled_back(self, version: Version) -> None:
+    def mark_rolled_back(self, number: str) -> None:
         """Say that a person took the alias away: no run gives it back by itself."""
-        self.client.set_model_version_tag(self.name, version.number, ROLLED_BACK_TAG, _now())
+        self.client.set_model_version_tag(self.name, number, ROLLED_BACK_TAG, _now())
 
     def forgive(self, version: Version) -> None:
         """Take back `mark_rolled_back`."""
@@ -217,6 +236,34 @@ class Registered:
         experiments = [one.experiment_id for one in self.client.search_experiments()]
         condition = f"tags.`{RUN_TAG}` = '{run_id}' AND tags.digest = '{digest}'"
         yield from self.client.search_logged_models(experiments, filter_string=condition)
+
+
+def _readable(found: Any) -> Version | None:
+    """A version by its tags; None where others changed them so that nothing can be read from them."""
+    try:
+        version = _version(found)
+        CheckpointRef.parse(version.reference)
+    except UNREADABLE as error:
+        log.warning("version %s of %s is left out: %s", found.version, found.name, error)
+        return None
+    return version
+
+
+def _note(move: Move) -> str:
+    """A move as text, its reasons cut where they are too long for a tag."""
+    text = json.dumps(asdict(move), ensure_ascii=False)
+    while (over := len(text) - LONGEST_TAG) > 0:
+        move = replace(move, why=f"{move.why[: -over - 3]}...")
+        text = json.dumps(asdict(move), ensure_ascii=False)
+    return text
+
+
+def _move(text: str) -> Move | None:
+    """A note of a move; None for one that others changed."""
+    try:
+        return Move(**json.loads(text))
+    except UNREADABLE:
+        return None
 
 
 def _version(found: Any) -> Version:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kascade.errors import redact
 from kascade.guard.approval import read_waiting
@@ -28,7 +28,9 @@ from kascade.version import __version__
 
 FIRST = "No earlier run of this name has ended, as far as {where} knows."
 ASKED = "retrain.when says so."
+UNREADABLE = "What the last run was made of cannot be read: another version of Kascade wrote it."
 SAME = "Nothing changed since the last run that ended"
+LONGEST_ROWS = 3000  # characters; the tag that holds them takes 5,000
 PARTS = ("seed", "adapter", "benchmarks", "guard", "judge")  # what a run's result depends on, beside stages
 
 
@@ -41,6 +43,15 @@ class Inputs(BaseModel):
     model: str
     recipe: dict[str, str]
     rows: dict[str, str]
+
+
+class LastRun(BaseModel):
+    """The last run that ended: when (ISO 8601), and what it was made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: str
+    inputs: Inputs
 
 
 class Reason(BaseModel):
@@ -63,7 +74,7 @@ def inputs_of(recipe: Recipe) -> Inputs:
         code=__version__,
         model=short_hash([model_identity(recipe.model.source), dumped["model"]]),
         recipe={name: short_hash(value) for name, value in {**parts, **stages}.items()},
-        rows=dict(_rows(recipe)),
+        rows=_fitting(dict(_rows(recipe))),
     )
 
 
@@ -83,6 +94,16 @@ def _rows(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for number, path in enumerate(paths):
             if path is not None:
                 yield f"{owner} {number}: {Path(path).name}", short_hash(_rows_digest(path))
+
+
+def _fitting(rows: dict[str, str]) -> dict[str, str]:
+    """Digests by place, or by stage and benchmark where so many places would not fit into MLflow's tag."""
+    if sum(len(place) + len(digest) for place, digest in rows.items()) <= LONGEST_ROWS:
+        return rows
+    owners: dict[str, dict[str, str]] = {}
+    for place, digest in rows.items():
+        owners.setdefault(place.partition(" ")[0], {})[place] = digest
+    return {owner: short_hash(own) for owner, own in owners.items()}
 
 
 def _rows_digest(path: str) -> Any:
@@ -108,13 +129,22 @@ def consider(run: Path, recipe: Recipe) -> Reason:
     elif last is None:
         where = "this folder's own MLflow file" if is_own(layout, uri) else f"MLflow at {redact(uri)}"
         found = Reason(train=True, reasons=(FIRST.format(where=where),), inputs=now)
+    elif (before := _last_run(last)) is None:
+        found = Reason(train=True, reasons=(UNREADABLE,), inputs=now)
     else:
-        since, before = last["since"], Inputs.model_validate(last["inputs"])
-        changed = (*changes(before, now), *fallen)
-        same = f"{SAME} ({since[:16].replace('T', ' ')} UTC)."
-        found = Reason(train=bool(changed), reasons=changed or (same,), inputs=now, since=since)
+        changed = (*changes(before.inputs, now), *fallen)
+        same = f"{SAME} ({before.since[:16].replace('T', ' ')} UTC)."
+        found = Reason(train=bool(changed), reasons=changed or (same,), inputs=now, since=before.since)
     write_record(layout.retrain, found.model_dump_json(indent=1))
     return found
+
+
+def _last_run(text: str) -> LastRun | None:
+    """The last run by its tag; None where this version cannot read it."""
+    try:
+        return LastRun.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def changes(before: Inputs, now: Inputs) -> Iterator[str]:
@@ -145,9 +175,9 @@ def remember(run: Path, recipe: Recipe) -> None:
         return
     since = datetime.now(UTC).isoformat(timespec="seconds")
     with registered(run, recipe) as model:
-        last = model.last_run()
-        if last is None or last["inputs"] != found.inputs.model_dump(mode="json"):
-            model.remember_run({"since": since, "inputs": found.inputs.model_dump(mode="json")})
+        last = _last_run(model.last_run() or "")
+        if last is None or last.inputs != found.inputs:
+            model.remember_run(LastRun(since=since, inputs=found.inputs).model_dump_json())
         model.answer_fall()
 
 

@@ -13,19 +13,20 @@ PERSON = "A person rolled back."
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """version: who is champion now. before: who was, None where nothing changed."""
+    """version: who is champion now. before: the number of who was, None where nothing changed."""
 
     version: Version
-    before: Version | None
+    before: str | None
 
 
 def roll_back(model: Registered, to: str | None = None) -> RolledBack:
     """Let the alias name version `to` again; None: the one before the last promotion. Idempotent.
 
+    It needs nothing of the version that has the alias now, which may be damaged.
     The version that loses the alias is marked, so that no run promotes it again by itself. Raises UserError
     when there is no such version, or its checkpoint is gone, and TrackingError.
     """
-    champion = model.champion()
+    champion = model.holder()
     if champion is None:
         what = f"the registered model has no alias {model.alias!r}"
         raise UserError(Fault(model.name, what, remedy="check --tracking and --alias"))
@@ -34,8 +35,8 @@ def roll_back(model: Registered, to: str | None = None) -> RolledBack:
     if target is None:
         known = ", ".join(one.number for one in model.versions())
         raise UserError(Fault("--to", f"{model.name} has no version {number}", allowed=known))
-    if target.number == champion.number:
-        return RolledBack(champion, None)
+    if target.number == champion:
+        return RolledBack(target, None)
     if not is_there(target.reference):
         what = f"the checkpoint of version {number} is gone: {target.reference}"
         raise UserError(Fault("--to", what, remedy="name another version, or bring its files back"))
@@ -45,14 +46,14 @@ def roll_back(model: Registered, to: str | None = None) -> RolledBack:
     return RolledBack(target, champion)
 
 
-def _previous(model: Registered, champion: Version) -> str:
+def _previous(model: Registered, champion: str) -> str:
     """The version before the last promotion; the champion itself where that was rolled back already."""
     moves = model.history()
-    if moves and moves[-1].version == champion.number:
+    if moves and moves[-1].version == champion:
         if moves[-1].how == "rolled back":
-            return champion.number
+            return champion
         if moves[-1].previous is not None:
             return moves[-1].previous
-    known = ", ".join(one.number for one in model.versions() if one.number != champion.number)
+    known = ", ".join(one.number for one in model.versions() if one.number != champion)
     what = "no champion before this one is known"
     raise UserError(Fault(model.name, what, allowed=known or "none", remedy="name a version with --to"))

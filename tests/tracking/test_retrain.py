@@ -14,7 +14,8 @@ from kascade.recipe.schema import Recipe, Tracking
 from kascade.steps import steps
 from kascade.storage.files import write_text
 from kascade.storage.run_folder import RunFolder
-from kascade.tracking.retrain import consider, inputs_of, remember, why
+from kascade.tracking.promote import registered
+from kascade.tracking.retrain import changes, consider, inputs_of, remember, why
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +69,33 @@ def test_the_second_run_has_no_reason_until_something_changes(own: Recipe, tmp_p
     assert consider(tmp_path / "5", model).reasons == ("The model changed.",)
     asked = own.model_copy(update={"retrain": Retrain(when="always")})
     assert consider(tmp_path / "6", asked).train
+
+
+def test_what_another_version_of_kascade_remembered_is_a_reason_to_train(own: Recipe, tmp_path: Path) -> None:
+    """After an upgrade, too, a schedule goes on."""
+    consider(tmp_path / "1", own)
+    end(tmp_path / "1", own)
+    for text in ('{"since": "2027-01-01", "inputs": {"code": "9.0", "new": 1}}', "{", "[]", '{"since": 3}'):
+        with registered(tmp_path / "1", own) as model:
+            model.remember_run(text)
+        found = consider(tmp_path / "2", own)
+        assert found.train and "cannot be read" in found.reasons[0]
+    remember(tmp_path / "1", own)
+    assert not consider(tmp_path / "3", own).train
+
+
+def test_many_rows_fit_into_the_tag_and_a_changed_one_is_seen(own: Recipe, tmp_path: Path) -> None:
+    stage = own.stages[0]
+    paths = [tmp_path / f"{'long' * 20}-{n}.jsonl" for n in range(60)]
+    for path in paths:
+        path.write_text("{}\n")
+    mix = stage.data[0]
+    data = [mix.model_copy(update={"source": mix.source.model_copy(update={"path": str(p)})}) for p in paths]
+    many = own.model_copy(update={"stages": (stage.model_copy(update={"data": tuple(data)}),)})
+    before = inputs_of(many)
+    assert before.rows.keys() == {"sft"} and len(before.model_dump_json()) < 4000
+    paths[31].write_text("{} \n")
+    assert list(changes(before, inputs_of(many))) == ["Rows changed: sft."]
 
 
 def test_what_does_not_change_the_weights_is_no_reason(own: Recipe) -> None:
