@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from kascade.tracking.mlflow_metrics import (
     score_metrics,
     trajectory_metrics,
 )
+from kascade.tracking.mlflow_runs import ABOVE, platforms_run, point_from, runs_of
 from kascade.tracking.mlflow_server import (
     RUN_TAG,
     STAGE_TAG,
@@ -84,12 +84,15 @@ class _Sync:
         self.client, self.layout, self.recipe = client, layout, recipe
         self.id = tracking_id(layout)
         self.nodes = RunNodes(layout)
-        self.adopted = self._adopted()
+        self.adopted = platforms_run(client)
         self.experiment = experiment if self.adopted is None else str(self.adopted.info.experiment_id)
 
     def run_all(self) -> None:
         parent, stages = self._find_runs()
         parent = parent or self._open_parent()
+        self.experiment = str(parent.info.experiment_id)
+        if self.adopted is not None:
+            point_from(self.client, self.adopted, parent)
         models = {model.tags["id"]: model for model in self._logged_models()}
         for group in self.nodes.groups():
             first = group[0]
@@ -101,18 +104,9 @@ class _Sync:
 
     # runs
 
-    def _adopted(self) -> Any | None:
-        """The pipeline's run that the platform opened (MLFLOW_RUN_ID names it, or a task's run in it)."""
-        named = os.environ.get("MLFLOW_RUN_ID")
-        if not named:
-            return None
-        run = self.client.get_run(named)
-        above = run.data.tags.get("mlflow.parentRunId")
-        return self.client.get_run(above) if above else run
-
     def _find_runs(self) -> tuple[Any | None, dict[str, Any]]:
         """The pipeline's run, and the stages' runs by the id of the checkpoint they trained first."""
-        runs = self.client.search_runs([self.experiment], filter_string=f"tags.`{RUN_TAG}` = '{self.id}'")
+        runs = runs_of(self.client, self.experiment, self.id)
         stages = {run.data.tags[STAGE_TAG]: run for run in runs if STAGE_TAG in run.data.tags}
         return next((run for run in runs if STAGE_TAG not in run.data.tags), None), stages
 
@@ -130,7 +124,7 @@ class _Sync:
             RUN_TAG: self.id,
             STAGE_TAG: first.manifest.id,
             "mlflow.runName": first.manifest.stage,
-            "mlflow.parentRunId": parent.info.run_id,
+            ABOVE: parent.info.run_id,
         }
         run = self.client.create_run(self.experiment, start_time=first.time_ms, tags=tags)
         part = next((part for part in self.recipe.stages if part.name == first.manifest.stage), None)
@@ -242,10 +236,11 @@ class _Sync:
 
     def _close_pipeline(self, parent: Any) -> None:
         """An adopted run is closed by the platform that opened it."""
+        adopted = self.adopted is not None and self.adopted.info.run_id == parent.info.run_id
         own = self.nodes.own_outcomes()
         ended = [own[part.name] for part in self.recipe.stages if part.name in own]
         stopped = any(outcome.decision == "stopped" for outcome in ended) or self._stopped_at_end()
-        if self.adopted is None and (stopped or len(ended) == len(self.recipe.stages)):
+        if not adopted and (stopped or len(ended) == len(self.recipe.stages)):
             self._close(parent, stopped)
 
     def _end_check(self) -> list[Path]:

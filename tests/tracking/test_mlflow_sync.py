@@ -389,6 +389,56 @@ def test_the_platforms_run_is_adopted(run: Run, monkeypatch: pytest.MonkeyPatch)
         assert client.get_run(pipeline.info.run_id).info.status == "RUNNING"
 
 
+def test_a_later_step_that_the_platform_says_nothing_to_finds_its_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kascade promote` by hand, a job of several nodes: no second run, nothing logged twice."""
+    first_stage(run)
+    with connect(tracking_uri(run.layout.root, recipe())) as client:
+        platform = client.create_experiment("platform")
+        pipeline = client.create_run(platform)
+        monkeypatch.setenv("MLFLOW_RUN_ID", pipeline.info.run_id)
+        sync(run.layout.root, recipe())
+        before = len(client.search_runs([platform])), len(client.search_logged_models([platform]))
+        monkeypatch.delenv("MLFLOW_RUN_ID")
+        sync(run.layout.root, recipe())
+        assert (len(client.search_runs([platform])), len(client.search_logged_models([platform]))) == before
+        own = client.get_experiment_by_name(recipe().tracking.experiment)
+        assert own is None or client.search_runs([own.experiment_id]) == []
+
+
+@pytest.mark.parametrize("kind", ["of another MLflow", "no id", "deleted", "its parent deleted"])
+def test_a_platforms_run_that_cannot_be_written_to_is_not_adopted(
+    run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_stage(run)
+    with connect(tracking_uri(run.layout.root, recipe())) as client:
+        experiment = client.create_experiment("platform")
+        pipeline = client.create_run(experiment)
+        task = client.create_run(experiment, tags={"mlflow.parentRunId": pipeline.info.run_id})
+        named = {"of another MLflow": "0" * 32, "no id": "../x"}.get(kind, task.info.run_id)
+        if "deleted" in kind:
+            client.delete_run((task if kind == "deleted" else pipeline).info.run_id)
+        monkeypatch.setenv("MLFLOW_RUN_ID", named)
+        sync(run.layout.root, recipe())
+    assert contents(run.layout.root)["models"]
+
+
+def test_a_folder_continued_under_another_platforms_run_says_there_where_its_results_are(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_stage(run)
+    sync(run.layout.root, recipe())
+    with connect(tracking_uri(run.layout.root, recipe())) as client:
+        own = client.get_experiment_by_name(recipe().tracking.experiment).experiment_id
+        later = client.create_run(client.create_experiment("platform"))
+        monkeypatch.setenv("MLFLOW_RUN_ID", later.info.run_id)
+        sync(run.layout.root, recipe())
+        (parent,) = [one for one in client.search_runs([own]) if "mlflow.parentRunId" not in one.data.tags]
+        note = client.get_run(later.info.run_id).data.tags["mlflow.note.content"]
+        assert parent.info.run_id in note
+
+
 def test_it_says_nothing_when_it_makes_its_tables_either(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run.layout.mlflow_database.unlink()
     first_stage(run)
