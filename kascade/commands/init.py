@@ -206,10 +206,10 @@ def _completed(own: OwnRecipe, out: Path) -> str:
 
 def _subject(own: OwnRecipe, out: Path) -> Subject:
     from kascade.doctor.subject import Subject
-    from kascade.recipe.load import read_recipe_text
+    from kascade.recipe.load import GIVEN, read_recipe_text
     from kascade.recipe.starter import own_text
 
-    loaded = read_recipe_text(own_text(own), str(out), out.resolve().parent, None, None, given="given")
+    loaded = read_recipe_text(own_text(own), str(out), out.resolve().parent, None, None, given=GIVEN)
     return Subject(loaded.recipe, loaded.place)
 
 

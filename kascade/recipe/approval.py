@@ -55,12 +55,12 @@ def decisions(text: str, where: str, faults: list[Fault]) -> dict[str, bool]:
     """What a text of names says, by name: True for approved, False for rejected. where: it was given."""
     found: dict[str, bool] = {}
     for part in re.split(r"[;,\n]", text):
-        match part.split():
-            case ["reject", name]:
-                found[name] = False
-            case [name]:
-                found[name] = True
-            case [_, *_]:
-                allowed = "names between semicolons, each with `reject` before it where it is refused"
-                faults.append(Fault(where, f"{part.strip()!r} is no name", allowed))
+        words = part.split()
+        approved = len(words) < 2 or words[0] != "reject"
+        names = words if approved else words[1:]
+        if len(names) > 1:
+            allowed = "names between semicolons, each with `reject` before it where it is refused"
+            faults.append(Fault(where, f"{part.strip()!r} is no name", allowed))
+        elif names and found.setdefault(names[0], approved) != approved:
+            faults.append(Fault(where, f"{names[0]} is both approved and rejected", "one word for each"))
     return found

@@ -28,6 +28,8 @@ from kascade.recipe.layers import (
 from kascade.recipe.schema import Part, Recipe
 from kascade.recipe.whole import whole_problems
 
+GIVEN, SETTING = "given", "--set"  # how a command line's values are called in faults
+PLAIN = ("seed", "threads")  # of a recipe itself: no part of it, and changed like one
 PRESETS = Path(__file__).resolve().parents[2] / "recipes"  # beside the package, in a checkout and installed
 
 
@@ -82,7 +84,7 @@ def read_recipe(
     shipped = path.parent == PRESETS
     folder = Path.cwd() if shipped else path.resolve().parent
     origin = path.name if shipped else str(path)
-    return read_recipe_text(_read(path), origin, folder, overrides, dials, given="given")
+    return read_recipe_text(_read(path), origin, folder, overrides, dials, given=GIVEN)
 
 
 def read_recipe_text(
@@ -96,13 +98,17 @@ def read_recipe_text(
 ) -> LoadedRecipe:
     """As `read_recipe`, from a recipe's text. Paths in it are seen from `folder`.
 
-    origin, given: how faults call the text, and where the dials and overrides were given.
+    origin, given: how faults call the text, and where the dials and overrides were given (`GIVEN`: on the
+    command line).
     """
     faults: list[Fault] = []
     said = {key: value for key, value in (dials or {}).items() if value is not None}
     arguments = {key: from_value(value, given, (key,)) for key, value in said.items()}
     if overrides:
-        arguments["overrides"] = _override_node(overrides, faults)
+        changes = _override_node(overrides, faults, SETTING if given == GIVEN else f"{given} overrides")
+        arguments = {**{key: changes.mapping[key] for key in PLAIN if key in changes.mapping}, **arguments}
+        left = {key: change for key, change in changes.mapping.items() if key not in PLAIN}
+        arguments["overrides"] = Node(left, changes.place)
     files = _chain(parse_yaml(text, origin), faults)
     for written in (Node(dict(arguments), given), *files):  # scales and dials that end nowhere, too
         faults += problem_faults(secret_problems(written.plain()), written)
@@ -261,23 +267,22 @@ def _validated(root: Node, faults: list[Fault]) -> Recipe:
     return recipe
 
 
-def _override_node(overrides: Mapping[str, Any] | Sequence[str], faults: list[Fault]) -> Node:
+def _override_node(overrides: Mapping[str, Any] | Sequence[str], faults: list[Fault], said_as: str) -> Node:
     if isinstance(overrides, Mapping):
-        return from_value(overrides, "overrides")
-    tree = Node({}, "--set")
+        return from_value(overrides, "overrides" if said_as == SETTING else said_as)
+    tree = Node({}, said_as)
     for setting in overrides:
         try:
-            tree = merged(tree, _setting(setting))
+            tree = merged(tree, _setting(setting, f"{said_as} {setting}"))
         except UserError as error:
             faults += error.faults
     return tree
 
 
-def _setting(setting: str) -> Node:
+def _setting(setting: str, origin: str) -> Node:
     """ "if_rl.optimizer.learning_rate=4e-4" as a tree."""
     field, separator, text = setting.partition("=")
     keys = field.strip().split(".")
-    origin = f"--set {setting}"
     if not separator or not all(keys):
         raise UserError(Fault(origin, "not a setting", "stage.field=value, guard.field=value", None))
     node = parse_yaml(f"value: {text}", origin).mapping["value"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 
 from kascade.errors import CheckpointError, Fault, StorageError, UserError
 from kascade.recipe.checks import nearest
+from kascade.recipe.form_text import FORM, json_object, pairs, parts, positive
 from kascade.recipe.identity import canonical_json, differences
 from kascade.recipe.load import LoadedRecipe, preset_names, read_recipe_text
 from kascade.recipe.load import read_recipe as read_recipe_file
@@ -29,7 +29,6 @@ from kascade.storage.address import SCHEMES, is_remote, parse_uri
 from kascade.storage.checkpoint import CheckpointRef
 from kascade.storage.uris import open_uri
 
-FORM = "run form"
 # What the form shows beside each field. Order: the one in which people fill them in.
 FIELDS: Mapping[str, str] = {
     "recipe": "Preset's name, or the path or URI of a recipe file; empty: the recipe this was compiled from.",
@@ -91,6 +90,8 @@ def resolve_form(packed: str, form: RunForm) -> Recipe:
     switches = _switches(form.stages, compiled, faults)
     overrides = _changes(form.overrides, [name for name, on in switches.items() if not on], faults)
     dials = _dials(form, faults)
+    if not any(switches.values()):
+        raise UserError(faults)
     try:
         wanted = _load(packed, form.recipe, overrides, dials).recipe
     except UserError as error:
@@ -107,16 +108,12 @@ def _changes(text: str, off: list[str], faults: list[Fault]) -> dict[str, Any] |
     off: stages to take out, too.
     """
     if text.lstrip().startswith("{"):
-        return _json_object("overrides", text, faults) | dict.fromkeys(off)
-    parts = _parts(text)
+        return json_object("overrides", text, faults) | dict.fromkeys(off)
+    settings = parts(text)
     allowed = "if_rl.steps=20; guard.min_drop=0.05, or a JSON object"
-    wrong = [part for part in parts if "=" not in part]
-    faults += [Fault(f"{FORM} overrides", f"{part!r} is no change", allowed) for part in wrong]
-    return [*(part for part in parts if "=" in part), *(f"{stage}=null" for stage in off)]
-
-
-def _parts(text: str) -> list[str]:
-    return [part for part in map(str.strip, re.split(r"[;\n]", text)) if part]
+    wrong = [setting for setting in settings if "=" not in setting]
+    faults += [Fault(f"{FORM} overrides", f"{setting!r} is no change", allowed) for setting in wrong]
+    return [*(setting for setting in settings if "=" in setting), *(f"{stage}=null" for stage in off)]
 
 
 def _load(
@@ -149,11 +146,11 @@ def _dials(form: RunForm, faults: list[Fault]) -> dict[str, Any]:
 def _data(text: str, faults: list[Fault]) -> str | dict[str, Any]:
     """A folder, or rows by environment: from JSON, or from `environment=path` between semicolons or lines."""
     if text.startswith("{"):
-        return _json_object("data", text, faults)
+        return json_object("data", text, faults)
     if "=" not in text:
         return _absolute("data", text, faults)
-    pairs = [part.partition("=") for part in _parts(text)]
-    return {name.strip(): _absolute("data", path.strip(), faults) for name, _, path in pairs}
+    paths = pairs("data", text, "math=/kascade/rows/math.jsonl; mcqa=...", faults)
+    return {name: _absolute("data", path, faults) for name, path in paths.items()}
 
 
 def _model(form: RunForm, faults: list[Fault]) -> str | None:
@@ -182,39 +179,10 @@ def _absolute(field: str, path: str, faults: list[Fault]) -> str:
 def _budget(text: str, faults: list[Fault]) -> float | dict[str, float] | None:
     """A number of CPU hours, or limits `name=number` between semicolons or lines."""
     if "=" not in text:
-        return _positive("budget", text, faults)
-    pairs = [part.partition("=") for part in _parts(text)]
-    numbers = {name.strip(): _positive("budget", number, faults) for name, _, number in pairs}
+        return positive("budget", text, faults)
+    limits = pairs("budget", text, "accelerator_hours=100; money=5000", faults)
+    numbers = {name: positive("budget", number, faults) for name, number in limits.items()}
     return {name: number for name, number in numbers.items() if number is not None} or None
-
-
-def _positive(field: str, text: str, faults: list[Fault]) -> float | None:
-    if not text.strip():
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not 0 < number < float("inf"):
-        faults.append(Fault(f"{FORM} {field}", f"{text!r} will not do", "a number > 0, or nothing"))
-        return None
-    return number
-
-
-def _json_object(field: str, text: str, faults: list[Fault]) -> dict[str, Any]:
-    where = f"{FORM} {field}"
-    if not text.strip():
-        return {}
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        what = f"is not JSON: {error.msg} at character {error.pos + 1}"
-        faults.append(Fault(where, what, "a JSON object", 'check quotes ("), commas and brackets there'))
-        return {}
-    if not isinstance(value, dict):
-        faults.append(Fault(where, f"is JSON, but no object: {text.strip()[:40]}", '{"name": ...}'))
-        return {}
-    return value
 
 
 def _switches(text: str, compiled: Recipe, faults: list[Fault]) -> dict[str, bool]:
@@ -231,6 +199,8 @@ def _switches(text: str, compiled: Recipe, faults: list[Fault]) -> dict[str, boo
             faults.append(Fault(f"{FORM} {name}", f"{value!r} will not do", "true, false"))
         else:
             switches[name] = value.lower() == "true"
+    if not any(switches.values()):
+        faults.append(Fault(f"{FORM} stages", "every stage is switched off", remedy="leave one on"))
     return switches
 
 

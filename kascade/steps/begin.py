@@ -9,7 +9,8 @@ from pathlib import Path
 from kascade.errors import CheckpointError, Fault, StorageError, UserError
 from kascade.guard.approval import decide
 from kascade.recipe.approval import decisions
-from kascade.recipe.run_form import FORM, RunForm, resolve_form
+from kascade.recipe.form_text import FORM
+from kascade.recipe.run_form import RunForm, resolve_form
 from kascade.recipe.run_recipe import keep_recipe
 from kascade.recipe.schema import Recipe
 from kascade.steps.pages import plan_markdown, write
@@ -69,7 +70,10 @@ def take_form(run: str, packed: str, form: Sequence[str], run_id: str) -> Recipe
 def _take_word(folder: RunFolder, text: str, run_id: str) -> None:
     """Keep what the run form approves or rejects. Raises UserError for what nobody asked about."""
     faults: list[Fault] = []
-    for name, approved in decisions(text, f"{FORM} approve", faults).items():
+    said = decisions(text, f"{FORM} approve", faults)
+    if faults:
+        raise UserError(faults)
+    for name, approved in said.items():
         try:
             decide(folder, name, approved=approved, by=f"run form of {run_id}")
         except UserError as error:

@@ -147,6 +147,9 @@ def test_the_form_answers_what_was_asked_and_nothing_else(
     ]
     with pytest.raises(UserError, match="nobody was asked about b"):
         fill_in("a; b")
+    with pytest.raises(UserError, match="a is both approved and rejected"):
+        fill_in("reject a; a")
+    assert len(questions(folder)[0].decisions) == 2, "a word that is not clear is not kept"
 
 
 def test_the_plan_is_on_the_page_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,10 @@ def test_changes_are_typed_without_json() -> None:
         typed, written = (RunForm(overrides=one, stages="code_rl=false") for one in (text, as_json))
         assert resolve_form(PACKED, typed) == resolve_form(PACKED, written)
     assert "'faster please' is no change" in told(overrides="faster please")
+    for text in ("seed=7; threads=3", '{"seed": 7, "threads": 3}'):
+        found = resolve_form(PACKED, RunForm(overrides=text))
+        assert (found.seed, found.threads) == (7, 3)
+    assert "run form overrides seed=-1: -1 will not do" in told(overrides="seed=-1")
 
 
 def test_a_checkpoint_to_start_from() -> None:
@@ -106,6 +110,15 @@ def test_a_stage_switched_off_is_no_stage_of_the_run() -> None:
         ({"start_from": REFERENCE, "model": "/m"}, "both a model and a checkpoint"),
         ({"stages": "sft=perhaps"}, "'perhaps' will not do"),
         ({"stages": "stf=true"}, "did you mean 'sft'?"),
+        ({"overrides": "if_rl.steps=many"}, "run form overrides if_rl.steps=many: "),
+        ({"overrides": '{"if_rl": {"steps": "many"}}'}, "run form overrides if_rl.steps: "),
+        ({"overrides": '{"if_rl": {"steps": 1, "steps": 2}}'}, "steps is given twice"),
+        ({"overrides": '{"a":' * 1900}, "is nested too deeply"),
+        ({"data": "math=/a; math=/b"}, "math is given twice"),
+        ({"data": "=/a"}, "'=/a' lacks a name or a value"),
+        ({"budget": "cpu_hours=1; cpu_hours=2"}, "cpu_hours is given twice"),
+        ({"budget": "money="}, "'money=' lacks a name or a value"),
+        ({"stages": " ".join(f"{stage.name}=false" for stage in unpack(PACKED).stages)}, "leave one on"),
     ],
 )
 def test_what_will_not_do_is_told_in_words(fields: dict[str, str], words: str) -> None:
