@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kascade.environments.outside.settings import HarnessOptions
 from kascade.errors import Fault, UserError
@@ -72,15 +72,13 @@ class _served:  # noqa: N801 - read as a verb
     """A policy behind the OpenAI API on loopback."""
 
     def __init__(self, policy: Policy, most_tokens: int) -> None:
-        from kascade.rollout.native import NativeEngine
         from kascade.serving.app import make_app
         from kascade.serving.background import in_background
         from kascade.serving.served import Served
-        from kascade.serving.worker import ModelThread
 
-        context = getattr(policy.model.config, "max_position_embeddings", None)
-        self._thread = ModelThread(policy, cast("NativeEngine", policy.engine))
-        app = make_app(Served(MODEL, policy, self._thread, context), default_tokens=most_tokens)
+        served = Served.of(MODEL, policy)
+        self._thread = served.thread
+        app = make_app(served, default_tokens=most_tokens)
         self._api = in_background(app)
 
     def __enter__(self) -> str:

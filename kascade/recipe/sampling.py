@@ -21,7 +21,9 @@ class ConversationLimits(Part):
 class Sampling(Part):
     """How rollouts are drawn. [C2 App. B: temperature 1, top-p 1]"""
 
-    temperature: PositiveFloat = Field(1.0, description="divides the logits before sampling [C2 App. B: 1]")
+    temperature: float = Field(
+        1.0, ge=1e-6, description="divides the logits before sampling [C2 App. B: 1]", allow_inf_nan=False
+    )
     top_p: float = Field(
         1.0, gt=0, le=1, description="share of probability that the most likely tokens keep [C2 App. B: 1]"
     )

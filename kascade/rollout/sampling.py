@@ -16,6 +16,8 @@ from kascade.rollout.types import SamplingParams
 UInts = npt.NDArray[np.uint64]
 _GOLDEN = 0x9E3779B97F4A7C15  # increment of SplitMix64
 _MASK = 2**64 - 1
+COLDEST = 1e-6  # a temperature: below it, quotients of logits leave the range of floats
+LEAST = torch.finfo(torch.float32).tiny
 _BELOW_ONE = 1 - 2.0**-52  # x times this is below x, and stays so when rounded
 
 
@@ -53,7 +55,7 @@ def draw(
     """
     logits = logits.float()
     if params.temperature != 0:
-        drawn_from = logits if params.temperature == 1 else logits / params.temperature
+        drawn_from = logits if params.temperature == 1 else logits / max(params.temperature, COLDEST)
         drawn_from = restrict(drawn_from, params.top_k, params.top_p)
         logits = drawn_from if greedy is None else torch.where(greedy[:, None], logits, drawn_from)
     weights = logits.softmax(-1)
@@ -109,6 +111,7 @@ def restrict(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     if top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         probabilities = ordered.softmax(-1)
-        beyond = probabilities.cumsum(-1) - probabilities >= top_p  # the mass before it already suffices
+        # The mass before it already suffices. The first stays: a top_p too small for a float is 0.
+        beyond = probabilities.cumsum(-1) - probabilities >= max(top_p, LEAST)
         logits = torch.empty_like(logits).scatter_(1, order, ordered.masked_fill(beyond, -torch.inf))
     return logits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
@@ -13,9 +12,11 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, HTTPException
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException as PlainHTTPException
 
 from kascade.rollout.types import Sample
+from kascade.serving.refusals import KeyNeeded, error_body, not_understood, refused
 from kascade.serving.replies import (
     ChatAnswer,
     Reply,
@@ -29,6 +30,7 @@ from kascade.serving.served import Served
 from kascade.serving.worker import Generation
 
 T = TypeVar("T")
+LOOKS_EVERY_S = 0.5  # whether a client that waits is still there
 
 
 def make_app(served: Served, *, default_tokens: int, api_key: str | None = None) -> FastAPI:
@@ -38,17 +40,11 @@ def make_app(served: Served, *, default_tokens: int, api_key: str | None = None)
     `Authorization: Bearer KEY`; None: nothing.
     """
     app = FastAPI(title=f"{served.name}, served by Kascade")
-    app.exception_handler(RequestValidationError)(_not_understood)
-    app.exception_handler(HTTPException)(_refused)
+    app.exception_handler(RequestValidationError)(not_understood)
+    app.exception_handler(PlainHTTPException)(refused)  # also of paths that there are not
 
-    @app.middleware("http")
-    async def authorised(request: HttpRequest, proceed: Callable[[HttpRequest], Any]) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        is_open = api_key is None or request.url.path == "/health"
-        if not (is_open or hmac.compare_digest(given.encode(), str(api_key).encode())):
-            return _error(401, "the API key is missing or wrong", None)
-        answer: Response = await proceed(request)
-        return answer
+    if api_key is not None:
+        app.add_middleware(KeyNeeded, key=api_key)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -65,9 +61,9 @@ def make_app(served: Served, *, default_tokens: int, api_key: str | None = None)
         return await _Chat(served, request, default_tokens).answer(http)
 
     @app.post("/v1/completions", response_model=None)
-    async def completions(request: CompletionRequest) -> Response | dict[str, Any]:
+    async def completions(request: CompletionRequest, http: HttpRequest) -> Response | dict[str, Any]:
         _check_model(served, request.model)
-        return await _Completion(served, request, default_tokens).answer()
+        return await _Completion(served, request, default_tokens).answer(http)
 
     return app
 
@@ -84,6 +80,8 @@ class _Chat:
         thinking = request.chat_template_kwargs.enable_thinking
         task = served.task(request.messages, request.tools, thinking=thinking)
         self.served, self.request = served, request
+        said = sum(len(message.content or "") for message in request.messages)
+        _checked(lambda: served.check_length(said), "messages")
         self.prompt_ids = _checked(lambda: served.policy.chat.prompt_ids(task), "messages")
         room = _checked(
             lambda: served.room(len(self.prompt_ids), request.limit, default_tokens), "max_tokens"
@@ -95,8 +93,8 @@ class _Chat:
     async def answer(self, http: HttpRequest) -> Response | dict[str, Any]:
         if self.request.stream:
             return StreamingResponse(_events(self._stream(http)), media_type="text/event-stream")
-        _, done = self._start(None)
-        samples = await _wait(done)
+        asked, done = self._start(None)
+        samples = await _wait_for(http, asked, done)
         choices = [
             await self._choice(answer, sample) for answer, sample in zip(self.answers, samples, strict=True)
         ]
@@ -170,7 +168,10 @@ class _Completion:
     def __init__(self, served: Served, request: CompletionRequest, default_tokens: int) -> None:
         self.served, self.request = served, request
         vocabulary = served.policy.model.config.vocab_size
-        self.prompts = [served.encode(p) if isinstance(p, str) else p for p in request.prompts]
+        self.prompts = [
+            _checked(partial(served.encode, p), "prompt") if isinstance(p, str) else p
+            for p in request.prompts
+        ]
         if any(not ids for ids in self.prompts) or any(max(ids) >= vocabulary for ids in self.prompts):
             raise HTTPException(400, f"prompt: each needs tokens, numbered below {vocabulary}")
         self.rooms = [
@@ -179,8 +180,8 @@ class _Completion:
         ]
         self.reply = Reply("text_completion", served.name)
 
-    async def answer(self) -> Response | dict[str, Any]:
-        drawn = await asyncio.gather(*map(self._drawn, range(len(self.prompts))))
+    async def answer(self, http: HttpRequest) -> Response | dict[str, Any]:
+        drawn = await asyncio.gather(*(self._drawn(number, http) for number in range(len(self.prompts))))
         choices = [
             await self._choice(len(drawn[0]) * number + k, ids, sample)
             for number, ids in enumerate(self.prompts)
@@ -191,15 +192,15 @@ class _Completion:
             return self.reply.whole(choices, used)
         return StreamingResponse(_events(self._stream(choices, used)), media_type="text/event-stream")
 
-    async def _drawn(self, number: int) -> Sequence[Sample]:
+    async def _drawn(self, number: int, http: HttpRequest) -> Sequence[Sample]:
         request, room = self.request, self.rooms[number]
         if not room:
             return [Sample((), (), "length", 0)] * request.n
         seed = None if request.seed is None else request.seed + number
-        _, done = self.served.generate(
+        asked, done = self.served.generate(
             self.prompts[number], request.params(room), num_samples=request.n, seed=seed
         )
-        return await _wait(done)
+        return await _wait_for(http, asked, done)
 
     async def _choice(self, index: int, ids: Sequence[int], sample: Sample) -> dict[str, Any]:
         text = completion_text(self.served, self.request, sample)
@@ -228,7 +229,7 @@ async def _events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         async for chunk in chunks:
             yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
     except HTTPException as error:
-        yield f"data: {json.dumps(_body(error.status_code, str(error.detail), None))}\n\n"
+        yield f"data: {json.dumps(error_body(error.status_code, str(error.detail), None))}\n\n"
     yield "data: [DONE]\n\n"
 
 
@@ -240,33 +241,20 @@ async def _wait(done: Future[T]) -> T:
         raise HTTPException(500, f"the model failed: {error}") from error
 
 
+async def _wait_for(http: HttpRequest, asked: Generation, done: Future[list[Sample]]) -> list[Sample]:
+    """As `_wait`; when the client leaves, its answers end. Raises HTTPException 499, which nobody reads."""
+    waiting = asyncio.ensure_future(_wait(done))
+    while not (await asyncio.wait({waiting}, timeout=LOOKS_EVERY_S))[0]:
+        if await http.is_disconnected():
+            asked.cancelled = True
+            waiting.cancel()
+            raise HTTPException(499, "the client has left")
+    return waiting.result()
+
+
 def _checked(work: Callable[[], T], place: str) -> T:
     """`work`, or HTTPException 400: templates raise errors of many kinds on conversations they refuse."""
     try:
         return work()
     except Exception as error:
         raise HTTPException(400, f"{place}: {error}") from error
-
-
-def _body(status: int, message: str, param: str | None) -> dict[str, Any]:
-    kind = {401: "authentication_error", 404: "not_found_error", 500: "server_error"}.get(
-        status, "invalid_request_error"
-    )
-    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
-
-
-def _error(status: int, message: str, param: str | None) -> JSONResponse:
-    return JSONResponse(_body(status, message, param), status_code=status)
-
-
-async def _refused(_: HttpRequest, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail), None)
-
-
-async def _not_understood(_: HttpRequest, error: Exception) -> JSONResponse:
-    """All errors of a request at once, each with its place."""
-    assert isinstance(error, RequestValidationError)
-    found = [(".".join(map(str, one["loc"][1:])), str(one["msg"])) for one in error.errors()]
-    message = "; ".join(f"{place}: {what}" if place else what for place, what in found)
-    return _error(400, message, found[0][0] or None)

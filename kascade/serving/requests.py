@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kascade.environments.rows.tool_calls import function_of
 from kascade.recipe.schema import ConversationLimits
 from kascade.rollout.types import SamplingParams
 
@@ -95,6 +97,32 @@ class ChatMessage(BaseModel):
             raise ValueError(f"only parts of type text are understood, not {', '.join(sorted(kinds))}")
         return "".join(str(part.get("text", "")) for part in parts)
 
+    @field_validator("tool_calls")
+    @classmethod
+    def _calls(cls, calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        """Arguments as objects, which is how chat templates take them."""
+        return None if calls is None else [_call(number, call) for number, call in enumerate(calls)]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ChatMessage:
+        if self.content is None and self.role != "assistant":
+            raise ValueError("content: a text is needed")
+        return self
+
+
+def _call(number: int, call: dict[str, Any]) -> dict[str, Any]:
+    place, function = f"[{number}].function", call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError(f"{place}.name: the name of a function is needed")
+    arguments = function.get("arguments") or {}
+    try:
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ValueError(f"{place}.arguments: the text of a JSON object is needed")
+    return {**call, "function": {**function, "arguments": arguments}}
+
 
 class ChatRequest(ApiRequest):
     """`POST /v1/chat/completions`."""
@@ -109,12 +137,25 @@ class ChatRequest(ApiRequest):
     chat_template_kwargs: TemplateArguments = TemplateArguments()
     response_format: dict[str, Any] | None = None
 
+    @field_validator("tools")
+    @classmethod
+    def _tools(cls, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for number, tool in enumerate(tools):
+            function = function_of(tool)
+            if not isinstance(function.get("name"), str) or not function["name"]:
+                raise ValueError(f"[{number}].function.name: the name of a function is needed")
+            if not isinstance(function.get("parameters"), dict | None):
+                raise ValueError(f"[{number}].function.parameters: a JSON schema, an object, is needed")
+        return tools
+
     @model_validator(mode="after")
     def _can_be_answered(self) -> ChatRequest:
         if (self.response_format or {}).get("type", "text") != "text":
             raise ValueError("response_format: only text can be answered, nothing constrains the decoder")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: needs logprobs: true")
+        if self.limit == 0:
+            raise ValueError("max_tokens: 1 or more is needed for an answer")
         return self
 
     @property

@@ -53,12 +53,16 @@ def _final(run: RunFolder) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A loaded checkpoint. name: what clients call it. context: most tokens of prompt and answer."""
+    """A loaded checkpoint. name: what clients call it. context: most tokens of prompt and answer.
+
+    longest_token: the most characters that one token stands for.
+    """
 
     name: str
     policy: Policy
     thread: ModelThread
     context: int | None
+    longest_token: int
 
     @classmethod
     def load(cls, named: str, *, name: str | None = None, template: str = "own") -> Served:
@@ -66,9 +70,14 @@ class Served:
         folder = checkpoint_folder(named)
         part = ModelPart.model_validate({"source": str(folder), "chat_template": template})
         policy = Policy.load(folder, part)
+        return cls.of(name or folder.name, policy)
+
+    @classmethod
+    def of(cls, name: str, policy: Policy) -> Served:
+        """A policy with a thread of its own."""
         context = getattr(policy.model.config, "max_position_embeddings", None)
-        thread = ModelThread(policy, cast("NativeEngine", policy.engine))
-        return cls(name or folder.name, policy, thread, context)
+        longest = max(map(len, cast("Any", policy.tokenizer).get_vocab()), default=1)
+        return cls(name, policy, ModelThread(policy, cast("NativeEngine", policy.engine)), context, longest)
 
     def task(
         self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]], *, thinking: bool
@@ -104,29 +113,22 @@ class Served:
             raise ValueError(f"the prompt has {num_prompt} tokens, the model's context {self.context}")
         return min(default if asked is None else asked, max(left, 0))
 
+    def check_length(self, num_characters: int) -> None:
+        """Raises ValueError for a text that cannot fit, before it is turned into tokens: that takes long."""
+        if self.context is not None and num_characters > self.context * self.longest_token:
+            most = f"the model's context {self.context} tokens of up to {self.longest_token}"
+            raise ValueError(f"the prompt has {num_characters:,} characters, {most}")
+
     def encode(self, text: str) -> list[int]:
-        """Tokens of plain text, as the tokenizer makes them."""
+        """Tokens of plain text, as the tokenizer makes them. Raises ValueError for a text that cannot fit."""
+        self.check_length(len(text))
         ids: list[int] = cast("Any", self.policy.tokenizer).encode(text)
         return ids
 
 
 def _turn(message: ChatMessage) -> dict[str, Any]:
-    """A turn as chat templates take it: arguments of calls as objects, no empty keys."""
+    """A turn as chat templates take it: no empty keys."""
     turn = {key: value for key, value in message.model_dump().items() if value is not None}
     turn["content"] = message.content or ""
     turn["role"] = "system" if message.role == "developer" else message.role
-    if message.tool_calls:
-        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
     return turn
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    import json
-
-    function = dict(call.get("function") or {})
-    if isinstance(function.get("arguments"), str):
-        try:
-            function["arguments"] = json.loads(function["arguments"])
-        except ValueError:
-            return call
-    return {**call, "function": function}

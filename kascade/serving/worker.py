@@ -33,6 +33,12 @@ class Generation:
     cancelled: bool = False
     done: Future[list[Sample]] = field(default_factory=Future)
 
+    def begins(self) -> bool:
+        """Whether somebody waits for it. From then on nobody can take the future back: the thread ends it."""
+        if self.cancelled:
+            self.done.cancel()
+        return self.done.set_running_or_notify_cancel()
+
 
 @dataclass(slots=True)
 class Scoring:
@@ -81,10 +87,8 @@ class ModelThread:
                 self._generate_together(first)
 
     def _generate_together(self, first: Generation) -> None:
-        batch = [first, *self._companions(first)]
-        batch = [one for one in batch if not one.cancelled]
+        batch = [one for one in (first, *self._companions(first)) if one.begins()]
         if not batch:
-            first.done.cancel()
             return
         try:
             samples = self._engine.sample_watched(
@@ -136,6 +140,8 @@ class _Watch:
 
 
 def _answer(done: Future[RankedScores], work: Callable[[], RankedScores]) -> None:
+    if not done.set_running_or_notify_cancel():  # the client has left
+        return
     try:
         done.set_result(work())
     except Exception as error:  # the client gets the error; the thread lives on
