@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -154,6 +155,48 @@ def test_one_line_of_kustomize_moves_everything_to_another_namespace(overlay: st
     assert namespace["name"] == "team-a"
     assert queue["namespaceSelector"]["matchLabels"].items() <= namespace["labels"].items()
     assert {r["metadata"]["namespace"] for r in resources if r["kind"] != "Namespace"} == {"team-a"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_namespace_that_others_use_keeps_its_own_labels_and_limits(overlay: str, tmp_path: Path) -> None:
+    """Default limits would hold for Kubeflow's own pods, and our label would loosen a stricter namespace."""
+    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    mine = tmp_path / "manifests" / "mine"
+    mine.mkdir()
+    documented = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    lines = [f"namespace: kubeflow\nresources: [../overlays/{overlay}]"]
+    lines += re.findall(r"`echo [\"'](.+)[\"'] >> manifests/mine/kustomization.yaml`", documented)
+    text = "\n".join(lines)
+    assert "shared-namespace" in text
+    (mine / "kustomization.yaml").write_text(text)
+    done = subprocess.run(["kubectl", "kustomize", str(mine)], capture_output=True, text=True, check=True)
+    assert "storageClassName: my-nfs" in done.stdout
+    left = [(r["kind"], r["metadata"]["name"]) for r in yaml.safe_load_all(done.stdout)]
+    limits = {"Namespace", "ResourceQuota", "LimitRange"}
+    whole = [(r["kind"], r["metadata"]["name"]) for r in rendered(overlay)]
+    assert left == [one for one in whole if one[0] not in limits] and len(whole) - len(left) == 3
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_service_and_no_policy_takes_in_pods_of_others(overlay: str) -> None:
+    """Another MLflow or Postgres in the namespace has the same name as its label."""
+    for resource in rendered(overlay):
+        if resource["kind"] == "Service":
+            chosen = [resource["spec"]["selector"]]
+        elif resource["kind"] == "NetworkPolicy" and resource["metadata"]["name"] != "sandbox":
+            rules = [peer for rule in resource["spec"].get("ingress", []) for peer in rule["from"]]
+            chosen = [one["podSelector"] for one in rules if one["podSelector"]]
+            chosen = [one["matchLabels"] for one in (resource["spec"]["podSelector"], *chosen)]
+        else:
+            continue
+        for labels in chosen:
+            assert labels["app.kubernetes.io/part-of"] == "kascade", resource["metadata"]["name"]
+            pods = [
+                r["spec"]["template"]["metadata"]
+                for r in rendered(overlay)
+                if "template" in r.get("spec", {})
+            ]
+            assert [pod for pod in pods if labels.items() <= pod["labels"].items()], "it chooses our own pod"
 
 
 @cache
