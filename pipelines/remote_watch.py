@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kascade.errors import ClusterError
-from kascade.run.process import error_in_log
+from kascade.run.process import error_in_log, wait_in_log
 from pipelines.remote import KubeflowApi
 from pipelines.watch import label
 
@@ -25,6 +25,7 @@ WHOLE = {
     **{"consider": "anything new?", "examine": "champion again", "unchanged": "nothing changed"},
     **{"preflight": "preflight", "finish": "finish", "retain": "end check", "report": "report"},
 }
+REPORT = "report"
 STEP = re.compile(
     r"(?P<stage>.+?)-(?P<step>begin|skip|settle|(?:train|recover-\d+)(?:-(?:evaluate|verdict))?)(?P<driver>-driver)?"
 )
@@ -43,12 +44,13 @@ class TaskChange:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended."""
+    """How a run ended. waiting: what it waits for, where it ended without an error before its end."""
 
     run_id: str
     state: str
     error: str | None
     link: str
+    waiting: str | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -83,11 +85,20 @@ class RemoteWatcher:
         """What the failed step wrote about its end, from the last of its pods that has a log."""
         if task.error and task.error.message:
             return str(task.error.message)
+        return self._said(task, tasks, error_in_log)
+
+    def _said(self, task: Any, tasks: list[Any], find: Callable[[str], str | None]) -> str | None:
         for pod in reversed(list(_pods(task, {one.task_id: one for one in tasks}))):
             log = self.read_log(pod)
-            if log and (found := error_in_log(log)):
+            if log and (found := find(log)):
                 return found
         return None
+
+    def waiting(self, run: Any) -> str | None:
+        """What a run that ended waits for: its report says so, where Kubeflow says that it succeeded."""
+        tasks = (run.run_details.task_details if run.run_details else None) or []
+        reports = [task for task in tasks if task.display_name == REPORT]
+        return next((said for one in reports if (said := self._said(one, tasks, wait_in_log))), None)
 
 
 def _pods(task: Any, by_id: Mapping[str, Any]) -> Iterator[str]:
@@ -140,5 +151,6 @@ def watch(
         for change in watcher.changes(run):
             tell(change)
         if run.state in ENDED:
-            return RunEnd(run_id, run.state, run.error.message if run.error else None, link)
+            why = run.error.message if run.error else None
+            return RunEnd(run_id, run.state, why, link, watcher.waiting(run))
         time.sleep(every_s)

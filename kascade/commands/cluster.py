@@ -108,7 +108,7 @@ def submit(
     if as_json:
         emit({**asdict(done), **({"state": ended.state} if ended else {})})
     if ended is not None:
-        raise typer.Exit(0 if ended.succeeded else 1)
+        raise typer.Exit(_exit_code(ended))
 
 
 def watch(
@@ -136,7 +136,14 @@ def watch(
     ended = _follow(run, _endpoint(host, namespace, token_file), every, as_json)
     if as_json:
         emit(asdict(ended))
-    raise typer.Exit(0 if ended.succeeded else 1)
+    raise typer.Exit(_exit_code(ended))
+
+
+def _exit_code(ended: RunEnd) -> int:
+    """As `kascade run` ends here: another than 0 also where the run waits for a person or for money."""
+    from pipelines.local import WAITS
+
+    return 1 if not ended.succeeded else WAITS if ended.waiting else 0
 
 
 def _follow(run_id: str, endpoint: KubeflowApi, every_s: float, quiet: bool) -> RunEnd:
@@ -152,6 +159,8 @@ def _follow(run_id: str, endpoint: KubeflowApi, every_s: float, quiet: bool) -> 
     ended = remote_watch.watch(run_id, endpoint, every_s=every_s, tell=tell)
     if not quiet:
         typer.echo(f"{ended.state.lower()}  {ended.link}")
+        if ended.waiting:
+            typer.echo(ended.waiting)
         if not ended.succeeded and (error := last[0] or ended.error):
             typer.echo(error)
     return ended

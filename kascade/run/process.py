@@ -26,6 +26,7 @@ from kascade.storage.run_folder import RunFolder, StepError, StepState
 from kascade.termination import tidy_up
 
 ERROR_BEGINS, ERROR_ENDS = "--- error of this step ---", "--- end of the error ---"
+WAITS_BEGIN, WAITS_END = "--- this run waits ---", "--- end of what it waits for ---"
 COPIED_WITHIN_S = 30.0  # of a step's end: its last words
 
 
@@ -58,8 +59,22 @@ def marked(error: StepError) -> str:
 
 def error_in_log(log: str) -> str | None:
     """The last error that `marked` wrote into a pod's log; None where there is none."""
-    _, begun, rest = log.rpartition(f"{ERROR_BEGINS}\n")
-    words, ended, _ = rest.partition(f"\n{ERROR_ENDS}")
+    return _between(log, ERROR_BEGINS, ERROR_ENDS)
+
+
+def marked_wait(words: str) -> str:
+    """What a run waits for, as its report's pod says it, for whoever only sees that the run ended."""
+    return f"{WAITS_BEGIN}\n{words}\n{WAITS_END}"
+
+
+def wait_in_log(log: str) -> str | None:
+    """What `marked_wait` wrote last into a pod's log; None where the run waits for nothing."""
+    return _between(log, WAITS_BEGIN, WAITS_END)
+
+
+def _between(log: str, begin: str, end: str) -> str | None:
+    _, begun, rest = log.rpartition(f"{begin}\n")
+    words, ended, _ = rest.partition(f"\n{end}")
     return words if begun and ended else None
 
 

@@ -13,6 +13,7 @@ hold no model.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from kascade.recipe.checks import BASE
 from kascade.recipe.schema import Recipe
 from kascade.run.context import Run, open_run
 from kascade.run.gate import END_CHECK, may_begin
+from kascade.run.process import marked_wait
 from kascade.steps.telling import tell_end, tell_outcome, tell_promotion, tell_stop, tell_verdict
 from kascade.storage.run_folder import RunFolder
 
@@ -226,6 +228,8 @@ def report(run: str) -> str:
             write_model_card(opened.layout.root)
             page = write_report(opened.layout.root)
             tell_end(opened.layout, opened.recipe)
+            if (waiting := read_waiting(opened.layout)) is not None:
+                sys.stderr.write(marked_wait(f"{waiting.word}: {waiting.sentence}") + "\n")
         return str(page)
 
 

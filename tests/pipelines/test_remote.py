@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 import kascade
 from kascade.cli import app
 from kascade.errors import ClusterError, UserError
-from kascade.run.process import StepError, marked
+from kascade.run.process import StepError, marked, marked_wait
 from pipelines.literal import FILLED_IN
 from pipelines.remote import KubeflowApi
 from pipelines.remote_watch import words
@@ -176,6 +176,21 @@ def test_a_failed_run_ends_with_the_steps_own_words(kubeflow: Kubeflow) -> None:
     assert failed[1] == "failed  sft: training  1 min 04 s" and failed[2].startswith("failed  http")
     assert failed[-2:] == ["JobFailed: node 3", "ran out of memory"]
     assert "not found" in kascade_verb("watch", "no-such-run", code=1).output
+
+
+def test_a_run_that_waits_says_for_what_and_is_not_taken_for_done(kubeflow: Kubeflow) -> None:
+    """Kubeflow calls it succeeded; the exit code is that of `kascade run` in the same case."""
+    run_id = str(submit()["run_id"])
+    words = "waiting for approval: rlhf waits for a person's approval since today."
+    kubeflow.logs["pod-of-report"] = f"INFO begun\n{marked_wait('old')}\n{marked_wait(words)}\nmore"
+    done = [*step("rlhf-skip", "SUCCEEDED"), *step("report", "SUCCEEDED")]
+    kubeflow.runs[0]["story"] = [{"state": "SUCCEEDED", "run_details": {"task_details": done}}]
+    lines = kascade_verb("watch", run_id, "--every", "0.05", code=5).stdout.splitlines()
+    assert "succeeded  rlhf: not begun" in " ".join(lines) and lines[-1] == words
+    found = json.loads(kascade_verb("watch", run_id, "--every", "0.05", "--json", code=5).stdout)
+    assert found["waiting"] == words
+    kubeflow.logs["pod-of-report"] = "INFO nothing"
+    kascade_verb("watch", run_id, "--every", "0.05")
 
 
 def test_a_run_in_the_pages_retry_is_followed_again(kubeflow: Kubeflow) -> None:
