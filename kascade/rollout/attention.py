@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kascade.rollout.bags import Bags, by_bags, transposed
+from kascade.rollout.loops import kernels_for
 from kascade.rollout.prefix import Prefix, Prefixes, hiding, mass_of, scores_of
 
-GROWTH = 64  # at least so many slots for new tokens are added at a time
+GROWTH = 16  # at least so many slots for new tokens are added at a time; unused ones lie between rows
 MOST_COPIED = 64  # tokens; attending to the group's one copy of a shorter prompt costs more than it saves
 
 
@@ -23,14 +23,11 @@ class RowAttention:
     parts are merged by their normalisers, so that the result is that of one softmax over both.
     """
 
-    def __init__(self, num_layers: int, rows: int, like: Tensor, *, bags: bool | None = None) -> None:
-        """like: [kv heads, D], gives shape, type and device of keys and values.
-
-        bags: compute by weighted sums in place of batched products; None: where that is faster.
-        """
+    def __init__(self, num_layers: int, rows: int, like: Tensor) -> None:
+        """like: [kv heads, D], gives shape, type and device of keys and values."""
         self._like, self._num_layers = like, num_layers
-        self._by_bags = by_bags(like) if bags is None else bags
-        self._bags: Bags | None = None
+        kernels = kernels_for(like)
+        self._kernel = kernels and kernels.attention_of_width(like.shape[1])
         self._keys, self._values = self._room_for(rows, 0)  # [layers, rows, kv heads, slots, D]
         self._first = np.zeros(rows, dtype=np.int64)  # slot of each row
         self._low = self._now = 0  # the lowest of the first slots, and the one that comes next
@@ -79,43 +76,46 @@ class RowAttention:
             self._changed = False
         if self._shared is not None:
             self._shared.begin(self._count)
-        stores = [store[:, : self._count] for store in (self._keys, self._values)]
-        self._newest = [store[..., self._now, :].unbind() for store in stores]
-        slots = slice(self._low, self._now + 1)
-        if self._by_bags:
-            if self._bags is None or self._bags.rows != self._count:
-                self._bags = Bags(self._keys, self._values, self._count)
-            self._bags.look_at(slots)
-        else:
+        if self._kernel is None:
+            stores = [store[:, : self._count] for store in (self._keys, self._values)]
+            self._newest = [store[..., self._now, :].unbind() for store in stores]
+            slots = slice(self._low, self._now + 1)
             self._seen = [store[..., slots, :].flatten(1, 2).unbind() for store in stores]
 
     def end(self) -> None:
         """After the layers of a step."""
         self._now += 1
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend, after storing key and value as the rows' newest: [n, heads * D].
+    def __call__(self, layer: int, heads: Tensor) -> Tensor:
+        """Attend, after storing keys and values as the rows' newest: [n, Q * D].
 
-        layer counts attention layers only; query: [n, heads, D], scaled; key, value: [n, kv heads, D].
+        layer counts attention layers only; heads: [n, Q + 2 K, D], queries (scaled), keys and values.
         """
-        rows, (kv_heads, width) = query.shape[0], self._like.shape
+        rows, (kv_heads, width) = heads.shape[0], self._like.shape
+        query = heads[:, : heads.shape[1] - 2 * kv_heads]
+        own, own_mass = self._attend(layer, query, heads)
+        if self._shared is None:
+            return own.view(rows, -1)
+        prompt, mass = self._shared.attend(layer, query.reshape(rows * kv_heads, -1, width))
+        share = (mass - own_mass().view_as(mass)).sigmoid_()
+        return torch.lerp(own.view_as(prompt), prompt, share[..., None]).view(rows, -1)
+
+    def _attend(self, layer: int, query: Tensor, heads: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Attention over what rows have stored, and what gives the logarithm of its normaliser."""
+        if self._kernel is not None:
+            out, mass = query.new_empty(query.shape), query.new_empty(query.shape[:2])
+            stored, first = (x[layer].numpy() for x in (self._keys, self._values)), self._first
+            self._kernel(heads.numpy(), *stored, first, self._now, out.numpy(), mass.numpy())
+            return out, lambda: mass
+        kv_heads, width = self._like.shape
+        key, value = heads[:, -2 * kv_heads :].split_with_sizes([kv_heads, kv_heads], 1)
         self._newest[0][layer].copy_(key)
         self._newest[1][layer].copy_(value)
         hidden = None if self._hidden is None else self._hidden[..., self._low : self._now + 1]
-        if self._bags is not None:
-            scores = self._bags.scores(layer, query)
-            weights = (scores if hidden is None else scores.add_(hidden)).softmax(-1)
-            own = self._bags.sums(layer, weights)
-        else:
-            keys, values = self._seen[0][layer], self._seen[1][layer]
-            scores = scores_of(query.reshape(len(keys), -1, width), keys, hidden)
-            weights = scores.softmax(-1)
-            own = torch.bmm(weights, values)
-        if self._shared is None:
-            return own.view(rows, -1)
-        own_mass = mass_of(scores, weights).view(rows * kv_heads, -1)
-        prompt, mass = self._shared.attend(layer, query.reshape(rows * kv_heads, -1, width))
-        return torch.lerp(own.view_as(prompt), prompt, (mass - own_mass).sigmoid_()[..., None]).view(rows, -1)
+        keys, values = self._seen[0][layer], self._seen[1][layer]
+        scores = scores_of(query.reshape(len(keys), -1, width), keys, hidden)
+        weights = scores.softmax(-1)
+        return torch.bmm(weights, values), lambda: mass_of(scores, weights)
 
     def _copy(self, prefix: Prefix, rows: Sequence[int], places: Sequence[int]) -> None:
         """Put each row's prompt right before the next slot."""
@@ -151,15 +151,13 @@ class RowAttention:
 
     def _growth(self, used: int) -> int:
         """How many slots to add to those in use, so that they move a logarithmic number of times."""
-        if self._by_bags:  # which read the slots that are still empty, too
-            return max(GROWTH // 2, used // 4)
-        return max(GROWTH, used // 2)
+        return max(GROWTH, used // 8)
 
     def _relocate(self, start: int, room: int) -> None:
         """Move what is stored to slots from `start` on, in memory for `room` slots or one more."""
         room |= 1  # rows that begin a power of two apart would push each other out of the cache
         old, new = slice(self._low, self._now), slice(start, start + self._now - self._low)
-        before, self._bags = (self._keys, self._values), None
+        before = (self._keys, self._values)
         self._keys, self._values = self._room_for(self._values.shape[1], room)
         for store, moved in zip((self._keys, self._values), before, strict=True):
             store[:, : self._count, :, new] = moved[:, : self._count, :, old]
@@ -168,7 +166,5 @@ class RowAttention:
 
     def _room_for(self, rows: int, room: int) -> tuple[Tensor, Tensor]:
         kv_heads, width = self._like.shape
-        values = self._like.new_empty(self._num_layers, rows, kv_heads, room, width)
-        if self._by_bags:
-            return transposed(self._like, self._num_layers, rows, room), values
-        return torch.empty_like(values), values
+        shape = (self._num_layers, rows, kv_heads, room, width)
+        return self._like.new_empty(shape), self._like.new_empty(shape)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kascade.data.packing import micro_batches
+from kascade.models.loops import kernels_for
 from kascade.models.projections import through
 from kascade.rollout.attention import RowAttention
 from kascade.rollout.mamba import scale_to_unit
@@ -66,8 +67,8 @@ class Prompts:
         return out.transpose(1, 2).flatten(2)
 
 
-# Attention over what rows have stored: layer, query [n, heads, D], key, value [n, kv heads, D]; [n, heads D].
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+# Attention over what rows have stored: layer; queries, keys, values [n, Q + 2 K, D] side by side. [n, Q D].
+Attend = Callable[[int, Tensor], Tensor]
 
 
 class Layer(Protocol):
@@ -229,31 +230,22 @@ class LeanDecoder(ABC):
 
 
 class Norm:
-    """What transformers' RMSNorm module computes, in fewer passes than F.rms_norm on a CPU.
-
-    Before a product its own weight can be part of the product's: norm(x) W^T = bare(x) fold(W)^T.
-    """
+    """What transformers' RMSNorm module computes; on a CPU in one pass."""
 
     def __init__(self, norm: Any) -> None:
         self._weight, self._epsilon = norm.weight.detach(), norm.variance_epsilon
-        # In bfloat16 a folded weight would be rounded once more than the model's.
-        self._folds = self._weight.device.type == "cpu" and self._weight.dtype == torch.float32
-        # x / sqrt(mean of x^2 + epsilon) = sqrt(D) x / sqrt(|x|^2 + D epsilon), and hypot is that root.
-        self._floor = torch.tensor((len(self._weight) * self._epsilon) ** 0.5)
+        self._kernel = kernels_for(self._weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return scale_to_unit(x, self._epsilon).mul_(self._weight)
-
-    def bare(self, x: Tensor) -> Tensor:
-        """x [..., H] normed, but for what `fold` puts into the weight."""
-        if not self._folds:
-            return self(x)
-        length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x / length.hypot_(self._floor)
-
-    def fold(self, weight: Tensor) -> Tensor:
-        """The weight [O, H] to multiply what `bare` gives by."""
-        return weight * (self._weight * len(self._weight) ** 0.5) if self._folds else weight
+        """[..., H] to [..., H]."""
+        if self._kernel is None:
+            return scale_to_unit(x, self._epsilon).mul_(self._weight)
+        if x.dim() > 2:  # whole prompts
+            return self(x.flatten(0, -2)).view_as(x)
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        self._kernel.rms_norm(x.numpy(), self._weight.numpy(), self._epsilon, out.numpy())
+        return out
 
 
 def runs_in_its_type(model: PreTrainedModel) -> bool:

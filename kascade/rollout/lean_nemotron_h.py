@@ -109,8 +109,8 @@ class _Attention:
         return x + linear(prompts.attend(query, key, value), self._out)
 
     def step(self, x: Tensor, attend: Attend) -> Tensor:
-        query, key, value = self._heads(linear(self._norm(x), self._qkv), self._sizes)
-        return linear_added(attend(self._number, query, key, value), self._out, x)
+        heads = linear(self._norm(x), self._qkv).view(len(x), -1, self._width)
+        return linear_added(attend(self._number, heads), self._out, x)
 
     def _heads(self, projected: Tensor, sizes: list[int]) -> list[Tensor]:
         parts: Any = torch.split(projected, sizes, dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kascade.rollout.loops import kernels_for
 from kascade.rollout.types import SamplingParams
 
 UInts = npt.NDArray[np.uint64]
@@ -58,6 +60,9 @@ def draw(
         drawn_from = logits if params.temperature == 1 else logits / max(params.temperature, COLDEST)
         drawn_from = restrict(drawn_from, params.top_k, params.top_p)
         logits = drawn_from if greedy is None else torch.where(greedy[:, None], logits, drawn_from)
+    kernels = kernels_for(logits)
+    if kernels is not None:
+        return _draw_compiled(kernels, logits, uniform, _greedy_rows(logits, params, greedy))
     weights = logits.softmax(-1)
     size = block_size(logits.shape[-1])
     masses = weights.unflatten(-1, (-1, size)).sum(-1).double().cumsum_(-1)  # type: ignore[no-untyped-call]
@@ -69,6 +74,19 @@ def draw(
             tokens = torch.where(greedy, _first_of(logits, size), tokens)
     chosen = weights.gather(1, tokens[:, None]).double().div_(masses[:, -1:]).log_()
     return tokens, chosen.squeeze(1).float()
+
+
+def _greedy_rows(logits: Tensor, params: SamplingParams, greedy: Tensor | None) -> Tensor:
+    if params.temperature == 0 or greedy is None:
+        return torch.full((len(logits),), params.temperature == 0)
+    return greedy
+
+
+def _draw_compiled(kernels: Any, logits: Tensor, uniform: Tensor, greedy: Tensor) -> tuple[Tensor, Tensor]:
+    tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
+    given = (x.contiguous().numpy() for x in (logits, uniform, greedy))
+    kernels.draw(*given, tokens.numpy(), logprobs.numpy())
+    return tokens, logprobs
 
 
 def _invert(weights: Tensor, masses: Tensor, uniform: Tensor, size: int) -> Tensor:

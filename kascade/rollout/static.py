@@ -67,9 +67,10 @@ class StaticAttention:
         """After the layers of a step."""
         self._known[: self._count] = [length + 1 for length in self._known[: self._count]]
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def __call__(self, layer: int, heads: Tensor) -> Tensor:
         """As `RowAttention.__call__`."""
-        rows = len(query)
+        rows, kv_heads = len(heads), self._keys[0].shape[1]
+        query, key, value = heads.split_with_sizes([heads.shape[1] - 2 * kv_heads, kv_heads, kv_heads], 1)
         lengths, index = self._lengths[:rows], self._rows[:rows]
         keys, values = self._keys[layer], self._values[layer]
         # The new token goes behind each row's last one: a write by index, whose shape never changes.

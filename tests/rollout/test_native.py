@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from kascade.miniature.config import mini_config
 from kascade.models.logprobs import TokenBatch, token_logprobs
+from kascade.rollout import attention
 from kascade.rollout.decoder import CacheDecoder, make_decoder
 from kascade.rollout.native import NativeEngine
 from kascade.rollout.types import Prompt, Sample, SamplingParams
@@ -92,16 +93,17 @@ def test_neither_batch_size_nor_order_changes_a_sample(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
-def test_copied_or_shared_prompts_give_the_same_by_products_or_by_weighted_sums(
+def test_copied_or_shared_prompts_give_the_same_by_products_or_by_compiled_loops(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts, params, ends = model_of(kind), prompts_of(5), SamplingParams(30), range(2, 8)
-    monkeypatch.setattr("kascade.rollout.attention.by_bags", lambda like: False)
+    by_loops = attention.kernels_for
+    monkeypatch.setattr(attention, "kernels_for", lambda like: None)
     copied = engine_of(model, ends).sample(prompts, params)
-    monkeypatch.setattr("kascade.rollout.attention.GROWTH", 8)  # so that slots are moved again and again
-    for most, bags in ((64, False), (0, False), (64, True), (0, True)):
-        monkeypatch.setattr("kascade.rollout.attention.MOST_COPIED", most)
-        monkeypatch.setattr("kascade.rollout.attention.by_bags", lambda like, bags=bags: bags)
+    monkeypatch.setattr(attention, "GROWTH", 8)  # so that slots are moved again and again
+    for most, kernels in ((64, lambda like: None), (0, lambda like: None), (64, by_loops), (0, by_loops)):
+        monkeypatch.setattr(attention, "MOST_COPIED", most)
+        monkeypatch.setattr(attention, "kernels_for", kernels)
         for rows in (256, 7):
             found = engine_of(model, ends, max_batch_rows=rows).sample(prompts, params)
             assert tokens(found) == tokens(copied)
