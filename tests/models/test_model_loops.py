@@ -20,7 +20,8 @@ def test_the_exponential_is_right_to_a_few_units_of_rounding() -> None:
     x = np.concatenate([np.linspace(-87, 87, 100_001), [0.0]]).astype(np.float32)
     out = np.empty_like(x)
     of_all(x, out)
-    assert np.abs(out / np.exp(x.astype(np.float64)) - 1).max() < 1e-6  # x log2(e) is rounded, too
+    error = np.abs(out / np.exp(x.astype(np.float64)) - 1)
+    assert (error < 3e-7 + 1e-7 * np.abs(x)).all()  # x log2(e) is rounded, too
     assert out[-1] == 1
     low = np.array([-88.0, -1000.0, -np.inf], np.float32)
     out = np.ones_like(low)
@@ -40,7 +41,7 @@ def test_the_gate_and_its_gradient(shape: tuple[int, int]) -> None:
     out, gated, d_both = torch.empty(rows, inner), torch.empty(rows, inner), torch.empty(rows, 2 * inner)
     kernels.gate(array(both), array(out))
     kernels.gate_backward(*map(array, (both, d_gated, gated, d_both)))
-    assert torch.equal(out, gated)
+    torch.testing.assert_close(gated, out)
     torch.testing.assert_close(out.double(), expected.detach(), atol=1e-5, rtol=2e-6)
     assert both.grad is not None
     torch.testing.assert_close(d_both, both.grad, atol=1e-5, rtol=1e-5)
