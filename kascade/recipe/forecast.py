@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from math import ceil, log
+from math import ceil, inf, log
 from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
@@ -92,7 +92,7 @@ def forecast(recipe: Recipe, earlier: Sequence[Measurement] = (), today: str | N
     rows = []
     for unit in units_of(recipe):
         hours = hours_of(recipe, unit, known, date)
-        rows.append(_row(recipe.prices, unit.key, hours, unit, _rounds(known, unit)))
+        rows.append(_row(recipe.prices, unit.key, hours, unit, _rounds(recipe, known, unit)))
     if light := _light(recipe, known):
         rows.append(_row(recipe.prices, LIGHT, light, None, 0.0))
     return Forecast(
@@ -132,7 +132,8 @@ def _measured(recipe: Recipe, unit: Unit, known: Sequence[Measurement]) -> Hours
 
 
 def _like(unit: Unit, kind: str, known: Sequence[Measurement]) -> Hours | None:
-    """By other work of the same model: of the same kind of stage, else of the same part."""
+    """By other work of the same model: of the same kind of stage, else of the same part. The nearest in size
+    says most: of work of seconds, most is the start."""
     found = [
         (one, took)
         for one in known
@@ -140,7 +141,9 @@ def _like(unit: Unit, kind: str, known: Sequence[Measurement]) -> Hours | None:
         if key.endswith(f".{unit.part}") and took.whole and took.size
     ]
     alike = [(one, took) for one, took in found if took.kind == kind] or found
-    return _scaled(unit, alike, LIKE, "other work of") if alike else None
+    nearest = min((_distance(unit, took) for _, took in alike), default=0.0)
+    used = [(one, took) for one, took in alike if _distance(unit, took) <= nearest + NEAR]
+    return _scaled(unit, used, LIKE, "other work of") if used else None
 
 
 def _distance(unit: Unit, took: Took) -> float:
@@ -173,7 +176,8 @@ def _with_start(measured: float, ratio: float) -> float:
 
 def _light(recipe: Recipe, known: Sequence[Measurement]) -> Hours | None:
     """Steps without a model, by the number of stages."""
-    used = [(one, one.units[LIGHT]) for one in known if LIGHT in one.units and one.stages]
+    counted = [one for one in known if LIGHT in one.units and one.stages]
+    used = [(one, one.units[LIGHT]) for one in _of_recipe(recipe, counted)]
     if not used:
         return None
     sized = [(one, took.model_copy(update={"size": float(one.stages)})) for one, took in used]
@@ -181,11 +185,28 @@ def _light(recipe: Recipe, known: Sequence[Measurement]) -> Hours | None:
     return _scaled(about, sized, SAME, "measured in")
 
 
-def _rounds(known: Sequence[Measurement], unit: Unit) -> float:
+def _of_recipe(recipe: Recipe, known: Sequence[Measurement]) -> list[Measurement]:
+    """The runs of this very recipe; where there are none, those of the recipe that is most like it in size.
+
+    What a run loses depends on how long it trains: a rehearsal of a few steps says nothing about a whole run.
+    """
+    if own := [one for one in known if one.recipe == recipe.name]:
+        return own
+    sizes = {unit.key: unit.size for unit in units_of(recipe) if unit.part == "train"}
+
+    def apart(one: Measurement) -> float:
+        both = [(sizes[key], took.size) for key, took in one.units.items() if sizes.get(key) and took.size]
+        return fmean(abs(log(mine / its)) for mine, its in both) if both else inf
+
+    nearest = min(map(apart, known), default=inf)
+    return [one for one in known if apart(one) == nearest]
+
+
+def _rounds(recipe: Recipe, known: Sequence[Measurement], unit: Unit) -> float:
     """Recoveries that a stage is expected to need: the mean of measured runs, none where there are none."""
     if unit.part != "recovery" or not known:
         return 0.0
-    trained = [one for one in known if f"{unit.stage}.train" in one.units]
+    trained = _of_recipe(recipe, [one for one in known if f"{unit.stage}.train" in one.units])
     found = [one.units[unit.key].times if unit.key in one.units else 0 for one in trained]
     return min(fmean(found), unit.times) if found else 0.0
 

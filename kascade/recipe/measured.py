@@ -39,11 +39,13 @@ class Took(BaseModel):
 
 
 class Measurement(BaseModel):
-    """One run. units: by `Unit.key`, and `other`. date: of its last step. processor: in words."""
+    """One run. recipe: its recipe's name. units: by `Unit.key`, and `other`. date: of its last step.
+    processor: in words."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    recipe: str
     model: str
     date: str
     processor: str
@@ -86,7 +88,12 @@ def measure(folder: RunFolder, recipe: Recipe, name: str) -> Measurement:
     newest = folder.newest(folder.cost_files())
     date = datetime.fromtimestamp(newest, UTC).date().isoformat()
     return Measurement(
-        name=name, model=recipe.model.source, date=date, processor=_processor(folder), units=units
+        name=name,
+        recipe=recipe.name,
+        model=recipe.model.source,
+        date=date,
+        processor=_processor(folder),
+        units=units,
     )
 
 

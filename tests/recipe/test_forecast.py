@@ -67,6 +67,28 @@ def test_every_preset_answers_on_the_first_day(preset: str) -> None:
     assert len(forecast_table(found).rows) == len(found.rows) + 2
 
 
+@pytest.mark.parametrize("preset", ["quickstart", "quickstart-short", "sft-dpo"])
+def test_a_preset_that_was_measured_is_planned_by_its_own_run(preset: str) -> None:
+    """A rehearsal of a few steps recovers nothing, and says nothing about whole runs of the same model."""
+    found = forecast(load_recipe(preset))
+    (own,) = [one for one in shipped() if one.recipe == preset]
+    trained = [row for row in found.rows if row.part in ("train", "benchmarks", "end check")]
+    assert all(row.basis.startswith(f"measured in {own.name} (") for row in trained)
+    for row in found.rows:
+        if row.part == "recovery":
+            took = own.units.get(f"{row.stage}.recovery")
+            assert row.rounds == (took.times if took else 0)
+    total = found.total.cpu_hours
+    assert total is not None
+    assert total.expected * 3600 == pytest.approx(sum(one.cpu_s for one in own.units.values()), rel=0.02)
+
+
+def test_work_that_was_not_measured_is_planned_by_work_of_its_size() -> None:
+    """Of work of a second or two, most is the start: a hundred times of it would be hours."""
+    total = forecast(load_recipe("specialists")).total.cpu_hours
+    assert total is not None and total.high < 1
+
+
 def test_what_costs_nothing_is_said_to_cost_nothing() -> None:
     made = make_plan(load_recipe("quickstart-short", ["prices.cpu_hour=0", "prices.currency=EUR"]))
     table = forecast_table(made.forecast)
