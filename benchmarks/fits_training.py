@@ -11,6 +11,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
+import kascade.models.kernels  # noqa: F401 - and numba's is, too
 from kascade.learning.objectives import Supervised
 from kascade.learning.scoring import score_examples
 from kascade.learning.trainer import Example, Trainer
