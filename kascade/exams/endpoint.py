@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kascade.data.conversation import UNREADABLE
+from kascade.data.json_text import SURROGATE
 from kascade.environments import get_environment
 from kascade.environments.base import Environment, Session
 from kascade.environments.crashes import graded as graded_by
@@ -22,6 +24,7 @@ from kascade.seeds import derive_seed
 from kascade.task import THINK_END, THINK_START, Grade, Task
 
 SCHEMES = ("http://", "https://")
+TEXTS = ("content", "reasoning_content", "reasoning")  # of a message
 SEED_BITS = 31  # of a seed that servers take
 
 
@@ -48,15 +51,27 @@ class Endpoint:
             raise UserError(
                 Fault(url, str(error), remedy="start the server, or correct the address")
             ) from error
-        names = [str(one.get("id")) for one in (served or {}).get("data", []) if isinstance(one, dict)]
+        names = _names(served)
         if (model and names and model not in names) or (not model and len(names) != 1):
             what = f"serves no model {model!r}" if model else f"serves {len(names)} models"
-            raise UserError(Fault(url, what, ", ".join(names), f"name one: {url}#MODEL"))
+            remedy = "see whether the address ends with /v1" if not names else f"name one: {url}#MODEL"
+            raise UserError(Fault(url, what, ", ".join(names) or None, remedy))
         return cls(server, model or names[0], key)
 
     def line(self) -> Line:
         """A connection for one conversation."""
         return self.server.line(_headers(self.key))
+
+
+class Misshapen(RemoteError):
+    """A reply that holds no message: nobody knows what the model said, so its grade is missing."""
+
+
+def _names(served: Any) -> list[str]:
+    """The models that an API says it serves."""
+    found = served.get("data") if isinstance(served, dict) else None
+    named = [one.get("id") for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return [SURROGATE.sub(UNREADABLE, one) for one in named if isinstance(one, str)]
 
 
 def _headers(key: str) -> dict[str, str]:
@@ -142,6 +157,9 @@ class _Talk:
         for turn in range(self.sampling.conversation.max_turns):
             try:
                 message, cut = self._ask(line, one, turn)
+            except Misshapen as error:
+                one.grade = Grade.failed(str(error))
+                return
             except Refused:
                 if not turn:
                     raise
@@ -184,18 +202,33 @@ class _Talk:
             **({"chat_template_kwargs": {"enable_thinking": True}} if one.task.thinking else {}),
         }
         reply = line.ask("/chat/completions", body, repeatable=True)
-        try:
-            choice = reply["choices"][0]
-            message: dict[str, Any] = {"role": "assistant", **choice["message"]}
-        except (KeyError, IndexError, TypeError):
-            raise RemoteError("/chat/completions: the reply has no message") from None
-        return message, choice.get("finish_reason") == "length"
+        choice = _choice(reply)
+        return {**choice["message"], "role": "assistant"}, choice.get("finish_reason") == "length"
+
+
+def _choice(reply: Any) -> dict[str, Any]:
+    """The one choice of a reply, with its message. Raises Misshapen where it has another shape."""
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise Misshapen("/chat/completions: the reply has no message")
+    for name in TEXTS:
+        if not isinstance(message.get(name), str | None):
+            raise Misshapen(f"/chat/completions: the message's `{name}` is no text")
+    calls = message.get("tool_calls") or []
+    of_functions = isinstance(calls, list) and all(
+        isinstance(call, dict) and isinstance(call.get("function"), dict) for call in calls
+    )
+    if not of_functions:
+        raise Misshapen("/chat/completions: the message's `tool_calls` are no list of functions")
+    return choice
 
 
 def answer_text(task: Task, message: Mapping[str, Any]) -> str:
     """A message as graders read answers: thinking, words and calls in one text."""
-    thought = message.get("reasoning_content") or message.get("reasoning") or ""
-    words = str(message.get("content") or "")
+    thought = SURROGATE.sub(UNREADABLE, message.get("reasoning_content") or message.get("reasoning") or "")
+    words = SURROGATE.sub(UNREADABLE, message.get("content") or "")
     if thought:
         words = f"{'' if task.thinking else THINK_START}{thought}{THINK_END}{words}"
     elif task.thinking and words:
@@ -206,11 +239,13 @@ def answer_text(task: Task, message: Mapping[str, Any]) -> str:
 
 def _calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
     for call in message.get("tool_calls") or []:
-        function = call.get("function") or {}
+        function = call["function"]
         given = function.get("arguments")
         try:
             arguments = json.loads(given) if isinstance(given, str) else given
-        except ValueError:
-            arguments = None
+            said = json.dumps([str(function.get("name")), arguments], ensure_ascii=False)
+        except (ValueError, RecursionError):
+            continue
+        name, arguments = json.loads(SURROGATE.sub(UNREADABLE, said))
         if isinstance(arguments, dict):
-            yield ToolCall(str(function.get("name")), arguments)
+            yield ToolCall(name, arguments)

@@ -87,6 +87,33 @@ def test_a_slow_endpoint_times_out() -> None:
         endpoint(server.url, timeout_s=0.1, attempts=1).ask(QUESTION)
 
 
+def test_an_answer_without_measure_and_one_cut_short_are_no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kascade.environments.judging.endpoint.MOST_BYTES", 1000)
+    with judge_server(last_words, b"x" * 5000, b'{"choices": [') as server:
+        assert endpoint(server.url).ask(QUESTION)
+        assert len(server.requests) == 3
+    with judge_server(last_words, *[b"x" * 5000] * 9) as server, pytest.raises(JudgeError, match="more than"):
+        endpoint(server.url, attempts=2).ask(QUESTION)
+
+
+@pytest.mark.parametrize("wait", ["\u00b2", "nan", "9" * 400, "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_time_to_wait_that_is_none_is_the_usual_wait(wait: str) -> None:
+    """A small 2 above the line is a digit to Python, and no number: it ended in a traceback."""
+    with judge_server(last_words, (429, wait)) as server:
+        started = time.monotonic()
+        assert endpoint(server.url).ask(QUESTION)
+        assert time.monotonic() - started < 3
+
+
+def test_half_a_character_of_a_judge_can_be_kept(tmp_path: Path) -> None:
+    content = {"role": "assistant", "content": "\ud800 yes"}
+    said = json.dumps({"choices": [{"message": content}]}).encode()
+    with judge_server(last_words, said) as server:
+        asked = endpoint(server.url, tmp_path)
+        assert asked.ask(QUESTION) == asked.ask(QUESTION)
+        assert len(server.requests) == 1
+
+
 def test_the_key_comes_from_the_environment_and_is_written_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

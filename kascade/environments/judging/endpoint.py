@@ -13,17 +13,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.message import Message as Headers
 from pathlib import Path
 from typing import Any
 
+from kascade.data.json_text import SURROGATE
 from kascade.environments.judging.judge import Conversation, JudgeError
+from kascade.environments.waiting import seconds_to_wait
 from kascade.recipe.judge_model import JudgeModel
 from kascade.storage.files import read_json, write_json
 
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses that a later try may not see again
 DOWN_AFTER = 3  # requests in a row that never reached the endpoint: then the next ones fail without waiting
 DOWN_FOR_S = 30.0
+PIECE, MOST_BYTES = 2**16, 2**26  # of an answer: it is a text, and one without end must not fill the memory
 SHOWN_BODY = 300  # characters of an error's body that are reported
 
 
@@ -115,7 +117,7 @@ class EndpointJudge:
             with urllib.request.build_opener(_NoRedirects).open(
                 sent, timeout=self.part.timeout_s
             ) as response:
-                body = response.read()
+                body = _body(response, time.monotonic() + self.part.timeout_s)
         except urllib.error.HTTPError as error:
             raise _refusal(error) from None
         except (OSError, http.client.HTTPException) as error:  # unreachable, reset, timed out, cut short
@@ -171,7 +173,7 @@ class EndpointJudge:
 def _refusal(error: urllib.error.HTTPError) -> Exception:
     what = f"HTTP {error.code}: {_shown(error)}"
     if error.code in PASSING:
-        return _Passing(what, reached=True, retry_after=_retry_after(error.headers))
+        return _Passing(what, reached=True, retry_after=seconds_to_wait(error.headers.get("Retry-After")))
     return JudgeError(what)
 
 
@@ -182,10 +184,18 @@ def _shown(error: urllib.error.HTTPError) -> str:
         return str(error.reason)
 
 
-def _retry_after(headers: Headers | None) -> float | None:
-    """Seconds of a Retry-After header; its date form is left to the backoff."""
-    value = headers.get("Retry-After") if headers else None
-    return float(value) if value and value.strip().isdigit() else None
+def _body(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The whole answer, held to a deadline and a size. Raises OSError, and _Passing for too long a one."""
+    found = bytearray()
+    while piece := response.read1(PIECE):
+        found += piece
+        if len(found) > MOST_BYTES:
+            raise _Passing(f"answers with more than {MOST_BYTES:,} bytes", reached=True)
+        if time.monotonic() >= deadline:
+            raise TimeoutError("no whole answer in time")
+    if response.length:  # bytes that were promised
+        raise http.client.IncompleteRead(bytes(found), response.length)
+    return bytes(found)
 
 
 def _content(body: bytes) -> str:
@@ -195,4 +205,4 @@ def _content(body: bytes) -> str:
         raise _Passing(f"answered with no completion: {body[:SHOWN_BODY]!r}", reached=True) from None
     if not isinstance(content, str) or not content.strip():
         raise _Passing("answered with an empty completion", reached=True)
-    return content
+    return SURROGATE.sub("\ufffd", content)  # half a character, which no file holds

@@ -1,0 +1,120 @@
+"""A model behind an API that replies in ways nobody expects: its grade is missing, and no other one."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from kascade.environments import get_environment
+from kascade.errors import UserError
+from kascade.exams.endpoint import Endpoint, Spoken, answer_text, speak
+from kascade.recipe.sampling import Sampling
+
+MODELS = {"data": [{"id": "m"}]}
+RIGHT = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+
+
+@contextmanager
+def api(*replies: Any, models: Any = MODELS) -> Iterator[str]:
+    """An API that says these replies to its first requests, then an answer. Texts are sent as they are."""
+    waiting, lock = list(replies), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._say(models)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            with lock:
+                said = waiting.pop(0) if waiting else RIGHT
+            self._say(said)
+
+        def _say(self, said: Any) -> None:
+            content = (said if isinstance(said, str) else json.dumps(said)).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def spoken(url: str, environment: str, count: int) -> list[Spoken]:
+    task = get_environment(environment).pose(random.Random(1), 0.5)
+    endpoint = Endpoint.at(url, conversations=1)
+    return speak(endpoint, [task], Sampling(max_new_tokens=8), samples=count, seed=0)
+
+
+def said(**message: Any) -> dict[str, Any]:
+    return {"choices": [{"message": message}]}
+
+
+@pytest.mark.parametrize("environment", ["mcqa", "workplace_dialogues"])
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ([1], "no message"),
+        ({"choices": []}, "no message"),
+        ({"choices": 7}, "no message"),
+        ({"choices": [7]}, "no message"),
+        ({"choices": [{"message": None}]}, "no message"),
+        (said(content=7), "`content` is no text"),
+        (said(content=[{"type": "text", "text": "x"}]), "`content` is no text"),
+        (said(content="x", reasoning_content=7), "`reasoning_content` is no text"),
+        (said(tool_calls=7), "`tool_calls` are no list"),
+        (said(tool_calls=[7]), "`tool_calls` are no list"),
+        (said(tool_calls=[{"function": 7}]), "`tool_calls` are no list"),
+    ],
+)
+def test_a_reply_without_a_message_is_a_missing_grade(environment: str, reply: Any, why: str) -> None:
+    """One such reply ended the whole evaluation, some of them in a traceback."""
+    with api(reply) as url:
+        first, *others = spoken(url, environment, 3)
+    assert first.grade is not None and why in str(first.grade.error)
+    assert [one.grade is not None and one.grade.error for one in others] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None},
+        {"content": ""},
+        {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "[" * 100_000}}]},
+        {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}] * 2},
+        {"tool_calls": [{"function": {"arguments": '{"a": "\\ud800"}'}}]},
+    ],
+)
+def test_an_answer_that_is_none_earns_its_zero(message: dict[str, Any]) -> None:
+    with api(said(**message)) as url:
+        (one,) = spoken(url, "workplace_dialogues", 1)
+    assert one.grade is not None and one.grade.error is None and one.grade.reward == 0.0
+
+
+def test_half_a_character_becomes_a_mark() -> None:
+    task = get_environment("mcqa").pose(random.Random(1), 0.5)
+    call = {"function": {"name": "f\udfff", "arguments": '{"a": "\\ud800"}'}}
+    text = answer_text(task, {"content": "\ud800", "reasoning": "\udc00", "tool_calls": [call]})
+    assert text.encode().decode().count("\ufffd") == 4
+
+
+@pytest.mark.parametrize("models", [[1], {"data": 7}, {"data": [None, {"id": 7}]}, "<html>", {}])
+def test_an_address_that_serves_no_models_is_named(models: Any) -> None:
+    with api(models=models) as url, pytest.raises(UserError, match="serves 0 models") as caught:
+        Endpoint.at(url)
+    assert "ends with /v1" in str(caught.value)
