@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TypeGuard
 
 from kascade.errors import KascadeError, UserError, redact
+from kascade.run.pulse import pulse
 from kascade.storage.files import DISK, disk_words
 from kascade.storage.run_folder import RunFolder, StepError, StepState
 from kascade.termination import tidy_up
@@ -38,7 +39,7 @@ def step_process(run: str, step: str) -> Iterator[None]:
     started = time.time()
     _write_state(layout, step, "running", started)
     try:
-        with _tee(layout.log(step)):
+        with pulse(layout.step_state(step)), _tee(layout.log(step)):
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
             yield
     except BaseException as error:

@@ -13,6 +13,7 @@ from kascade.recipe.form_text import FORM
 from kascade.recipe.run_form import RunForm, resolve_form
 from kascade.recipe.run_recipe import keep_recipe
 from kascade.recipe.schema import Recipe
+from kascade.run.pulse import refuse_others
 from kascade.steps.pages import plan_markdown, write
 from kascade.storage.checkpoint import verify
 from kascade.storage.run_folder import RunFolder
@@ -43,6 +44,7 @@ def begin(
     answers of its form are known. Returns the base checkpoint's reference and the run's folder. Raises
     UserError with all faults.
     """
+    refuse_others(RunFolder(Path(run)), "preflight")
     recipe = take_form(run, packed, form, run_id)
     for stage, reasons in (keep_recipe(RunFolder(Path(run)), recipe) or {}).items():
         log.info("%s is trained again: %s", stage, "; ".join(reasons))

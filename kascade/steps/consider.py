@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kascade.recipe.run_recipe import keep_recipe
 from kascade.run.context import open_run
+from kascade.run.pulse import refuse_others
 from kascade.steps.begin import take_form
 from kascade.storage.run_folder import RunFolder
 from kascade.tracking.retrain import consider, read_reason, why
@@ -21,6 +22,7 @@ def consider_run(run: str, packed: str, form: Sequence[str], run_id: str) -> boo
 
     packed, form, run_id: as `begin` takes them. Raises UserError, TrackingError.
     """
+    refuse_others(RunFolder(Path(run)), "consider")
     keep_recipe(RunFolder(Path(run)), take_form(run, packed, form, run_id))
     with open_run(run, "consider", light=True) as opened:
         found = consider(opened.layout.root, opened.recipe)
