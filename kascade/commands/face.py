@@ -23,7 +23,10 @@ class StartedRun:
     endpoint: KubeflowApi | None = field(default=None, repr=False)
 
     def wait(self, every_s: float = 10.0) -> str:
-        """Print what happens until the run has ended; returns `succeeded`. Raises KascadeError otherwise."""
+        """Print what happens until the run has ended; returns `succeeded`.
+
+        Raises KascadeError for one that failed, and for one that waits for a person or for money.
+        """
         if self.endpoint is None:
             return "succeeded"  # a run on this machine has ended when `submit` returns
         from pipelines.remote_watch import TaskChange, watch
@@ -34,6 +37,8 @@ class StartedRun:
         ended = watch(self.id, self.endpoint, every_s=every_s, tell=tell)
         if not ended.succeeded:
             raise ClusterError(f"{self.link}: {ended.state.lower()} {ended.error or ''}".strip())
+        if ended.waiting:
+            raise KascadeError(ended.waiting)
         return "succeeded"
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import kascade
 from kascade.cli import app
-from kascade.errors import ClusterError, UserError
+from kascade.errors import ClusterError, KascadeError, UserError
 from kascade.run.process import StepError, marked, marked_wait
 from pipelines.literal import FILLED_IN
 from pipelines.remote import KubeflowApi
@@ -240,6 +240,12 @@ def test_from_a_notebook(kubeflow: Kubeflow, host: str, capsys: pytest.CaptureFi
     with pytest.raises(ClusterError, match="failed"):
         bad.wait(every_s=0.05)
     assert len(kubeflow.versions) == 2
+    kubeflow.logs["pod-of-report"] = marked_wait("budget reached: 2.00 CPU hours are used")
+    done = {"state": "SUCCEEDED", "run_details": {"task_details": step("report", "SUCCEEDED")}}
+    held = kascade.submit(RECIPE, host=host)
+    kubeflow.runs[2]["story"] = [done]
+    with pytest.raises(KascadeError, match="budget reached"):
+        held.wait(every_s=0.05)
 
 
 def schedule(*more: str) -> dict[str, object]:
