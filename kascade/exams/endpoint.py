@@ -21,6 +21,7 @@ from kascade.environments.rows.tool_calls import ToolCall, gold_calls
 from kascade.errors import Fault, UserError
 from kascade.recipe.sampling import Sampling
 from kascade.seeds import derive_seed
+from kascade.storage.address import WEB, address_problem
 from kascade.task import THINK_END, THINK_START, Grade, Task
 
 SCHEMES = ("http://", "https://")
@@ -44,6 +45,9 @@ class Endpoint:
         answer, or the environment has no such key."""
         url, _, model = named.partition("#")
         key = _key(key_variable)
+        if problem := address_problem(url, WEB):
+            remedy = "write the bare address; --api-key-variable names the variable that holds a key"
+            raise UserError(Fault("the API's address", problem, "http://HOST:PORT/v1", remedy))
         try:
             server = Server(Remote(url=url, conversations=conversations, timeout_s=timeout_s))
             served = server.get("/models", _headers(key))

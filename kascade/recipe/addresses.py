@@ -17,6 +17,7 @@ REMEDIES = {
     "tracking": "for a server, set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
     "for a database with a password, set MLFLOW_TRACKING_URI and leave tracking.uri out",
     "notify": "write the address into an environment variable and name that one: url: env:VARIABLE",
+    "options": "write the bare address: a server of an environment is asked without a name or a password",
     "judge": "write the key into an environment variable and name that one: judge.api_key_env",
 }
 REMEDY = "write the bare address, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or HF_TOKEN)"

@@ -118,3 +118,13 @@ def test_an_address_that_serves_no_models_is_named(models: Any) -> None:
     with api(models=models) as url, pytest.raises(UserError, match="serves 0 models") as caught:
         Endpoint.at(url)
     assert "ends with /v1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://u:pw1@h/v1", "http://h/v1?api_key=pw1", "http://h:x/v1", "http:///v1"]
+)
+def test_an_address_with_a_secret_is_refused_without_showing_it(address: str) -> None:
+    """The words of the model that checks options repeated the beginning of the address."""
+    with pytest.raises(UserError) as caught:
+        Endpoint.at(address)
+    assert "pw1" not in str(caught.value) and "bare address" in str(caught.value)
