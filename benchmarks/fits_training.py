@@ -42,7 +42,11 @@ def prepare(config: dict[str, Any], case: Case, folder: Path) -> tuple[Callable[
     """
     from benchmarks.fits import MICRO_BATCHES, STEPS
 
-    model = make_model(config) if case.processes == 1 else shards_of(case, folder / "model")
+    if case.processes == 1:
+        model = make_model(config)
+        use_activations(model, case.layout.activations)
+    else:
+        model = shards_of(case, folder / "model")
     part = None
     if case.layout.adapter is not None:
         part = Adapter(rank=case.layout.adapter[0], targets=case.layout.adapter[1])

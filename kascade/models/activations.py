@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kascade.recipe.parallel import Activations
@@ -25,4 +27,20 @@ def use_activations(model: PreTrainedModel, kept: Activations) -> None:
     model.disable_input_require_grads()  # only the reentrant way of recomputing needs those
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
+
+
+@contextmanager
+def evaluated(model: PreTrainedModel) -> Iterator[None]:
+    """Within, no part of the model behaves as in training, nor does a part that is added to it.
+
+    After it, each part does as before: `model.train(False)` would end what `use_activations` began.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.eval()
+        for module in training:
             module.training = True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
+from kascade.models.activations import evaluated
 from kascade.models.adapter_targets import ADAPTER_WEIGHTS
 from kascade.models.adapters import LEFT_OUT, NAME, PREFIX, adapter_config, has_adapter, trained_tensors
 
@@ -35,7 +36,7 @@ def hang_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
-    with warnings.catch_warnings():
+    with evaluated(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inject_adapter_in_model(config, model, name)
     saved, marked = load_file(folder / ADAPTER_WEIGHTS), f".{name}."
@@ -44,7 +45,7 @@ def hang_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
             if ".lora_" in parameter and marked in parameter:
                 tensor.data = tensor.data.float()
                 tensor.copy_(saved[PREFIX + parameter.replace(marked, ".")])
-    model.requires_grad_(False).eval()
+    model.requires_grad_(False)
 
 
 def choose_adapter(model: PreTrainedModel, name: str | None) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kascade.errors import Fault, UserError
+from kascade.models.activations import evaluated
 from kascade.models.adapter_targets import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -61,17 +62,15 @@ def add_adapter(model: PreTrainedModel, part: Adapter, seed: int) -> None:
         task_type="CAUSAL_LM",
     )
     model.requires_grad_(False)
-    training = model.training
     devices = [model.device] if model.device.type == "cuda" else []
     # peft draws lora_A from the global generator: the stage's own numbers must not move.
-    with torch.random.fork_rng(devices), warnings.catch_warnings():
+    with evaluated(model), torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed % 2**32)
         inject_adapter_in_model(config, model, NAME)
     for _, parameter in _own(model):
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    model.train(training)
 
 
 def _targets(model: PreTrainedModel, part: Adapter) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from kascade.models.activations import evaluated
 from kascade.models.checksum import weights_checksum
 from kascade.rollout.decoder import Decoder, make_decoder
 from kascade.rollout.ending import Ending
@@ -78,14 +79,13 @@ class NativeEngine:
         if any(not prompt.token_ids for prompt in prompts):
             raise ValueError("a prompt has no tokens")
         ending = self.make_ending(prompts, params)
-        training = self._model.training
-        self._model.eval()
         self._decoder.start(min(self._max_rows, sum(prompt.num_answers for prompt in prompts)))
         try:
-            return self._sample(prompts, params, ending, Record(sum(p.num_answers for p in prompts), watch))
+            with evaluated(self._model):
+                record = Record(sum(prompt.num_answers for prompt in prompts), watch)
+                return self._sample(prompts, params, ending, record)
         finally:
             self._decoder.start(0)
-            self._model.train(training)
 
     def make_ending(self, prompts: Sequence[Prompt], params: SamplingParams) -> Ending:
         """What ends the answers of one call."""

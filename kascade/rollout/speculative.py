@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kascade.models.activations import evaluated
 from kascade.models.checksum import weights_checksum
 from kascade.rollout.drafting import Drafter, MTPDrafter
 from kascade.rollout.ending import Ending
@@ -102,12 +103,8 @@ class SpeculativeEngine:
             raise ValueError("a prompt has no tokens")
         if params.thinking_budget is not None:
             raise ValueError("drafted answers take no thinking budget")
-        training = self._model.training
-        self._model.eval()
-        try:
+        with evaluated(self._model):
             return [self._answers(prompt, params) for prompt in prompts]
-        finally:
-            self._model.train(training)
 
     def _answers(self, prompt: Prompt, params: SamplingParams) -> list[Sample]:
         ids = torch.tensor([list(prompt.token_ids)], device=self._model.device)
