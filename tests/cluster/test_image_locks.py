@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-HELD_BACK = {"numpy", "fastapi"}  # by vLLM, in the GPU image
+HELD_BACK = {"numpy", "fastapi", "numba"}  # by vLLM, in the GPU image
 
 
 def pins(lock: str) -> dict[str, str]:
