@@ -66,6 +66,8 @@ def peak_of(work: Work) -> float:
     """As `in_own_process`, in this one."""
     import torch
 
+    import kascade.rollout.kernels  # noqa: F401 - numba's memory is a library's, not the work's
+
     torch.set_num_threads(1)
     run = work()
     gc.collect()

@@ -88,7 +88,7 @@ def _measured(url: str, near: list[tuple[Task, list[str]]], at_once: int, rounds
     local = get_environment("mcqa")
     assert _rewards(remote, far) == _rewards(local, near)
     own, other = compare(lambda: remote.grade_all(far), lambda: local.grade_all(near), rounds)
-    name = f"environment in a server, {at_once} conversations at once"
+    name = f"environment in a server, conversations at once: {at_once}"
     return Measurement(name, len(far) / own, "answers / CPU s", len(near) / other, "the grader in-process")
 
 
