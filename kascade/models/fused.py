@@ -85,19 +85,19 @@ class _SwiGLUDown(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor, down: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up, down)
-        return linear(_gated(gate_up), down)
+        return linear(gated(gate_up), down)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         gate_up, down = ctx.saved_tensors
         d_gated = linear(grads[0], down.T)
-        gated, d_gate_up = _gate_gradients(gate_up, d_gated)
-        d_down = weight_gradient(grads[0], gated) if ctx.needs_input_grad[1] else None
+        again, d_gate_up = _gate_gradients(gate_up, d_gated)
+        d_down = weight_gradient(grads[0], again) if ctx.needs_input_grad[1] else None
         return d_gate_up, d_down
 
 
-def _gated(gate_up: Tensor) -> Tensor:
-    """silu(gate) up: [M, 2 I] to [M, I]."""
+def gated(gate_up: Tensor) -> Tensor:
+    """silu(gate) up, without gradient: [M, 2 I] to [M, I]."""
     kernels = kernels_for(gate_up)
     if kernels is None:
         gate, up = gate_up.chunk(2, dim=-1)
@@ -108,21 +108,21 @@ def _gated(gate_up: Tensor) -> Tensor:
 
 
 def _gate_gradients(gate_up: Tensor, d_gated: Tensor) -> tuple[Tensor, Tensor]:
-    """`_gated` once more, and the gradient of its input: [M, I] and [M, 2 I]."""
+    """`gated` once more, and the gradient of its input: [M, I] and [M, 2 I]."""
     kernels, d_gate_up = kernels_for(gate_up), torch.empty_like(gate_up)
     if kernels is not None:
-        gated = torch.empty_like(d_gated)
-        kernels.gate_backward(*map(array, (gate_up, d_gated, gated, d_gate_up)))
-        return gated, d_gate_up
+        again = torch.empty_like(d_gated)
+        kernels.gate_backward(*map(array, (gate_up, d_gated, again, d_gate_up)))
+        return again, d_gate_up
     gate, up = gate_up.chunk(2, dim=-1)
     sigmoid = gate.sigmoid()
     silu = gate * sigmoid
     d_gate, d_up = d_gate_up.chunk(2, dim=-1)
     torch.mul(d_gated, silu, out=d_up)
-    gated = silu * up
+    again = silu * up
     slope = sigmoid.addcmul_(silu, sigmoid.neg().add_(1.0))
     torch.mul(slope.mul_(up), d_gated, out=d_gate)
-    return gated, d_gate_up
+    return again, d_gate_up
 
 
 def swiglu_down(gate_up: Tensor, down: Tensor) -> Tensor:

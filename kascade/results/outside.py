@@ -147,14 +147,7 @@ def refusing(path: Path) -> Iterator[None]:
     """Raises UserError in place of what a file that is no log causes."""
     try:
         yield
-    except (
-        ValueError,
-        RecursionError,
-        KeyError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        zlib.error,
-    ) as error:
+    except NO_LOG as error:
         raise UserError(Fault(str(path), f"is no Inspect log: {error}", **AS_JSON)) from error
 
 

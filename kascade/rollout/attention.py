@@ -72,7 +72,7 @@ class RowAttention:
             used = self._now - self._low
             self._relocate(0, used + self._growth(used))
         if self._changed:
-            self._hidden = self._hide()
+            self._hidden = self._hide() if self._kernel is None else None  # which never looks there
             self._changed = False
         if self._shared is not None:
             self._shared.begin(self._count)
@@ -135,8 +135,8 @@ class RowAttention:
         self._clear(rows, taken.start)
 
     def _clear(self, rows: Sequence[int], end: int) -> None:
-        """Set what is before slot `end` of rows to 0: though hidden, it must be a number."""
-        if self._low < end:
+        """Set what is before slot `end` of rows to 0: though hidden, it must be a number in products."""
+        if self._kernel is None and self._low < end:
             for store in (self._keys, self._values):
                 for row in rows:
                     store[:, row, :, self._low : end] = 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kascade.models import loops
+from kascade.models.fused import gated
 from kascade.models.products import linear, linear_added
 from kascade.models.projections import weight_of
 from kascade.rollout.lean import Attend, LeanDecoder, Norm, Prompts, runs_in_its_type
@@ -137,11 +137,4 @@ class _Layer:
         return heads
 
     def _mlp(self, x: Tensor) -> Tensor:
-        both = linear(self._after(x), self._gate_up)
-        kernels = loops.kernels_for(both)
-        if kernels is None:
-            gate, up = both.chunk(2, dim=-1)
-            return linear_added(F.silu(gate).mul_(up), self._down, x)
-        inner = both.new_empty(len(both), both.shape[1] // 2)
-        kernels.gate(both.numpy(), inner.numpy())
-        return linear_added(inner, self._down, x)
+        return linear_added(gated(linear(self._after(x), self._gate_up)), self._down, x)
