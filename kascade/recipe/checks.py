@@ -18,22 +18,9 @@ from kascade.task import SHIPPED_DOMAINS, in_order
 
 BASE = "base"
 RESERVED_NAMES = frozenset(
-    {
-        BASE,
-        "adapter",
-        "attest",
-        "best",
-        "benchmarks",
-        "cluster",
-        "finish",
-        "guard",
-        "hardware",
-        "judge",
-        "notify",
-        "retrain",
-        "threads",
-    }
-    | {"preflight", "report", "storage", "tracking"}
+    {BASE, "best", "benchmarks", "finish", "preflight", "report", "seed", "threads"}
+    | {"model", "guard", "judge", "storage", "tracking", "cluster", "adapter", "hardware"}
+    | {"attest", "notify", "retrain", "budget", "prices", "approval", "exam_processes", "save_on_signal"}
 )
 
 

@@ -19,7 +19,8 @@ Overrides = dict[str, JsonValue]
 OVERRIDES_HELP = (
     "stage name: fields to change, or null to leave the stage out; `benchmarks`: the same by benchmark; "
     "`guard`, `judge`, `storage`, `tracking`, `cluster`, `adapter`, `hardware`, `budget`, `prices`, "
-    "`approval`, `attest` and `retrain`: fields to change; `notify`: a list in place of all"
+    "`approval`, `attest` and `retrain`: fields to change; `notify`: a list in place of all; "
+    "`exam_processes`, `save_on_signal`: a number"
 )
 DATA_HELP = (
     "by environment, rows in place of its tasks: a path, or fields of a source such as {path: ..., columns: "
@@ -108,6 +109,8 @@ def _overrides_schema(definitions: dict[str, Any]) -> dict[str, Any]:
             "budget": {"anyOf": [{"$ref": "#/$defs/BudgetChanges"}, {"type": "number"}]},
             "prices": {"$ref": "#/$defs/PricesChanges"},
             "approval": {"$ref": "#/$defs/ApprovalChanges"},
+            "exam_processes": {"type": "integer"},
+            "save_on_signal": {"type": "number"},
             "benchmarks": {
                 "anyOf": [
                     {"type": "object", "additionalProperties": benchmark},

@@ -15,6 +15,7 @@ PARTS = (
     *("model", "guard", "judge", "storage", "tracking", "cluster", "adapter", "hardware"),
     *("attest", "notify", "retrain"),
     *("budget", "prices", "approval"),
+    *("exam_processes", "save_on_signal"),
 )
 PLAIN_DIALS = {"name": "name", "description": "description", "seed": "seed", "threads": "threads"}
 

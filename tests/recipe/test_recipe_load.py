@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from recipes_for_tests import SMALL, write_recipe
 
 from kascade.errors import Fault, UserError
-from kascade.recipe.load import load_recipe, preset_names, read_recipe
+from kascade.recipe.checks import RESERVED_NAMES
+from kascade.recipe.layers import PARTS
+from kascade.recipe.load import PLAIN, load_recipe, preset_names, read_recipe
 from kascade.recipe.schema import Recipe
 
 
@@ -52,6 +54,16 @@ def test_overrides_reach_single_fields_and_keep_their_neighbours(tmp_path: Path)
     assert recipe.guard.recovery == base.guard.recovery
     assert recipe.benchmarks[0].tasks == 7
     assert "repair" not in {benchmark.name for benchmark in recipe.benchmarks}
+
+
+def test_numbers_of_the_recipe_itself_can_be_overridden(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, "preset: quickstart\noverrides: {exam_processes: 5, save_on_signal: 3.5}\n")
+    recipe = load_recipe(path, ["exam_processes=1"])
+    assert (recipe.exam_processes, recipe.save_on_signal) == (1, 3.5)
+
+
+def test_no_stage_takes_the_name_of_what_overrides_change() -> None:
+    assert {*PARTS, *PLAIN, "benchmarks"} <= RESERVED_NAMES
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
