@@ -50,7 +50,7 @@ def make_vllm_engine(
         vllm = RemoteVLLM(source, settings, model.config, tokenizer)
     else:
         own = VLLMSettings(**settings.model_dump(exclude=NO_RESULTS))
-        vllm = LocalVLLM(None, source.write, source.computes_in(), own)
+        vllm = LocalVLLM(None, source.write_whole, source.computes_in(), own)  # it reads no adapters
     vocabulary = min(len(tokenizer), int(model.config.vocab_size))
     return VLLMEngine(
         vllm,

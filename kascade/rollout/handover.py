@@ -38,7 +38,11 @@ class WeightSource(Protocol):
         ...
 
     def write(self, folder: Path) -> None:
-        """Write them, with all that a model folder holds, into a new folder."""
+        """Write them, with all that a model folder holds, into a new folder; of an adapter, that alone."""
+        ...
+
+    def write_whole(self, folder: Path) -> None:
+        """As `write`, an adapter merged: a folder that needs no other one."""
         ...
 
     def computes_in(self) -> str:
@@ -68,7 +72,10 @@ class ModelSource:
         if has_adapter(self.model):
             write_adapter(self.model, self.tokenizer, folder, base="")
         else:
-            save_model(self.model, self.tokenizer, folder)
+            self.write_whole(folder)
+
+    def write_whole(self, folder: Path) -> None:
+        save_model(self.model, self.tokenizer, folder)
 
     def computes_in(self) -> str:
         return computes_in(self.model)

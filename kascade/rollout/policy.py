@@ -159,6 +159,6 @@ class Policy:
             return sharing_copy(self.model)
         with tempfile.TemporaryDirectory(prefix="kascade-model-") as scratch:
             folder = Path(scratch) / "model"
-            self.save(folder)
+            self.source.write_whole(folder)
             part = self.part or ModelPart(source=str(folder))
             return load_model(folder, precision=part.precision, low_precision=part.low_precision)

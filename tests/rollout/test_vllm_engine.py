@@ -21,7 +21,10 @@ from toy_cascade import make_model, make_tokenizer
 
 from kascade.data.chat import ChatFormat
 from kascade.errors import TrainingStopped, UserError
+from kascade.models.adapters import add_adapter, trained_tensors
+from kascade.models.checksum import weights_checksum
 from kascade.models.load import load_model
+from kascade.recipe.adapter import Adapter
 from kascade.recipe.schema import ModelPart, Rollout
 from kascade.recipe.vllm import Canary
 from kascade.rollout.canary import Watch, logprobs_of
@@ -148,6 +151,9 @@ class FakeSource:
         folder.mkdir(exist_ok=True)
         (folder / "saved").write_text(str(len(list(folder.iterdir()))))
 
+    def write_whole(self, folder: Path) -> None:
+        self.write(folder)
+
     def computes_in(self) -> str:
         return "float32"
 
@@ -249,6 +255,21 @@ def test_a_sampler_with_vllm_proves_its_weights_as_a_native_one_does(
         next(model.parameters()).view(-1)[0] += 1e-6
     with pytest.raises(TrainingStopped, match="changed without a sync"):
         policy.check_weights()
+
+
+def test_vllm_reads_a_whole_model_where_an_adapter_is_trained(made: list[FakeLLM], tmp_path: Path) -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    base = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    add_adapter(model, Adapter(rank=2), 0)
+    with torch.no_grad():
+        for tensor in trained_tensors(model).values():
+            tensor.add_(0.1)
+    policy = Policy.around(model, tokenizer, ChatFormat(tokenizer), Rollout(engine="vllm"))
+    written = load_file(Path(made[0].model) / "model.safetensors")
+    assert not any("lora" in name for name in written)
+    changed = [name for name, tensor in written.items() if not torch.equal(tensor, base[name])]
+    assert changed and set(changed) < set(base)
+    assert policy.engine.weights_checksum == weights_checksum(model)
 
 
 def test_a_thinking_budget_closes_the_block_in_a_second_request(tmp_path: Path, made: list[FakeLLM]) -> None:
