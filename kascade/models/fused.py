@@ -14,69 +14,6 @@ from kascade.models.loops import array, kernels_for
 from kascade.models.products import linear, weight_gradient
 
 
-class _RMSNorm(torch.autograd.Function):
-    """y = x r w with r = 1 / sqrt(mean(x^2) + eps); dx = r (g w) - x r^3 mean(x g w)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale = (torch.linalg.vecdot(x, x) / x.shape[-1] + eps).rsqrt_().unsqueeze(-1)
-        normed = x * scale
-        ctx.save_for_backward(normed, scale, weight)
-        result: Tensor = normed * weight
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        normed, scale, weight = ctx.saved_tensors
-        flat, grad = normed.reshape(-1, normed.shape[-1]), grads[0].reshape(-1, normed.shape[-1])
-        d_weight = (flat * grad).sum(0)
-        weighted = grad * weight
-        along = torch.linalg.vecdot(flat, weighted).div_(-flat.shape[-1]).unsqueeze(-1)
-        d_x = torch.addcmul(weighted, flat, along).mul_(scale.reshape(-1, 1))
-        return d_x.view_as(normed), d_weight, None
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm over the last dimension, times `weight`. (arXiv 1910.07467)"""
-    normed: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
-    return normed
-
-
-class _RotatedNorm(torch.autograd.Function):
-    """The norm of `_RMSNorm` per head, then y cos + roll(y, D / 2) sin; back: g cos + roll(g sin, D / 2)."""
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - autograd passes every input by position
-        ctx: Any, x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor
-    ) -> Tensor:
-        width = x.shape[-1]
-        scale = (torch.linalg.vecdot(x, x) / width + eps).rsqrt_().unsqueeze(-1)
-        normed = x * scale
-        ctx.save_for_backward(normed, scale, weight, cos, sin)
-        y = normed * weight
-        rotated: Tensor = y.roll(width // 2, -1).mul_(sin).addcmul_(y, cos)
-        return rotated
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        normed, scale, weight, cos, sin = ctx.saved_tensors
-        width = normed.shape[-1]
-        grad = (grads[0] * sin).roll(width // 2, -1).addcmul_(grads[0], cos)
-        d_weight = (normed * grad).sum(0)
-        grad.mul_(weight)
-        along = torch.linalg.vecdot(normed, grad).div_(-width).unsqueeze(-1)
-        return grad.addcmul_(normed, along).mul_(scale), d_weight, None, None, None
-
-
-def rotated_norm(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
-    """Root-mean-square norm of each head of x [M, heads, D], times weight [heads, D], then rotary embedding.
-
-    cos, sin: [M, 1, D], the first half of the sines negated. (arXiv 2104.09864 §3.4.2, halves for pairs)
-    """
-    rotated: Tensor = _RotatedNorm.apply(x, weight, eps, cos, sin)  # type: ignore[no-untyped-call]
-    return rotated
-
-
 class _SwiGLUDown(torch.autograd.Function):
     """d silu / d gate = s + silu (1 - s), s = sigmoid(gate). Only the inputs are kept: computing what is
     between once more costs less than the memory for it.

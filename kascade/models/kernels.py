@@ -26,6 +26,7 @@ LARGEST = F32(126.0)  # powers of two beyond which a float32 is not normal
 ONE, HALF, ZERO = F32(1), F32(0.5), F32(0)
 SIXTH, C4, C5, C6 = F32(1 / 6), F32(1 / 24), F32(1 / 120), F32(1 / 720)
 BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
+ROWS_PER_SUM = 64
 
 
 # Sums in any order. Infinities stay what they are; what is not a number may give any result, within bounds.
@@ -69,17 +70,110 @@ def exponential(x: Any) -> Any:
     return p * power if y > -LARGEST else ZERO
 
 
-@compiled("(float32[:,::1], float32[::1], float32, float32[:,::1])")
-def rms_norm(x: Floats, weight: Floats, epsilon: float, out: Floats) -> None:
-    """out = x / sqrt(mean of x² + epsilon) * weight, row by row: [n, H]."""
+@part
+def add_and_clear(total: Any, some: Any) -> None:
+    """Sums of sums: with one sum over all rows rounding would grow with their number."""
+    for i in range(total.shape[0]):
+        total[i] += some[i]
+        some[i] = ZERO
+
+
+@compiled("(float32[:,::1], float32[::1], float32, float32[:,::1], float32[::1])")
+def rms_norm(x: Floats, weight: Floats, epsilon: float, out: Floats, scales: Floats) -> None:
+    """out = x scale weight with scale = 1 / sqrt(mean of x² + epsilon), row by row: [n, H], scales [n]."""
     width = x.shape[1]
     for row in range(x.shape[0]):
         squares = ZERO
         for i in range(width):
             squares += x[row, i] * x[row, i]
         scale = ONE / np.sqrt(squares / F32(width) + epsilon)
+        scales[row] = scale
         for i in range(width):
             out[row, i] = x[row, i] * scale * weight[i]
+
+
+@compiled("(float32[:,::1], float32[::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])")
+def rms_norm_backward(  # noqa: PLR0917
+    x: Floats, scales: Floats, weight: Floats, grad: Floats, d_x: Floats, d_weight: Floats
+) -> None:
+    """From grad [n, H], that of `rms_norm`'s output: d_x, and d_weight [H], which is added to."""
+    width = x.shape[1]
+    of_some = np.zeros(width, F32)
+    for row in range(x.shape[0]):
+        scale, along = scales[row], ZERO
+        for i in range(width):
+            along += x[row, i] * weight[i] * grad[row, i]
+        along *= scale * scale / F32(width)
+        for i in range(width):
+            of_some[i] += grad[row, i] * x[row, i] * scale
+            d_x[row, i] = (weight[i] * grad[row, i] - x[row, i] * along) * scale
+        if row % ROWS_PER_SUM == ROWS_PER_SUM - 1 or row == x.shape[0] - 1:
+            add_and_clear(d_weight, of_some)
+
+
+@compiled(
+    "(float32[:,:,::1], int64, float32[::1], float32, float32[:,::1], float32[:,::1],"
+    " float32[:,:,::1], float32[:,::1])"
+)
+def rotated_norm(  # noqa: PLR0917
+    x: Floats,
+    first: int,
+    weight: Floats,
+    epsilon: float,
+    cos: Floats,
+    sin: Floats,
+    out: Floats,
+    scales: Floats,
+) -> None:
+    """As `rms_norm` per head, then rotated: heads of x [M, W, D] from `first` on into out [M, heads, D]."""
+    half = x.shape[2] // 2
+    for row in range(x.shape[0]):
+        c, s = cos[row], sin[row]
+        for head in range(out.shape[1]):
+            values, into = x[row, first + head], out[row, head]
+            squares = ZERO
+            for i in range(2 * half):
+                squares += values[i] * values[i]
+            scale = ONE / np.sqrt(squares / F32(2 * half) + epsilon)
+            scales[row, head] = scale
+            for i in range(half):
+                low, high = values[i] * scale * weight[i], values[half + i] * scale * weight[half + i]
+                into[i] = low * c[i] + high * s[i]
+                into[half + i] = high * c[half + i] + low * s[half + i]
+
+
+@compiled(
+    "(float32[:,:,::1], int64, float32[::1], float32[:,::1], float32[:,::1], float32[:,::1],"
+    " float32[:,:,::1], float32[:,:,::1], float32[::1])"
+)
+def rotated_norm_backward(  # noqa: PLR0917
+    x: Floats, first: int, weight: Floats, scales: Floats, cos: Floats, sin: Floats,
+    grad: Floats, d_x: Floats, d_weight: Floats,
+) -> None:  # fmt: skip
+    """From grad [M, heads, D], that of `rotated_norm`'s output: d_x [M, W, D] in these heads, d_weight."""
+    width = x.shape[2]
+    half = width // 2
+    of_some, turned = np.zeros(width, F32), np.empty(width, F32)
+    low, high = turned[:half], turned[half:]
+    for row in range(x.shape[0]):
+        c, s = cos[row], sin[row]
+        c_low, c_high, s_low, s_high = c[:half], c[half:], s[:half], s[half:]
+        for head in range(grad.shape[1]):
+            values, into = x[row, first + head], d_x[row, first + head]
+            d_low, d_high = grad[row, head, :half], grad[row, head, half:]
+            scale, along = scales[row, head], ZERO
+            for i in range(half):
+                low[i] = d_low[i] * c_low[i] + d_high[i] * s_high[i]
+            for i in range(half):
+                high[i] = d_high[i] * c_high[i] + d_low[i] * s_low[i]
+            for i in range(width):
+                along += turned[i] * weight[i] * values[i]
+            along *= scale * scale / F32(width)
+            for i in range(width):
+                into[i] = (turned[i] * weight[i] - values[i] * along) * scale
+                of_some[i] += turned[i] * values[i] * scale
+        if row % ROWS_PER_SUM == ROWS_PER_SUM - 1 or row == x.shape[0] - 1:
+            add_and_clear(d_weight, of_some)
 
 
 @compiled("(float32[:,::1], float32[:,::1])")

@@ -151,7 +151,7 @@ def _qwen3(config: Config, index: int) -> LayerShape:
     norms: Tensors = ((hidden,), (hidden,), (width,), (width,))
     both = at.heads + at.kv
     kept, spared = 6 * hidden + 4 * both + 2 + 2 * at.num_heads + at.num_kv, 2 * hidden + both
-    trunk = 4 * hidden + 2 * both + (at.heads + 2 * at.kv) + at.heads + 2 + 2 * at.num_heads + at.num_kv
+    trunk = 4 * hidden + both + (at.heads + 2 * at.kv) + at.heads + 2 + 2 * at.num_heads + at.num_kv
     if config["model_type"] == "qwen3_moe" and _is_sparse(config, index):
         experts = int(config.get("num_experts") or config["num_local_experts"])  # transformers renamed it
         chosen, inner = int(config["num_experts_per_tok"]), int(config["moe_intermediate_size"])

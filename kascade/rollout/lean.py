@@ -243,8 +243,8 @@ class Norm:
         if x.dim() > 2:  # whole prompts
             return self(x.flatten(0, -2)).view_as(x)
         x = x.contiguous()
-        out = torch.empty_like(x)
-        self._kernel.rms_norm(x.numpy(), self._weight.numpy(), self._epsilon, out.numpy())
+        out, scales = torch.empty_like(x), x.new_empty(len(x))
+        self._kernel.rms_norm(x.numpy(), self._weight.numpy(), self._epsilon, out.numpy(), scales.numpy())
         return out
 
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, NemotronHConfig, PreT
 from kascade.miniature.config import mini_config
 from kascade.models import trunk
 from kascade.models.batch import TokenBatch
-from kascade.models.fused import causal_convolution, gated_norm, rms_norm, squared_relu, squared_relu_experts
+from kascade.models.fused import causal_convolution, gated_norm, squared_relu, squared_relu_experts
 from kascade.models.logprobs import token_logprobs
+from kascade.models.norms import rms_norm, rotated_heads
 from kascade.models.ssm import CHUNK, scan
 
 VOCABULARY = 64
@@ -150,6 +151,11 @@ def test_written_out_gradients_are_right() -> None:
     torch.manual_seed(0)
     check = torch.autograd.gradcheck
     assert check(lambda x, w: rms_norm(x, w, 1e-5), (doubles(3, 2, 6), doubles(6)))
+    angles = doubles(5, 1, 4).detach(), doubles(5, 1, 4).detach()
+    assert check(
+        lambda x, q, k: rotated_heads(x, (q, k), (3, 2), 1e-5, angles),
+        (doubles(5, 7, 4), doubles(4), doubles(4)),
+    )
     assert check(squared_relu, (doubles(5, 4),))
     assert check(
         lambda y, z, w: gated_norm(y, z, w, groups=2, eps=1e-5), (doubles(3, 8), doubles(3, 8), doubles(8))

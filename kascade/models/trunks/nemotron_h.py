@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from kascade.models.attention import Attention
 from kascade.models.batch import TokenBatch
-from kascade.models.fused import causal_convolution, gated_norm, rms_norm, squared_relu, squared_relu_experts
+from kascade.models.fused import causal_convolution, gated_norm, squared_relu, squared_relu_experts
+from kascade.models.norms import rms_norm
 from kascade.models.products import linear
 from kascade.models.projections import base_of, project, through
 from kascade.models.ssm import scan

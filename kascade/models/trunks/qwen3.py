@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from kascade.models.attention import Attention, positions
 from kascade.models.batch import TokenBatch
-from kascade.models.fused import rms_norm, rotated_norm, swiglu_down
+from kascade.models.fused import swiglu_down
+from kascade.models.norms import rms_norm, rotated_heads
 from kascade.models.projections import base_of, is_adapted, project, through
 
 if TYPE_CHECKING:
@@ -57,13 +58,10 @@ def _angles(model: Any, x: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor]:
 def _attention(attention: Any, h: Tensor, attend: Attention, angles: tuple[Tensor, Tensor]) -> Tensor:
     width = attention.head_dim
     layers = (attention.q_proj, attention.k_proj, attention.v_proj)
-    queries, keys, _ = (len(base_of(layer).weight) // width for layer in layers)
+    heads = tuple(len(base_of(layer).weight) // width for layer in layers[:2])
     projected = project(h, *layers).view(len(h), -1, width)
-    rotated, value = projected.split_with_sizes([queries + keys, keys], 1)
-    # Queries and keys are normed and rotated in one call: both are small, and calls cost more.
-    norms = (attention.q_norm.weight.expand(queries, -1), attention.k_norm.weight.expand(keys, -1))
-    rotated = rotated_norm(rotated, torch.cat(norms), attention.q_norm.variance_epsilon, *angles)
-    query, key = rotated.split_with_sizes([queries, keys], 1)
+    norms, eps = (attention.q_norm.weight, attention.k_norm.weight), attention.q_norm.variance_epsilon
+    query, key, value = rotated_heads(projected, norms, heads, eps, angles)
     return through(attention.o_proj, attend(query, key, value))
 
 
