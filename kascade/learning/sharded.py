@@ -51,8 +51,10 @@ def share_of(examples: Sequence[Example]) -> Sequence[Example]:
 def _company(examples: Sequence[Example]) -> Example:
     # Weights of 0 make its gradient 0, whatever the objective: the company is only paid for in time.
     shortest = min(examples, key=lambda example: len(example.token_ids))
-    weights = torch.zeros_like(shortest.columns["weights"])
-    return replace(shortest, columns={**shortest.columns, "weights": weights})
+    columns = dict(shortest.columns)
+    if "weights" in columns:  # what is only scored may have none
+        columns["weights"] = torch.zeros_like(columns["weights"])
+    return replace(shortest, columns=columns)
 
 
 def mesh_of(tensor: Tensor) -> Any:

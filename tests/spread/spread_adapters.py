@@ -9,6 +9,7 @@ FOLDER/found-N.pt.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ def run(models: Path, folder: Path, name: str) -> dict[str, Any]:
             base, make_examples(case, 0), ScoreLogprobs(), micro_batch_tokens=160, pad_id=0
         )
         scores[str(who)] = [values.clone() for values in found]
+    # One row for two processes, with nothing but tokens: what a canary and DPO score.
+    bare = [replace(example, columns={}) for example in make_examples(case, 0)[:1]]
+    scores["bare"] = score_examples(base, bare, ScoreLogprobs(), micro_batch_tokens=160, pad_id=0)
     weights = {key: tensor.detach().clone() for key, tensor in trained_tensors(model).items()}
     return {"losses": losses, "weights": weights, "scores": scores}
 
