@@ -88,8 +88,12 @@ class TrainingLimits(Part):
         0.05, description="mean |log p(trainer) - log p(sampler)| over a step's tokens, nats"
     )
     max_dropped_tokens: Share | None = Field(0.2, description="share of tokens outside the importance range")
-    min_entropy: float | None = Field(None, description="mean entropy of sampled tokens, nats")
-    max_entropy: float | None = Field(None, description="mean entropy of sampled tokens, nats")
+    min_entropy: float | None = Field(
+        None, description="mean entropy of the policy at the tokens that it learns from, nats"
+    )
+    max_entropy: float | None = Field(
+        None, description="mean entropy of the policy at the tokens that it learns from, nats"
+    )
     max_response_tokens: PositiveFloat | None = Field(None, description="mean length of a step's rollouts")
     min_response_tokens: PositiveFloat | None = Field(None, description="mean length of a step's rollouts")
     max_truncated: Share | None = Field(None, description="share of rollouts cut at the length limit")

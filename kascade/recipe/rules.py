@@ -61,7 +61,11 @@ class GRPO(Part):
     )
     clip: Clip = Field(Clip(), description="of ratios, which only later updates of a batch have")
     correction: Correction | None = Field(None, description="None: sampler and trainer agree")
-    kl_coefficient: float = Field(0.0, ge=0, description="0 everywhere but RLHF [C2 §4.1.2]")
+    kl_coefficient: float = Field(
+        0.0,
+        ge=0,
+        description="of the KL to the checkpoint the stage starts from; 0 everywhere but RLHF [C2 §4.1.2]",
+    )
     dynamic_filtering: bool = Field(True, description="drop groups whose rewards are all equal [C2 §4.2]")
     max_generation_batches: PositiveInt = Field(
         1, description="how often to draw more prompts when filtering leaves too few groups"

@@ -4,7 +4,7 @@ Nemotron-Cascade (arXiv 2512.13607), [N3] Nemotron 3 Nano (arXiv 2512.20848).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -73,6 +73,12 @@ class StagePart(Part):
         check_warmup(self.optimizer, self.steps)
         return self
 
+    @model_validator(mode="after")
+    def _asks_for_what_it_has(self) -> StagePart:
+        if self.answers_by() is None and (found := list(_needs_own_answers(self))):
+            raise CrossCheckError(found)
+        return self
+
     @property
     def samples_per_step(self) -> int:
         """Sequences that an update learns from."""
@@ -109,6 +115,17 @@ class StagePart(Part):
         return None
 
 
+def _needs_own_answers(stage: StagePart) -> Iterator[Problem]:
+    """What a stage that learns from given answers asks for, and only one that samples its own has."""
+    for name in ("max_response_tokens", "min_response_tokens", "max_truncated"):
+        if getattr(stage.limits, name) is not None:
+            what = "the stage learns from given answers, and this is a limit of those that it samples"
+            yield Problem(("limits", name), what, allowed="null", remedy="leave it out")
+    if stage.moe is not None and stage.moe.routing_replay:
+        what = "the stage learns from given answers, for which no sampler's experts are known"
+        yield Problem(("moe", "routing_replay"), what, allowed="false", remedy="leave it out")
+
+
 class SFTStage(StagePart):
     """Supervised fine-tuning. [C2 §3, T7]"""
 
@@ -138,6 +155,14 @@ class SFTStage(StagePart):
         return self.max_tokens
 
 
+def check_corrections(grpo: GRPO, workers: Workers) -> None:
+    if workers.asynchronous and grpo.correction is not None:
+        what = "batches of asynchronous workers are corrected as workers.correction says, and by nothing else"
+        also = (("workers", "asynchronous"),)
+        problem = Problem(("grpo", "correction"), what, "null", "set workers.correction instead", also)
+        raise CrossCheckError([problem])
+
+
 def check_batches_are_new(grpo: GRPO, workers: Workers) -> None:
     if workers.asynchronous and grpo.updates_per_batch > 1:
         what = "asynchronous workers sample for every update, updates_per_batch uses a batch again"
@@ -156,7 +181,12 @@ class RolloutStage(StagePart):
     @model_validator(mode="after")
     def _processes_match(self) -> RolloutStage:
         problems = parallel_problems(self.parallel, self.workers.trainers)
-        if found := [replace(p, path=("parallel", *p.path)) for p in problems]:
+        found = [replace(p, path=("parallel", *p.path)) for p in problems]
+        if self.workers.samplers and self.moe is not None and self.moe.routing_replay:
+            what = "the experts are recorded by the trainer's own sampler only"
+            also = (("workers", "samplers"),)
+            found.append(Problem(("moe", "routing_replay"), what, "false", "set workers.samplers to 0", also))
+        if found:
             raise CrossCheckError(found)
         return self
 
@@ -190,9 +220,13 @@ class GradedStage(RolloutStage):
         draws = self.grpo.max_generation_batches
         return self.samples_per_step * self.sampling.max_new_tokens * draws
 
+    def copies_that_score(self) -> tuple[int, int]:
+        return int(self.grpo.kl_coefficient > 0), 0
+
     @model_validator(mode="after")
     def _updates_are_possible(self) -> GradedStage:
         check_batches_are_new(self.grpo, self.workers)
+        check_corrections(self.grpo, self.workers)
         check_usable_groups(self.grpo, self.prompts_per_step)
         return self
 
@@ -255,4 +289,5 @@ class RLHFStage(GradedStage):
     grpo: PreferenceGRPO = Field(PreferenceGRPO(), description="how rewards become updates")
 
     def copies_that_score(self) -> tuple[int, int]:
-        return int(self.grpo.kl_coefficient > 0), int(self.judge.kind == "reward_model")
+        references, _ = super().copies_that_score()
+        return references, int(self.judge.kind == "reward_model")

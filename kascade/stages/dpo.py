@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from kascade.learning import losses
 from kascade.learning.example import Columns, Example, Terms
 from kascade.learning.group import Reference
+from kascade.learning.limits import check_limits
 from kascade.learning.scoring import score_examples
 from kascade.models.logprobs import TokenBatch, token_logprobs
 from kascade.recipe.dpo import DPOStage
@@ -69,7 +71,8 @@ class PairGradient:
 def train_dpo(training: Training[DPOStage], reference: Reference | None = None) -> None:
     """Train the policy in place on the preference pairs of its tasks. reference: None: the stage's start.
 
-    Pairs that a task does not have, or that are too long, are left out and counted.
+    Pairs that a task does not have, or that are too long, are left out and counted. Raises TrainingStopped
+    when a limit of the recipe is passed.
     """
     part, policy = training.stage, training.policy
     reference = reference or frozen_start(policy, rests=part.frozen_weights == "host")
@@ -84,7 +87,9 @@ def train_dpo(training: Training[DPOStage], reference: Reference | None = None) 
             own = answer_scores(policy.model, examples, training)
         margins = pair_margins(own, against, part.beta)
         with training.clock.section("training"):
-            learnt = training.make_trainer().update(step, weighted(examples, margins, part), PairGradient())
+            check = partial(check_limits, step, limits=part.limits)
+            pairs = weighted(examples, margins, part)
+            learnt = training.make_trainer().update(step, pairs, PairGradient(), check)
         return merge(counts, learnt, margins.metrics())
 
     training.run_steps(take_step)

@@ -23,6 +23,7 @@ from kascade.recipe.schema import GradedStage
 from kascade.rollout.answers import Grader, Group, answer, grade, grade_by_environment, sampling_params
 from kascade.stages.draws import Draws
 from kascade.stages.rollouts import limit_check, rollout_metrics, rollout_seed
+from kascade.stages.teachers import frozen_start
 from kascade.stages.training import StepMetrics, Training, merge
 from kascade.task import OBEYED
 
@@ -48,12 +49,14 @@ def train_grpo(
     With asynchronous workers the next batch is sampled meanwhile: by weights one update older, for which the
     loss is corrected.
 
-    observe: the step's metrics from its groups. reference: whom the KL penalty keeps close to; needed where
-    grpo.kl_coefficient > 0. Raises TrainingStopped when a limit of the recipe is passed.
+    observe: the step's metrics from its groups. reference: whom the KL penalty keeps close to, where there is
+    one; None: the stage's start, so the policy must hold it. Raises TrainingStopped when a limit of the
+    recipe is passed.
     """
     part = training.stage
     if part.grpo.kl_coefficient > 0 and reference is None:
-        raise ValueError("a KL coefficient needs a reference model")
+        rests = part.frozen_weights == "host"
+        reference = frozen_start(training.policy, training.trainer, rests=rests)
     draws = Draws(partial(draw_batch, training, grader=grader), part, training.policy)
     loop = _Loop(training, observe, reference, draws)
     training.run_steps(loop.take_step)

@@ -27,7 +27,6 @@ from kascade.rollout.policy import Policy
 from kascade.stages.grpo import train_grpo
 from kascade.stages.reward_model import RewardModel, train_reward_model
 from kascade.stages.rollouts import rollout_metrics
-from kascade.stages.teachers import frozen_start
 from kascade.stages.training import Training
 from kascade.task import THINK_END, Grade, Task, visible_answer
 
@@ -47,12 +46,8 @@ def train_rlhf(training: Training[RLHFStage], reference: Reference | None = None
     Raises TrainingStopped when a limit is passed or a learned judge agrees too little with held-out
     preferences.
     """
-    kept_near = None
-    if training.stage.grpo.kl_coefficient > 0:
-        rests = training.stage.frozen_weights == "host"
-        kept_near = reference or frozen_start(training.policy, training.trainer, rests=rests)
     grader = _grader(training)
-    train_grpo(training, grader=grader, observe=preference_metrics, reference=kept_near)
+    train_grpo(training, grader=grader, observe=preference_metrics, reference=reference)
 
 
 def _grader(training: Training[RLHFStage]) -> Grader:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from kascade.learning.example import Example
+from kascade.learning.limits import check_limits
 from kascade.learning.losses import per_sample_weights, per_token_weights
 from kascade.learning.objectives import Supervised
 from kascade.models.adapters import dropping
@@ -22,7 +24,8 @@ WEIGHTS = {"per_token": per_token_weights, "per_sample": per_sample_weights}
 def train_sft(training: Training[SFTStage]) -> None:
     """Train the policy in place on the answers of `tasks` alone (prompts are not scored).
 
-    Tasks without a reference answer and sequences longer than max_tokens are left out and counted.
+    Tasks without a reference answer and sequences longer than max_tokens are left out and counted. Raises
+    TrainingStopped when a limit of the recipe is passed.
     """
     policy, part = training.policy, training.stage
 
@@ -44,7 +47,8 @@ def train_sft(training: Training[SFTStage]) -> None:
                 return merge(counts, {"note": "update skipped: no sequence to learn from"})
             examples = supervised_examples(kept, part)
             with dropping(policy.model, training.draw_seed("dropout", step)):
-                learnt = training.make_trainer().update(step, examples, Supervised())
+                check = partial(check_limits, step, limits=part.limits)
+                learnt = training.make_trainer().update(step, examples, Supervised(), check)
         return merge(counts, {"response_tokens": learnt["tokens"] / len(kept)}, learnt)
 
     training.run_steps(take_step)
