@@ -21,7 +21,12 @@ from kascade.models.adapters import has_adapter, without_adapter
 from kascade.models.load import save_model
 from kascade.models.policy_model import NewAdapter, base_folder
 from kascade.recipe.schema import ModelPart, StagePart
-from kascade.rollout.engines import make_engine, make_routed_engine, make_vllm_engine
+from kascade.rollout.engines import (
+    make_drafting_engine,
+    make_engine,
+    make_routed_engine,
+    make_vllm_engine,
+)
 from kascade.rollout.handover import HandedEngine, Handover, MakeEngine, ModelSource
 from kascade.rollout.policy import Policy
 from kascade.rollout.types import RolloutEngine
@@ -79,7 +84,7 @@ def stage_workers(
                 base_folder(where.start) if adapted else None,
             )
             if part.actors().samplers:
-                engine = RayEngine(ray, handover, _engine_maker(policy, part), part.actors())
+                engine = RayEngine(ray, handover, engine_maker(policy, part, model), part.actors())
                 spread = replace(spread, engine=engine)
             elif trainer is not None:
                 spread = replace(spread, engine=_engine_beside(trainer, handover, policy, part))
@@ -116,13 +121,16 @@ def _engine_beside(trainer: RayTrainer, handover: Handover, policy: Policy, part
     rollout = policy.rollout
     if rollout.engine == "vllm" and rollout.vllm.served is not None:
         return make_vllm_engine(trainer, policy.model, policy.tokenizer, policy.chat, rollout)
-    return HandedEngine(handover, _engine_maker(policy, part))
+    return HandedEngine(handover, engine_maker(policy, part, handover.part))
 
 
-def _engine_maker(policy: Policy, part: StagePart) -> MakeEngine:
-    words = {"tokenizer": policy.tokenizer, "chat": policy.chat}
+def engine_maker(policy: Policy, part: StagePart, model: ModelPart) -> MakeEngine:
+    """How a sampler of the stage makes the engine around its model."""
+    words: dict[str, Any] = {"tokenizer": policy.tokenizer, "chat": policy.chat}
     if part.moe is not None and part.moe.routing_replay:
-        return partial(make_routed_engine, **words)
+        return partial(make_routed_engine, **words, part=policy.rollout)
+    if model.draft_tokens is not None:
+        return partial(make_drafting_engine, **words, draft_tokens=model.draft_tokens)
     return partial(make_engine, **words, part=policy.rollout)
 
 

@@ -14,7 +14,8 @@ from kascade.rollout.policy import Policy
 def stage_trainer(policy: Policy, part: StagePart) -> Trainer:
     """The trainer of a stage's policy, as its part of the recipe says."""
     if part.moe is not None and part.moe.routing_replay and part.answers_by() is not None:
-        policy.use_engine(make_routed_engine(policy.model, policy.tokenizer, policy.chat))
+        engine = make_routed_engine(policy.model, policy.tokenizer, policy.chat, policy.rollout)
+        policy.use_engine(engine)
     return make_trainer(policy.model, part, policy.pad_id)
 
 

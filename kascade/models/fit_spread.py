@@ -7,6 +7,8 @@ from typing import Any
 
 from kascade.errors import Fault
 from kascade.models.precision import LOW
+from kascade.recipe.identity import adapter_of, keeps_adapter
+from kascade.recipe.order import parent_of
 from kascade.recipe.parallel import parallel_problems
 from kascade.recipe.schema import Recipe, StagePart
 
@@ -42,6 +44,13 @@ def _stage_faults(
     if recipe.model.precision in LOW:
         what = f"layers are swapped for {recipe.model.precision} after loading, which shards do not survive"
         yield Fault("model.precision", f"{stage.name}: {what}", "fp32, bf16", "train it in one process")
+    start = parent_of(recipe, stage.name)
+    if adapter_of(recipe, stage) is None and start is not None and keeps_adapter(recipe, start):
+        what = (
+            f"it begins with the adapter of {start!r}, which {processes} processes do not merge"
+        )
+        remedy = f"set adapter.at_end of {start!r} to merge, or let this stage train the adapter on"
+        yield Fault(where, what, remedy=remedy)
     if stage.actors().trainers > 1 and recipe.model.draft_tokens is not None:
         what = f"{stage.name} has several trainers, whose sampler drafts no tokens"
         yield Fault("model.draft_tokens", what, remedy="leave it out, or use one trainer")

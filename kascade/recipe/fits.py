@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from kascade.recipe.changes import Change, cheapest
 from kascade.recipe.checks import Problem
 from kascade.recipe.hardware import GIB, Hardware
-from kascade.recipe.identity import adapter_of, find_stage
+from kascade.recipe.identity import adapter_of, keeps_adapter
 from kascade.recipe.memory import Layout, Range, memory_of, sampler_memory, total_of
 from kascade.recipe.methods import Stage, method_of
 from kascade.recipe.order import teachers_of
@@ -182,14 +182,9 @@ def _teachers(recipe: Recipe, stage: Stage) -> tuple[int, int]:
     over_base = adapter_of(recipe, stage) is not None
     references, judges = stage.copies_that_score()
     names = teachers_of(recipe, stage.name)
-    kept = [name for name in names if over_base and _keeps_adapter(recipe, name)]
+    kept = [name for name in names if over_base and keeps_adapter(recipe, name)]
     whole, adapters = len(names) - len(kept) + judges, len(kept)
     return (whole, adapters + references) if over_base else (whole + references, adapters)
-
-
-def _keeps_adapter(recipe: Recipe, name: str) -> bool:
-    adapter = adapter_of(recipe, find_stage(recipe, name))
-    return adapter is not None and adapter.at_end == "keep"
 
 
 def _recovering(recipe: Recipe, stage: Stage, layout: Layout) -> Layout:

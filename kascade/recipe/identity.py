@@ -131,6 +131,12 @@ def adapter_of(recipe: Recipe, stage: StagePart) -> Adapter | None:
     return stage.adapter or recipe.adapter
 
 
+def keeps_adapter(recipe: Recipe, stage_name: str) -> bool:
+    """Whether a stage ends with an adapter apart from its base."""
+    adapter = adapter_of(recipe, find_stage(recipe, stage_name))
+    return adapter is not None and adapter.at_end == "keep"
+
+
 def _with_adapter(recipe: Recipe, stage: Stage) -> Stage:
     """The stage with the adapter that it trains, be it its own or the recipe's."""
     return stage.model_copy(update={"adapter": adapter_of(recipe, stage)})

@@ -62,10 +62,10 @@ def make_vllm_engine(
 
 
 def make_routed_engine(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, part: Rollout
 ) -> RoutedEngine:
     """The native engine, recording which experts are used."""
-    return RoutedEngine(model, **_words(tokenizer, chat))
+    return RoutedEngine(model, max_batch_rows=part.max_batch_rows, **_words(tokenizer, chat))
 
 
 def make_drafting_engine(

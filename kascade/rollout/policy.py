@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kascade.data.chat import ChatFormat, chat_format
 from kascade.errors import TrainingStopped
-from kascade.models.adapters import sharing_copy
+from kascade.models.adapters import read_adapter, sharing_copy
 from kascade.models.checksum import weights_checksum
 from kascade.models.load import empty_model, load_model, load_tokenizer, save_model
 from kascade.models.policy_model import NewAdapter, base_folder, base_reference, load_policy_model
@@ -61,7 +61,8 @@ class Policy:
     ) -> Policy:
         """The model in `folder`; a chat template that the recipe chose becomes the tokenizer's own.
 
-        sampled_elsewhere: other processes will do so; an engine that would take this one's memory stays out.
+        sampled_elsewhere: other processes will do so, or none; an engine that would take this one's memory
+        stays out.
         held_elsewhere: other processes will hold the weights, too; here is the model without any. parallel:
         how the processes of a group that has met share them. activations: what training forwards keep.
         adapter: what is trained in place of all weights; None: an adapter in `folder` is merged.
@@ -154,11 +155,19 @@ class Policy:
         self.tokenizer.save_pretrained(folder)
 
     def whole_copy(self) -> PreTrainedModel:
-        """A whole copy of the current model in this process, where it must fit; frozen weights are shared."""
+        """A whole copy of the current model in this process, where it must fit; frozen weights are shared.
+
+        Of a policy that trains an adapter: the base with a copy of the adapter, which is what learns.
+        """
         if self.source is None:
             return sharing_copy(self.model)
         with tempfile.TemporaryDirectory(prefix="kascade-model-") as scratch:
             folder = Path(scratch) / "model"
             self.source.write_whole(folder)
             part = self.part or ModelPart(source=str(folder))
-            return load_model(folder, precision=part.precision, low_precision=part.low_precision)
+            how = {"precision": part.precision, "low_precision": part.low_precision}
+            if self.adapter is None or self.folder is None:
+                return load_model(folder, **how)  # type: ignore[arg-type]
+            model = load_model(base_folder(self.folder), **how)  # type: ignore[arg-type]
+            read_adapter(model, folder, self.adapter.part)
+            return model

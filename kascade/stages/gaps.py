@@ -17,7 +17,7 @@ from kascade.learning.group import POLICY, GroupModel, Scored
 from kascade.models.adapters import plain_weights
 from kascade.models.load import load_model
 from kascade.models.resting import on_device
-from kascade.recipe.schema import Mix, MOPDStage
+from kascade.recipe.schema import Mix, ModelPart, MOPDStage
 from kascade.rollout.answers import sampling_params
 from kascade.rollout.policy import Policy
 from kascade.rollout.pools import source_tasks
@@ -57,7 +57,7 @@ def teacher_gap(training: Training[MOPDStage], domain: Domain) -> float:
     count, seed = part.validation_tasks, training.seed
     if same_weights(teacher, policy):
         return 0.0
-    model = _here(teacher)
+    model = _here(teacher, policy)
     tasks = [
         task
         for mix in part.data
@@ -65,13 +65,17 @@ def teacher_gap(training: Training[MOPDStage], domain: Domain) -> float:
         for task in source_tasks(mix.source, split="validation", seed=seed, count=count)
     ]
     with on_device(model):
-        taught = mean_reward(Policy.around(model, policy.tokenizer, policy.chat), tasks, training)
+        rows = policy.rollout.model_copy(update={"engine": "native"})
+        taught = mean_reward(Policy.around(model, policy.tokenizer, policy.chat, rows), tasks, training)
     return taught - mean_reward(policy, tasks, training)
 
 
-def _here(teacher: Scored) -> PreTrainedModel:
+def _here(teacher: Scored, policy: Policy) -> PreTrainedModel:
     """The teacher as a model that samples: one that a group holds is loaded for this, and must fit here."""
-    return load_model(teacher.folder) if isinstance(teacher, GroupModel) else teacher
+    if not isinstance(teacher, GroupModel):
+        return teacher
+    part = policy.part or ModelPart(source=str(teacher.folder))
+    return load_model(teacher.folder, precision=part.precision, low_precision=part.low_precision)
 
 
 def same_weights(teacher: Scored, policy: Policy) -> bool:

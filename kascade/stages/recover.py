@@ -24,7 +24,7 @@ def recover_stage(run: Run, stage: str, round_: int, checkpoint: str, parent: st
 
 
 def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
-    """The recipe's recovery as a MOPD stage, with the workers of the stage that it recovers.
+    """The recipe's recovery as a MOPD stage, which treats memory and experts as the stage that it recovers.
 
     Answers may be as long as in the longest exam.
     """
@@ -36,8 +36,10 @@ def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
         steps=rule.steps,
         optimizer=rule.optimizer,
         limits=regressed.limits,
+        moe=regressed.moe,
         micro_batch_tokens=regressed.micro_batch_tokens,
         save_every=regressed.save_every,
+        keep_states=regressed.keep_states,
         prompts_per_step=rule.prompts_per_step,
         rollouts_per_prompt=rule.rollouts_per_prompt,
         sampling=Sampling(max_new_tokens=run.recipe.longest_answer),
@@ -46,4 +48,5 @@ def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
         workers=regressed.actors(),
         parallel=regressed.parallel if regressed.actors().distributed else Parallel(),
         activations=regressed.activations,
+        frozen_weights=regressed.frozen_weights,
     )

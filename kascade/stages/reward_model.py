@@ -7,7 +7,7 @@ refused: in small settings policies hacked such judges instead of improving.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kascade.data.chat import ChatFormat
+from kascade.data.packing import micro_batches
 from kascade.errors import TrainingStopped
 from kascade.learning.losses import bradley_terry_loss
 from kascade.learning.masters import Masters
 from kascade.learning.optimizer import build_optimizer, learning_rate, trained_parameters
+from kascade.models.activations import use_activations
 from kascade.models.logprobs import TokenBatch, scored_hidden
 from kascade.recipe.schema import PreferenceJudge, RLHFStage
 from kascade.rollout.answers import Answered, answer, sampling_params
@@ -39,11 +41,14 @@ class Preference:
 
 
 class RewardModel(nn.Module):
-    """The policy's start with a linear head on the last token's hidden state."""
+    """The policy's start with a linear head on the last token's hidden state.
 
-    def __init__(self, backbone: PreTrainedModel, pad_id: int) -> None:
+    micro_batch_tokens: padded tokens that it computes at once, when it learns as when it judges.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, pad_id: int, micro_batch_tokens: int) -> None:
         super().__init__()
-        self.backbone, self.pad_id = backbone, pad_id
+        self.backbone, self.pad_id, self.micro_batch_tokens = backbone, pad_id, micro_batch_tokens
         self.head = nn.Linear(backbone.config.hidden_size, 1, bias=False)
         nn.init.zeros_(self.head.weight)
 
@@ -59,10 +64,11 @@ class RewardModel(nn.Module):
     @torch.no_grad()
     def score(self, chat: ChatFormat, task: Task, answers: Sequence[str]) -> list[float]:
         """Rewards of answers to one task; only what follows the thinking is judged. [C1 §4.2]"""
-        return [
-            float(reward)
-            for reward in self([_sequence(chat, task, visible_answer(task, text)) for text in answers])
-        ]
+        sequences = [_sequence(chat, task, visible_answer(task, text)) for text in answers]
+        rewards: dict[int, float] = {}
+        for rows in micro_batches(list(map(len, sequences)), self.micro_batch_tokens):
+            rewards.update(zip(rows, self([sequences[row] for row in rows]).tolist(), strict=True))
+        return [rewards[row] for row in range(len(answers))]
 
 
 def _sequence(chat: ChatFormat, task: Task, text: str) -> list[int]:
@@ -79,7 +85,9 @@ def train_reward_model(training: Training[RLHFStage], compare: Compare) -> Rewar
     held_out = round(rule.holdout * len(pairs))
     with training.clock.section("training"):
         torch.manual_seed(training.draw_seed("reward-model") % 2**32)
-        model = RewardModel(policy.whole_copy(), policy.pad_id)
+        backbone = policy.whole_copy()
+        use_activations(backbone, training.stage.activations)
+        model = RewardModel(backbone, policy.pad_id, training.stage.micro_batch_tokens)
         _fit(model, policy.chat, pairs[held_out:], rule)
         agreement = measure_agreement(model, policy.chat, pairs[:held_out])
     log.info("reward model: agreement %.3f on %d held-out pairs", agreement, held_out)
@@ -135,10 +143,11 @@ def _fit(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference], rule
         pairs[start : start + rule.batch_size] for start in range(0, len(pairs), rule.batch_size)
     ] * rule.epochs
     for step, batch in enumerate(batches):
-        chosen = model([_sequence(chat, pair.task, pair.chosen) for pair in batch])
-        rejected = model([_sequence(chat, pair.task, pair.rejected) for pair in batch])
         with masters.collecting():
-            bradley_terry_loss(chosen, rejected).backward()  # type: ignore[no-untyped-call]
+            for part in _cut(model, chat, batch):
+                chosen, rejected = (model(sequences) for sequences in zip(*part, strict=True))
+                loss = bradley_terry_loss(chosen, rejected) * len(part) / len(batch)
+                loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained_parameters(model, masters), rule.optimizer.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(rule.optimizer, step, len(batches))
@@ -146,6 +155,18 @@ def _fit(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference], rule
         masters.round_into_model()
         optimizer.zero_grad(set_to_none=True)
     model.requires_grad_(False)
+
+
+def _cut(
+    model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference]
+) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """The pairs as token ids, in micro-batches. Both answers of a pair are computed in the same one."""
+    tokens = [
+        (_sequence(chat, pair.task, pair.chosen), _sequence(chat, pair.task, pair.rejected)) for pair in pairs
+    ]
+    longest = [max(len(chosen), len(rejected)) for chosen, rejected in tokens]
+    for rows in micro_batches(longest, max(1, model.micro_batch_tokens // 2)):
+        yield [tokens[row] for row in rows]
 
 
 def measure_agreement(model: RewardModel, chat: ChatFormat, pairs: Sequence[Preference]) -> float:

@@ -95,7 +95,7 @@ def load_policy(run: Run, part: StagePart, start: str, adapter: Adapter | None) 
         return Policy.load(
             folder,
             run.recipe.model,
-            sampled_elsewhere=part.actors().samplers > 0,
+            sampled_elsewhere=part.actors().samplers > 0 or part.answers_by() is None,
             held_elsewhere=part.actors().trainers > 1,
             parallel=part.parallel,
             activations=part.activations,

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from torch import Tensor
 
 from kascade.clock import Clock
+from kascade.errors import TrainingStopped
 from kascade.learning.group import Scored
 from kascade.learning.metrics import append_metrics, truncate_metrics
 from kascade.learning.sharded import WorkerLost
@@ -84,23 +85,29 @@ class Training(Generic[StageT_co]):
     def run_steps(self, take_step: Callable[[int], StepMetrics]) -> None:
         """Take the steps that are still to do; killed at any moment, the next call gives the same weights.
 
-        When a process that trains with others is lost, the steps since the last state are taken again.
+        When a process that trains with others is lost, the steps since the last state are taken again. Raises
+        TrainingStopped when more are lost over them than the stage bears.
         """
-        trainer = self.make_trainer()
+        trainer, before, losses = self.make_trainer(), -1, 0
         while True:
             try:
                 try:
-                    self._take_steps(trainer, take_step)
+                    first = self._resume(trainer)
+                    before, losses = first, losses if first == before else 0
+                    self._take_steps(trainer, first, take_step)
                 finally:
                     trainer.finish_saving()
                 return
             except WorkerLost as lost:
+                losses += 1
                 if self.folder is None:
                     raise
+                if losses > self.stage.actors().max_losses:
+                    raise _too_many_lost(losses, before) from lost
                 log.warning("%s; continuing from the last training state", lost)
 
-    def _take_steps(self, trainer: Trainer, take_step: Callable[[int], StepMetrics]) -> None:
-        stage, first = self.stage, self._resume(trainer)
+    def _take_steps(self, trainer: Trainer, first: int, take_step: Callable[[int], StepMetrics]) -> None:
+        stage = self.stage
         with stop_requests() if self.save_on_signal else nullcontext(Stop()) as stop:
             for step in range(first, stage.steps):
                 with self._saved_when_stopped(trainer, step, stop):
@@ -174,6 +181,13 @@ class Training(Generic[StageT_co]):
         if self.progress is not None:
             shown = {name: value for name in SHOWN if isinstance(value := metrics.get(name), float)}
             self.progress.update(step + 1, self.stage.steps, "steps", **shown)
+
+
+def _too_many_lost(losses: int, step: int) -> TrainingStopped:
+    return TrainingStopped(
+        f"trainers were lost {losses} times over the steps after {step}: out of memory? To do: lower "
+        "micro_batch_tokens, recompute or offload `activations`, or give the trainers more memory, and resume"
+    )
 
 
 def merge(*parts: Mapping[str, float | str]) -> StepMetrics:

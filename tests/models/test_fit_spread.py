@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from kascade.models.fit_spread import spread_faults
+from kascade.recipe.adapter import Adapter
 from kascade.recipe.identity import fingerprint, stage_key
 from kascade.recipe.load import load_recipe
 from kascade.recipe.parallel import Parallel
@@ -51,6 +52,17 @@ def test_what_is_not_supported_is_refused_with_its_reason(
 ) -> None:
     (found,) = told(config, recipe)
     assert reason in found
+
+
+def test_several_processes_do_not_begin_with_an_adapter_that_they_would_have_to_merge() -> None:
+    """It is known before the stage that makes the adapter has run for hours."""
+    recipe = asking()
+    place = next(n for n, stage in enumerate(recipe.stages) if stage.actors().trainers > 1)
+    for at_end, faults in (("keep", 1), ("merge", 0)):
+        first = recipe.stages[place - 1].model_copy(update={"adapter": Adapter(at_end=at_end)})
+        stages = (*recipe.stages[: place - 1], first, *recipe.stages[place:])
+        found = told(MOE, recipe.model_copy(update={"stages": stages}))
+        assert len(found) == faults and all("do not merge" in fault for fault in found)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,12 @@ def test_an_adapter_on_ray_is_the_one_of_one_process(session: None, tmp_path: Pa
     policy, place = on_ray(base, tmp_path)
     with stage_workers(policy, stage, MODEL, place) as (spread, trainer):
         train_grpo(say(stage, spread, tmp_path / "ray", trainer=trainer))
+        judge = spread.whole_copy()  # as a reward model begins: the base in this process, with the adapter
     assert_same_adapter(policy.final, alone)
+    own, others = trained_tensors(judge), dict(alone.model.named_parameters())
+    assert {name for name, p in judge.named_parameters() if p.requires_grad} == set(own)
+    for name, tensor in judge.named_parameters():
+        assert torch.allclose(tensor, others[name], atol=WEIGHTS_TOLERANCE), name
 
 
 def test_a_judge_begins_from_the_whole_model_of_a_group_that_trains_an_adapter(
