@@ -22,11 +22,12 @@ from kascade.cluster.launch import Launcher, Patience
 from kascade.cluster.manifests import ray_job, train_job
 from kascade.cluster.pod import pod_namespace, pod_settings
 from kascade.cluster.versions import trainjob_api
-from kascade.cluster.worker import Work, read_result, train_here
+from kascade.cluster.worker import TRAIN, Work, read_result, train_here
 from kascade.errors import Fault, KascadeError, UserError
 from kascade.recipe.cluster import RunsAs
 from kascade.recipe.identity import find_stage, short_hash
 from kascade.recipe.methods import method_of
+from kascade.recipe.recovering import recovery_shape, recovery_workers
 from kascade.recipe.run_recipe import read_run_recipe
 from kascade.recipe.schema import Recipe
 from kascade.version import __version__
@@ -42,7 +43,7 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
     task_config: fields of `dsl.TaskConfig`. Raises JobFailed, or the error that the job itself wrote down.
     """
     recipe = read_run_recipe(work.layout.root)
-    shape = recipe.cluster.shape_of(find_stage(recipe, work.stage))
+    shape = _shape(recipe, work)
     if shape == "inline" or "KUBERNETES_SERVICE_HOST" not in os.environ:
         if shape != "inline":
             log.info("no cluster here: %s learns in this process, not as a %s", work.stage, shape)
@@ -60,6 +61,11 @@ def launch_step(work: Work, task_config: Mapping[str, Any]) -> str:
     except JobFailed as error:
         raise _own_error(work, error) from None
     return read_result(work, manifest["metadata"]["name"])
+
+
+def _shape(recipe: Recipe, work: Work) -> RunsAs:
+    stage = find_stage(recipe, work.stage)
+    return recipe.cluster.shape_of(stage) if work.attempt == TRAIN else recovery_shape(recipe, stage)
 
 
 def train_inline(work: Work) -> str:
@@ -114,7 +120,8 @@ def _job(
     }
     if shape == "trainjob":
         return TRAINJOB, train_job(name, command, settings, api=trainjob_api(api), **common)
-    workers = find_stage(recipe, work.stage).actors()
+    stage = find_stage(recipe, work.stage)
+    workers = stage.actors() if work.attempt == TRAIN else recovery_workers(recipe, stage)
     return RAYJOB, ray_job(name, command, settings, workers=workers, **common)
 
 

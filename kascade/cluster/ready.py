@@ -10,6 +10,7 @@ from typing import Any
 from kascade.cluster.jobs import RAYJOB, TRAINJOB, JobKind
 from kascade.cluster.pod import pod_namespace
 from kascade.errors import Fault
+from kascade.recipe.recovering import recovery_shape
 from kascade.recipe.schema import Recipe
 
 KINDS = {"trainjob": TRAINJOB, "rayjob": RAYJOB}
@@ -19,7 +20,10 @@ log = logging.getLogger(__name__)
 
 def job_faults(recipe: Recipe) -> list[Fault]:
     """Kinds of jobs that the recipe asks for, and that the cluster does not know or this pod may not make."""
-    shapes = {recipe.cluster.shape_of(stage) for stage in recipe.stages} - {"inline"}
+    shapes = {recipe.cluster.shape_of(stage) for stage in recipe.stages}
+    if recipe.guard.recovery.rounds:
+        shapes |= {recovery_shape(recipe, stage) for stage in recipe.stages}
+    shapes.discard("inline")
     if not shapes or "KUBERNETES_SERVICE_HOST" not in os.environ:
         return []
     from kubernetes import client, config

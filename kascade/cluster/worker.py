@@ -17,6 +17,8 @@ from kascade.run.process import step_process
 from kascade.storage.files import read_json, write_json
 from kascade.storage.run_folder import RunFolder
 
+TRAIN = "train"  # the attempt that is no recovery
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -42,7 +44,7 @@ def train_here(work: Work) -> str:
     """Do the work in this process. Returns the checkpoint's reference."""
     from kascade.steps import steps
 
-    if work.attempt == "train":
+    if work.attempt == TRAIN:
         return steps.train(work.run, work.stage, work.parent)
     round_ = int(work.attempt.removeprefix("recover-"))
     return steps.recover(work.run, work.stage, round_, work.checkpoint, work.parent)

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from kascade.recipe.parts import Optimizer, Part, check_warmup
 from kascade.recipe.rules import ImportanceRange
+from kascade.recipe.workers import Workers
 
 
 class Recovery(Part):
@@ -34,6 +35,11 @@ class Recovery(Part):
         1.0,
         description="prompts of all domains to keep together (the stage's own result teaches them) to each "
         "one of the lost domains together",
+    )
+    workers: Workers | None = Field(
+        None,
+        description="who trains and samples in recoveries of stages that have no `workers` (SFT, DPO): a "
+        "recovery learns from its own answers, which processes of a TrainJob do not draw; None: one process",
     )
 
     @model_validator(mode="after")

@@ -81,6 +81,7 @@ UNUSED = (
     ("mode", None),
     ("obey_switch", False),
     ("frozen_weights", "device"),
+    ("workers", None),
 )
 
 _NOT_ROWS = {"path", "count", "levels"}  # of a data source that reads rows
@@ -193,7 +194,7 @@ def determinants(recipe: Recipe, stage_name: str, attempt: str) -> dict[str, Any
         return basis
     return {  # a recovery draws tasks of any domain met so far; see `borrowed` of `stage_key`
         **basis,
-        "recovery": _dumped(recipe.guard.recovery, exclude={"rounds"}),
+        "recovery": _dumped(recipe.guard.recovery, exclude={"rounds": True, "workers": PLACEMENT}),
         "earlier": [_dumped(other)["data"] for other in earlier_stages(recipe, stage_name)],
         "benchmarks": _benchmarks(recipe),
     }

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from kascade.recipe.checks import NamedPart, Problem, entries_of, unknown_name
+from kascade.recipe.guard import Recovery
 from kascade.recipe.methods import METHODS
 from kascade.recipe.workers import count_actors
 
@@ -25,7 +26,7 @@ def placement_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
         yield unknown_name(("cluster", "stages", name), name, "a stage", known)
     for stage in stages:
         own = ("stages", stage.name) if stage.name in placements else ("default",)
-        placement = placements.get(stage.name, cluster.get("default"))
+        placement = _over(cluster.get("default"), placements.get(stage.name))
         runs_as = placement.get("runs_as") if isinstance(placement, dict) else None
         method = METHODS.get(str(stage.value.get("kind")))
         if method is None:  # reported elsewhere
@@ -40,7 +41,17 @@ def placement_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(("cluster", *own, "nodes"), what, remedy=remedy)
         elif fitting == "rayjob" and _several_nodes(placement):
             with suppress(TypeError, ValueError):  # values of a wrong type are reported elsewhere
-                yield from _actors_have_room(stage, placement)
+                yield from _actors_have_room((*stage.path, "workers"), stage.value["workers"], placement)
+        elif fitting == "trainjob" and _several_nodes(placement):
+            with suppress(TypeError, ValueError):
+                yield from _recoveries_have_workers(recipe, stage.name, placement)
+
+
+def _over(default: Any, own: Any) -> Any:
+    """A stage's placement as `recipe.cluster` completes it, in a recipe that is not read to its end yet."""
+    if not isinstance(own, dict):
+        return default if own is None else own
+    return {**default, **own} if isinstance(default, dict) else own
 
 
 def _benchmarks_have_room(recipe: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[Problem]:
@@ -56,9 +67,28 @@ def _benchmarks_have_room(recipe: Mapping[str, Any], cluster: Mapping[str, Any])
         yield Problem(("cluster", "benchmarks", "accelerators"), what, f"{engine} or more")
 
 
-def _actors_have_room(stage: NamedPart, placement: Any) -> Iterator[Problem]:
+def _recoveries_have_workers(recipe: Mapping[str, Any], name: str, placement: Any) -> Iterator[Problem]:
+    """What a TrainJob trained is recovered by a RayJob on the same nodes: that needs actors."""
+    guard = recipe.get("guard")
+    rule = guard.get("recovery", {}) if isinstance(guard, dict) else {}
+    if not isinstance(rule, dict) or not rule.get("rounds", Recovery().rounds):
+        return
+    path, workers = ("guard", "recovery", "workers"), rule.get("workers")
+    if isinstance(workers, dict) and (workers.get("trainers", 1) != 1 or workers.get("samplers", 0) != 0):
+        yield from _actors_have_room(path, workers, placement)
+        return
+    devices = placement.get("nodes", 1) * max(1, placement.get("accelerators", 0))
+    train = max(1, devices // 2)
+    what = f"a recovery of {name!r} draws answers, which processes of its TrainJob do not"
+    advice = f"{{trainers: {train}, samplers: {max(1, devices - train)}, gpus: 1}}"
+    remedy = f"name actors that recover it, such as {advice}, or set guard.recovery.rounds to 0"
+    yield Problem(path, what, remedy=remedy)
+
+
+def _actors_have_room(
+    path: tuple[str | int, ...], workers: Mapping[str, Any], placement: Any
+) -> Iterator[Problem]:
     """All actors of a RayJob, and the process that drives them, on its nodes at once."""
-    workers = stage.value["workers"]
     trainers, samplers = workers.get("trainers", 1), workers.get("samplers", 0)
     actors = count_actors(trainers, samplers)
     needs = [(workers.get("cpus", 1), workers.get("gpus", 0))] * actors
@@ -73,7 +103,7 @@ def _actors_have_room(stage: NamedPart, placement: Any) -> Iterator[Problem]:
                 f"{driver[0]:g} and {driver[1]:g}, do not fit on {len(free)} x ({node[0]:g} and {node[1]})"
             )
             remedy = "give it more `nodes`, `cpu` or `accelerators`, or ask for fewer or smaller actors"
-            yield Problem((*stage.path, "workers"), what, remedy=remedy)
+            yield Problem(path, what, remedy=remedy)
             return
         free[place] = free[place][0] - cpus, free[place][1] - gpus
 
@@ -88,7 +118,7 @@ def _several_nodes(placement: Any) -> bool:
     if not isinstance(placement, dict):
         return False
     runs_as = placement.get("runs_as", "auto")
-    return bool(runs_as == "rayjob" or (runs_as == "auto" and placement.get("nodes", 1) != 1))
+    return bool(runs_as in ("rayjob", "trainjob") or (runs_as == "auto" and placement.get("nodes", 1) != 1))
 
 
 def _has_workers(stage: NamedPart) -> bool:

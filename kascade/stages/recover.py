@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kascade.recipe.identity import find_stage
-from kascade.recipe.parallel import Parallel
+from kascade.recipe.recovering import recovery_parallel, recovery_workers
 from kascade.recipe.schema import Mix, MOPDStage, Sampling
 from kascade.run.attempts import attempts_of
 from kascade.run.context import Run
@@ -45,8 +45,8 @@ def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
         sampling=Sampling(max_new_tokens=run.recipe.longest_answer),
         full_vocabulary=rule.full_vocabulary,
         importance=rule.importance,
-        workers=regressed.actors(),
-        parallel=regressed.parallel if regressed.actors().distributed else Parallel(),
+        workers=recovery_workers(run.recipe, regressed),
+        parallel=recovery_parallel(run.recipe, regressed),
         activations=regressed.activations,
         frozen_weights=regressed.frozen_weights,
     )

@@ -26,6 +26,7 @@ from kascade.cluster.ready import job_faults
 from kascade.cluster.worker import Work, main
 from kascade.errors import UserError
 from kascade.recipe.cluster import Cluster
+from kascade.recipe.recovering import recovery_workers
 from kascade.recipe.run_recipe import read_run_recipe
 from kascade.recipe.schema import Recipe
 from kascade.recipe.workers import Workers
@@ -174,7 +175,7 @@ SOURCE = {"environment": "math_with_judge"}
 SFT = {"kind": "sft", "name": "sft", "steps": 1, "data": [{"source": SOURCE}]}
 
 
-def recipe_in(folder: Path, stage: dict[str, Any] = SFT, **placement: Any) -> RunFolder:
+def recipe_in(folder: Path, stage: dict[str, Any] = SFT, rounds: int = 0, **placement: Any) -> RunFolder:
     recipe = Recipe.model_validate(
         {
             "kascade": 1,
@@ -182,6 +183,7 @@ def recipe_in(folder: Path, stage: dict[str, Any] = SFT, **placement: Any) -> Ru
             "model": {"source": "builtin://mini-nemotron-h"},
             "stages": [stage],
             "benchmarks": [{"name": "m", "source": SOURCE}],
+            "guard": {"recovery": {"rounds": rounds, "workers": {"samplers": 2, "driver_gpus": 0.5}}},
             "cluster": {"stages": {stage["name"]: {"silence_s": 30, **placement}}},
         }
     )
@@ -270,6 +272,30 @@ def test_an_rl_stage_with_workers_learns_in_a_rayjob(
     assert job["spec"]["entrypointNumGpus"] == 0.5
     (nodes,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert nodes["template"]["spec"]["containers"][0]["resources"] == given["resources"]
+
+
+def test_what_a_trainjob_trained_is_recovered_in_a_rayjob(
+    api: StubApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recovery draws answers, which processes of one torchrun refuse to do."""
+    layout = recipe_in(tmp_path, rounds=1, nodes=2, accelerators=1)
+    monkeypatch.setattr("kascade.cluster.worker.train_here", lambda work: f"{work.stage} {work.attempt}")
+    seen: list[dict[str, Any]] = []
+
+    def on_get(resource: dict[str, Any], times: int) -> None:
+        if times == 2:
+            seen.append(json.loads(json.dumps(resource)))
+            main(*shlex.split(resource["spec"]["entrypoint"])[3:])
+            resource["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+
+    api.on_get = on_get
+    assert launch_step(Work(str(tmp_path), "sft", "recover-1", "c", "p"), {}) == "sft recover-1"
+    (job,) = seen
+    jsonschema.validate(job, RAYJOB_SCHEMA)
+    assert job["spec"]["entrypointNumGpus"] == 0.5
+    recipe = read_run_recipe(layout.root)
+    (stage,) = recipe.stages
+    assert recovery_workers(recipe, stage).samplers == 2
 
 
 @pytest.mark.parametrize(

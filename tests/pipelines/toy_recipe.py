@@ -13,6 +13,8 @@ def toy_recipe(
     """A recipe of SFT stages, each given by the fields that matter (`name`, `parent`, `side_branch`, ...)."""
     source = {"environment": "math_with_judge"}
     common = {"kind": "sft", "steps": 1, "data": [{"source": source}]}
+    on_one_cpu = {"samplers": 1, "cpus": 0.1, "driver_cpus": 0.1}
+    recovery = {"rounds": rounds, "optimizer": {"warmup_steps": 0}, "workers": on_one_cpu}
     return Recipe.model_validate(
         {
             "kascade": 1,
@@ -21,6 +23,6 @@ def toy_recipe(
             "stages": [{**common, **stage} for stage in stages],
             "benchmarks": [{"name": "math", "source": source}],
             "cluster": cluster or {},
-            "guard": {"recovery": {"rounds": rounds, "optimizer": {"warmup_steps": 0}}},
+            "guard": {"recovery": recovery},
         }
     )

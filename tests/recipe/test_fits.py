@@ -13,10 +13,11 @@ from kascade.errors import UserError
 from kascade.recipe.changes import cheapest
 from kascade.recipe.fits import memory_problems, model_shape, plan_memory, planned_groups
 from kascade.recipe.hardware import DEVICES, GIB, Hardware
-from kascade.recipe.identity import fingerprint
+from kascade.recipe.identity import find_stage, fingerprint, stage_key
 from kascade.recipe.load import load_recipe
 from kascade.recipe.memory import Layout, memory_of, total_of
 from kascade.recipe.plan import make_plan
+from kascade.recipe.recovering import recovery_shape, recovery_workers
 from kascade.recipe.schema import Recipe
 from kascade.recipe.shapes import ModelShape, config_of, shape_of
 
@@ -151,6 +152,30 @@ def test_a_recovery_is_counted_with_its_teachers_and_the_longest_answers(tmp_pat
     groups = {(one.stage.name, one.role): one.layout for one in planned_groups(adapted)}
     assert (groups["sft", "recover"].whole_teachers, groups["sft", "recover"].adapter_teachers) == (0, 2)
     assert (groups["mopd", "train"].whole_teachers, groups["mopd", "train"].adapter_teachers) == (0, 2)
+
+
+def test_a_recovery_of_what_a_job_trains_needs_actors_and_has_those_that_are_named(tmp_path: Path) -> None:
+    job = 'cluster.stages.sft={nodes: 2, accelerators: 4, cpu: "16"}'
+    with pytest.raises(UserError) as caught:
+        recipe_of(tmp_path, job)
+    (fault,) = caught.value.faults
+    assert fault.where.endswith("guard.recovery.workers")
+    assert "{trainers: 4, samplers: 4, gpus: 1}" in str(fault.remedy), (
+        "the default's cpu and own accelerators"
+    )
+    recipe_of(tmp_path, job, "guard.recovery.rounds=0")
+    with pytest.raises(UserError, match="do not fit on 2 x"):
+        recipe_of(tmp_path, job, "guard.recovery.workers={trainers: 8, samplers: 4, gpus: 1}")
+    recipe = recipe_of(tmp_path, job, "guard.recovery.workers={trainers: 4, samplers: 4, gpus: 1}")
+    sft, rl = find_stage(recipe, "sft"), find_stage(recipe, "if_rl")
+    assert (recovery_workers(recipe, sft).trainers, recovery_workers(recipe, rl).trainers) == (4, 1)
+    assert (recovery_shape(recipe, sft), recovery_shape(recipe, rl)) == ("rayjob", "inline")
+    plain = recipe_of(tmp_path)
+    more = recipe_of(tmp_path, "guard.recovery.workers={trainers: 2}")
+    keys = [stage_key(one, "sft", "recover-1", "0" * 64) for one in (plain, recipe, more)]
+    assert len(set(keys)) == 3, "who samples is a part of a result, as in a stage"
+    cpus = recipe_of(tmp_path, "guard.recovery.workers={trainers: 2, cpus: 3}")
+    assert stage_key(cpus, "sft", "recover-1", "0" * 64) == keys[2]
 
 
 def test_devices_are_in_order_of_their_names_numbers() -> None:
