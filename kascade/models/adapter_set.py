@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from kascade.models.activations import evaluated
 from kascade.models.adapter_targets import ADAPTER_WEIGHTS
 from kascade.models.adapters import LEFT_OUT, NAME, PREFIX, adapter_config, has_adapter, trained_tensors
+from kascade.models.seams import in_full_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +37,7 @@ def hang_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
-    with evaluated(model), warnings.catch_warnings():
+    with evaluated(model), in_full_shape(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inject_adapter_in_model(config, model, name)
     saved, marked = load_file(folder / ADAPTER_WEIGHTS), f".{name}."

@@ -28,7 +28,9 @@ from kascade.models.adapter_targets import (
     known_targets,
     target_faults,
 )
+from kascade.models.mesh import rank
 from kascade.models.projections import weight_of
+from kascade.models.seams import in_full_shape
 from kascade.recipe.adapter import SAME, Adapter
 
 if TYPE_CHECKING:
@@ -64,7 +66,12 @@ def add_adapter(model: PreTrainedModel, part: Adapter, seed: int) -> None:
     model.requires_grad_(False)
     devices = [model.device] if model.device.type == "cuda" else []
     # peft draws lora_A from the global generator: the stage's own numbers must not move.
-    with evaluated(model), torch.random.fork_rng(devices), warnings.catch_warnings():
+    with (
+        evaluated(model),
+        in_full_shape(model),
+        torch.random.fork_rng(devices),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed % 2**32)
         inject_adapter_in_model(config, model, NAME)
@@ -222,11 +229,12 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def dropping(model: nn.Module, seed: int) -> Iterator[None]:
-    """Within, adapters drop inputs at their rate, the same ones for the same seed."""
+    """Within, adapters drop inputs at their rate. The seed says which, for each process others."""
     adapted: list[Any] = [module for module in model.modules() if hasattr(module, "lora_A")]
     dropouts = [one for module in adapted for one in module.lora_dropout.values()]
     if dropouts:
-        torch.manual_seed(seed % 2**32)
+        # Equal masks on all processes would be noise that a batch does not average.
+        torch.manual_seed((seed + rank()) % 2**32)
     for one in dropouts:
         one.train()
     try:

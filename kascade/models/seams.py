@@ -7,11 +7,15 @@ head's. A model in one process goes the same way: its forwards have no hooks, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from kascade.models.mesh import device_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,6 +70,25 @@ def whole(tensor: Tensor) -> Tensor:
         full: Tensor = tensor.full_tensor()
         return full
     return tensor
+
+
+@contextmanager
+def in_full_shape(model: nn.Module) -> Iterator[None]:
+    """Within, spread weights of linear layers show the shape of the whole, and nothing can compute with them.
+
+    peft sizes and places an adapter by the weight that it finds. With replicas it would take this process's
+    shard for the layer, and for weights that rest elsewhere their place for the one of computing.
+    """
+    spread = [m for m in model.modules() if isinstance(m, nn.Linear) and isinstance(m.weight, DTensor)]
+    weights = [module.weight for module in spread]
+    for module, weight in zip(spread, weights, strict=True):
+        one = torch.empty(1, dtype=weight.dtype, device=device_here())  # of any shape by expansion
+        module._parameters["weight"] = nn.Parameter(one.expand(weight.shape), requires_grad=False)
+    try:
+        yield
+    finally:
+        for module, weight in zip(spread, weights, strict=True):
+            module._parameters["weight"] = weight
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from spread_cases import STEPS, Case, make_examples, make_objective
+from torch import Tensor
 
 from kascade.learning.model_trainer import ModelTrainer
 from kascade.learning.scoring import ScoreLogprobs, score_examples
 from kascade.models.adapter_set import choose_adapter, hang_adapter
-from kascade.models.adapters import add_adapter, trained_tensors, write_adapter
+from kascade.models.adapters import add_adapter, dropping, trained_tensors, write_adapter
 from kascade.models.export import export_weights
 from kascade.models.load import load_model
 from kascade.models.mesh import join_group, rank, wait_for_all, world
@@ -46,7 +47,8 @@ def save_teachers(models: Path, folder: Path) -> None:
 
 
 def run(models: Path, folder: Path, name: str) -> dict[str, Any]:
-    layout = Parallel(experts=2) if world() > 1 and name == "nemotron-h" else Parallel()
+    experts = 2 if world() > 1 and name == "nemotron-h" else 1
+    layout = Parallel(experts=experts, replicate=2 if world() > 2 else 1)
     case = Case(name, world(), layout)
     adapter = NewAdapter(Adapter(rank=4, alpha=8), "", 3)
     model, _ = load_policy_model(models / name, PART, parallel=layout, adapter=adapter)
@@ -74,8 +76,20 @@ def run(models: Path, folder: Path, name: str) -> dict[str, Any]:
     return {"losses": losses, "weights": weights, "scores": scores}
 
 
+def dropped_inputs(models: Path) -> list[Tensor]:
+    """What an adapter drops in an update of this process, made twice with one seed."""
+    adapter = NewAdapter(Adapter(rank=4, dropout=0.5), "", 3)
+    model, _ = load_policy_model(models / "qwen3", PART, parallel=Parallel(), adapter=adapter)
+    (dropout, *_) = (m for name, m in model.named_modules() if name.endswith("lora_dropout.default"))
+    found = []
+    for _ in range(2):
+        with dropping(model, 5):
+            found.append(dropout(torch.ones(64)))
+    return found
+
+
 def main(models: Path, folder: Path) -> dict[str, Any]:
-    return {name: run(models, folder, name) for name in NAMES}
+    return {"dropped": dropped_inputs(models), **{name: run(models, folder, name) for name in NAMES}}
 
 
 if __name__ == "__main__":
