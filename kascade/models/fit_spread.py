@@ -46,9 +46,7 @@ def _stage_faults(
         yield Fault("model.precision", f"{stage.name}: {what}", "fp32, bf16", "train it in one process")
     start = parent_of(recipe, stage.name)
     if adapter_of(recipe, stage) is None and start is not None and keeps_adapter(recipe, start):
-        what = (
-            f"it begins with the adapter of {start!r}, which {processes} processes do not merge"
-        )
+        what = f"it begins with the adapter of {start!r}, which {processes} processes do not merge"
         remedy = f"set adapter.at_end of {start!r} to merge, or let this stage train the adapter on"
         yield Fault(where, what, remedy=remedy)
     if stage.actors().trainers > 1 and recipe.model.draft_tokens is not None:

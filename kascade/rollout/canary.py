@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SEED = 0  # the tokens are the same in every run
+MOVED = 0.5  # share of the trainer's scores that changed from which vLLM's cannot all be the same
 Rows = Sequence[Sequence[int]]
 
 
@@ -62,6 +63,31 @@ class Watch:
             "compute with the weights that it was given. To do: sample with model.rollout.engine: native, or "
             "with another version of vLLM. If both are right and only round differently, raise the bound in "
             "model.rollout.vllm.canary. Then resume"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Both sides' scores of the canary's tokens after one hand-over. checksum: of the weights."""
+
+    mine: Sequence[Tensor]
+    theirs: Sequence[Sequence[float]]
+    checksum: int
+
+    def refuse_standstill(self, before: Scored, version: int) -> None:
+        """Raise TrainingStopped when the trainer's scores moved since `before`, and not one of vLLM's.
+
+        One update at a rate of RL moves scores by less than the bound: a hand-over that does nothing would
+        be seen after many updates only. For sides that compute in one type, as rounding may hide an update.
+        """
+        pairs = zip(self.mine, before.mine, strict=True)
+        moved = torch.cat([a != b for a, b in pairs]).double().mean()
+        if self.checksum == before.checksum or float(moved) < MOVED or self.theirs != before.theirs:
+            return
+        raise TrainingStopped(
+            f"weights version {version}: {float(moved):.0%} of the trainer's scores of the canary's tokens "
+            "changed with the update, and vLLM's are the same to the last bit. So the hand-over did nothing. "
+            "To do: sample with model.rollout.engine: native, or with another version of vLLM, and resume"
         )
 
 

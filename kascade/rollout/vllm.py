@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kascade.errors import Fault, TrainingStopped, UserError
-from kascade.rollout.canary import Rows, Watch
+from kascade.rollout.canary import Rows, Scored, Watch
 from kascade.rollout.handover import WeightSource
 from kascade.rollout.sampling import stream_key
 from kascade.rollout.types import FinishReason, Prompt, Sample, SamplingParams
@@ -94,12 +94,14 @@ class VLLMEngine:
         self.weights_checksum = 0
         self._end_ids, self._think_end_ids = list(end_ids), list(think_end_ids)
         self._version: int | None = None
+        self._seen: Scored | None = None
 
     def load_weights(self, version: int) -> None:
         """Hand the current weights to vLLM, then let the canary compare what both compute with them.
 
         `weights_checksum` is then that of what was handed over: vLLM keeps weights in a form of its own, with
-        other bits. Raises TrainingStopped when the weights changed on their way, or vLLM scores otherwise.
+        other bits. Raises TrainingStopped when the weights changed on their way, or vLLM scores otherwise, or
+        as it did before them.
         """
         handed_over = self._source.checksum()
 
@@ -110,8 +112,12 @@ class VLLMEngine:
         self._version = None  # until the new ones have proved right
         self._vllm.take(version, unchanged)
         if self._watch is not None:
-            mine = self._source.logprobs_of(self._watch.rows)
-            self._watch.check(mine, self._vllm.score(self._watch.rows), version, self._vllm.dtype())
+            rows, dtype = self._watch.rows, self._vllm.dtype()
+            seen = Scored(self._source.logprobs_of(rows), self._vllm.score(rows), handed_over)
+            self._watch.check(seen.mine, seen.theirs, version, dtype)
+            if self._seen is not None and dtype == self._source.computes_in():
+                seen.refuse_standstill(self._seen, version)
+            self._seen = seen
         self._version, self.weights_checksum = version, handed_over
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[list[Sample]]:

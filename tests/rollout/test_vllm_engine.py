@@ -318,6 +318,24 @@ def test_the_canary_stops_a_run_whose_sampler_computes_something_else(
         policy.engine.sample(PROMPTS, SamplingParams(3))
 
 
+def test_the_canary_sees_a_hand_over_that_does_nothing_before_the_gap_is_wide(
+    made: list[FakeLLM], tmp_path: Path
+) -> None:
+    """One update at a rate of RL moves scores by a thousandth of the bound."""
+    model, tokenizer = make_model(), make_tokenizer()
+    policy = Policy.around(model, tokenizer, ChatFormat(tokenizer), Rollout(engine="vllm"))
+    policy.sync(1)  # a step without an update: both sides score as before
+    made[0].model = str(tmp_path / "old")
+    make_model().save_pretrained(made[0].model)
+    tokenizer.save_pretrained(made[0].model)  # from now on vLLM stays with weights of its own
+    policy.sync(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(parameter.sign(), alpha=3e-6)
+    with pytest.raises(TrainingStopped, match=r"version 3: .* changed with the update.* did nothing.* To do"):
+        policy.sync(3)
+
+
 def test_a_score_that_is_no_number_is_no_agreement() -> None:
     watch = Watch([[1, 2, 3]], max_gap=10.0, max_gap_fp32=1e-3)
     same = [torch.tensor([-1.0, -2.0])]
