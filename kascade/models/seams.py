@@ -80,7 +80,7 @@ def in_full_shape(model: nn.Module) -> Iterator[None]:
     shard for the layer, and for weights that rest elsewhere their place for the one of computing.
     """
     spread = [m for m in model.modules() if isinstance(m, nn.Linear) and isinstance(m.weight, DTensor)]
-    weights = [module.weight for module in spread]
+    weights: list[Any] = [module.weight for module in spread]
     for module, weight in zip(spread, weights, strict=True):
         one = torch.empty(1, dtype=weight.dtype, device=device_here())  # of any shape by expansion
         module._parameters["weight"] = nn.Parameter(one.expand(weight.shape), requires_grad=False)
