@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kascade.errors import CheckpointError, Fault, UserError
 from kascade.models.adapter_targets import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from kascade.models.low_precision import apply_precision, precision_faults
-from kascade.models.mesh import distributed_config, rank, world
+from kascade.models.mesh import distributed_config, rank, shared_mesh, world
 from kascade.models.precision import dtype_of
 from kascade.models.weight_files import weight_faults
 from kascade.recipe.parallel import Parallel
@@ -197,15 +198,16 @@ def _read(folder: Path, dtype: torch.dtype, mesh: Mapping[str, Any]) -> PreTrain
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel
-    model, loaded = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        output_loading_info=True,
-        **mesh,
-    )
+    with shared_mesh() if mesh else nullcontext():
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **mesh,
+        )
     if missing := sorted(loaded["missing_keys"]):  # transformers would train them from random numbers
         what = f"lacks weights that the model has: {', '.join(missing[:SHOWN])} ({len(missing)} in all)"
         raise UserError(Fault(str(folder), what, remedy="save the whole model again with save_pretrained"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kascade.errors import Fault, UserError
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.distributed import DistributedConfig
 
+LAYOUTS = 8  # ways of spreading whose meshes are kept: a stage has one or two
 PATIENCE = timedelta(hours=2)  # for each other: the first process may write a large model meanwhile
 
 
@@ -126,6 +130,38 @@ def distributed_config(part: Parallel, *, half: bool, rests: bool = False) -> Di
         fsdp_mixed_precision=half,
         fsdp_cpu_offload=rests and device_here().type != "cpu",
     )
+
+
+@contextmanager
+def shared_mesh() -> Iterator[None]:
+    """Within, a model is spread over the mesh of those that were spread alike before it.
+
+    transformers makes six new groups of processes for each model. A group has threads and, with NCCL, buffers
+    on the device; a stage may hold ten models: the policy, its reference and its teachers.
+    """
+    from torch import distributed
+    from transformers.distributed import mixin
+
+    make = mixin.initialize_distributed_mesh
+
+    def kept(config: DistributedConfig) -> Any:
+        return _mesh_of(distributed.group.WORLD, config.fsdp_size, config.dp_replicate_size, config.ep_size)
+
+    mixin.initialize_distributed_mesh = kept
+    try:
+        yield
+    finally:
+        mixin.initialize_distributed_mesh = make
+
+
+@lru_cache(maxsize=LAYOUTS)
+def _mesh_of(group: object, shard: int, replicate: int, experts: int) -> Any:
+    """What transformers makes for these sizes, once for all who have met as `group`."""
+    from transformers.distributed import DistributedConfig
+    from transformers.distributed.utils import initialize_distributed_mesh
+
+    config = DistributedConfig(fsdp_size=shard, dp_replicate_size=replicate, ep_size=experts)
+    return initialize_distributed_mesh(config)
 
 
 def spread_module(model: PreTrainedModel, module: nn.Module) -> None:

@@ -267,5 +267,7 @@ if __name__ == "__main__":
             results[f"{one.processes}-{one.name}"] = compare(train(one, root), expected, floor)
     if rank() == 0:
         (root / f"found-{world()}.json").write_text(json.dumps(results))
+        groups = len(torch.distributed.distributed_c10d._world.pg_map)
+        (root / f"groups-{world()}.json").write_text(json.dumps(groups))
     wait_for_all()
     torch.distributed.destroy_process_group()

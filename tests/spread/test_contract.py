@@ -30,6 +30,12 @@ def test_the_sizes_of_a_mesh_are_named_as_we_name_them() -> None:
     assert (config.dp_size, config.efsdp_size) == (8, 2)
 
 
+def test_a_model_asks_for_its_mesh_by_a_name_that_can_be_replaced() -> None:
+    source = inspect.getsource(mixin.DistributedMixin.prepare_distribute_model)
+    assert "initialize_distributed_mesh(distributed_config)" in source
+    assert mixin.initialize_distributed_mesh is utils.initialize_distributed_mesh
+
+
 def test_mixed_precision_computes_in_bfloat16_and_reduces_in_float32() -> None:
     config = DistributedConfig(fsdp_size=2, fsdp_mixed_precision=True)
     policy = fsdp._get_fsdp_policy_kwargs(config)["mp_policy"]
