@@ -7,6 +7,7 @@ from typing import Any
 
 from kascade.errors import Fault
 from kascade.models.precision import LOW
+from kascade.recipe.fits import trainers_of
 from kascade.recipe.identity import adapter_of, keeps_adapter
 from kascade.recipe.order import parent_of
 from kascade.recipe.parallel import parallel_problems
@@ -16,18 +17,10 @@ SPREAD = ("qwen3", "qwen3_moe", "nemotron_h")  # families whose shards are held 
 NUM_EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
 
 
-def processes_of(recipe: Recipe, stage: StagePart) -> int:
-    """How many processes train a stage: its actors, or one per accelerator of a torchrun."""
-    if stage.answers_by() is not None:
-        return stage.actors().trainers
-    placement = recipe.cluster.placement(stage.name)
-    return placement.nodes * max(1, placement.accelerators)
-
-
 def spread_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
     """Every stage of several processes that they do not train as one would, with the reason."""
     for stage in recipe.stages:
-        processes = processes_of(recipe, stage)
+        processes = trainers_of(recipe, stage)
         if processes > 1 or stage.parallel.experts > 1:
             yield from _stage_faults(config, recipe, stage, processes)
 

@@ -20,6 +20,7 @@ from kascade.recipe.identity import adapter_of, keeps_adapter
 from kascade.recipe.memory import Layout, Range, memory_of, sampler_memory, total_of
 from kascade.recipe.methods import Stage, method_of
 from kascade.recipe.order import teachers_of
+from kascade.recipe.recovering import recovery_parallel, recovery_workers
 from kascade.recipe.schema import Recipe
 from kascade.recipe.shapes import ModelShape, config_of, shape_of
 
@@ -126,18 +127,21 @@ def planned_groups(recipe: Recipe) -> Iterator[Planned]:
         yield Planned(stage, "train", processes, layout)
         if stage.actors().samplers:
             yield Planned(stage, "sample", stage.actors().samplers, _sampling(recipe, stage, layout))
-        recovery = _recovering(recipe, stage, layout)
+        recovery, others = _recovering(recipe, stage, layout), recovery_workers(recipe, stage).trainers
         if recipe.guard.recovery.rounds and recovery != layout:
-            yield Planned(stage, "recover", processes, recovery)
+            yield Planned(stage, "recover", others, recovery)
 
 
 def trainers_of(recipe: Recipe, stage: Stage) -> int:
-    """Processes that train a stage together: Ray's actors, or those of a job of several nodes."""
+    """Processes that train a stage together: Ray's actors, or a torchrun's, one for each accelerator.
+
+    torchrun starts them in a job of several nodes as in the step's own pod.
+    """
     if method_of(stage).cluster_job == "rayjob":
         return stage.actors().trainers
     placement = recipe.cluster.placement(stage.name)
-    job = recipe.cluster.shape_of(stage) == "trainjob"
-    return max(1, placement.nodes * placement.accelerators) if job else 1
+    nodes = placement.nodes if recipe.cluster.shape_of(stage) == "trainjob" else 1
+    return nodes * max(1, placement.accelerators)
 
 
 def layout_of(recipe: Recipe, stage: Stage) -> Layout:
@@ -190,13 +194,15 @@ def _teachers(recipe: Recipe, stage: Stage) -> tuple[int, int]:
 def _recovering(recipe: Recipe, stage: Stage, layout: Layout) -> Layout:
     """The layout of a stage's recovery: distillation with answers as long as the longest benchmark's."""
     over_base = layout.adapter is not None
-    samples = layout.samples
-    if samples is not None:
-        rule = recipe.guard.recovery
+    workers, parallel = recovery_workers(recipe, stage), recovery_parallel(recipe, stage)
+    rule, samples = recipe.guard.recovery, None
+    if not workers.distributed and recipe.model.rollout.vllm.served is None:
         rows = min(rule.prompts_per_step * rule.rollouts_per_prompt, recipe.model.rollout.max_batch_rows)
         samples = (rows, recipe.longest_answer)
     return replace(
         layout,
+        shard=parallel.shard_of(workers.trainers),
+        experts=parallel.experts,
         tokens=max(stage.micro_batch_tokens, recipe.longest_answer),
         whole_teachers=0 if over_base else RECOVERY_TEACHERS,
         adapter_teachers=RECOVERY_TEACHERS if over_base else 0,

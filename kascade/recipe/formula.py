@@ -10,14 +10,17 @@ from kascade.recipe.cluster import Placement
 from kascade.recipe.fits import layout_of, model_shape, trainers_of
 from kascade.recipe.identity import adapter_of, find_stage
 from kascade.recipe.memory import Range, exactly
-from kascade.recipe.schema import Recipe
+from kascade.recipe.recovering import recovery_workers
+from kascade.recipe.schema import Recipe, StagePart
 from kascade.recipe.speeds import Speed
 from kascade.recipe.work import ANSWER, END, ROW, Unit, steps_of
+from kascade.recipe.workers import Workers
 
 BACKWARD, FROZEN = 2.0, 1.0  # forwards that a backward costs: of trained weights, of frozen ones
 CPU_SHARE = (0.1, 0.4, 1.0)  # of the cores that a pod asks for, how many work on average: ours
 START_S = (60.0, 180.0, 600.0)  # of a step on a cluster: image, loading, compiling kernels: ours
-LEARNS = ("train", "recovery")  # parts that run on a stage's own pods
+RECOVERY = "recovery"
+LEARNS = ("train", RECOVERY)  # parts that run on a stage's own pods
 NOTHING = exactly(0)
 
 
@@ -83,8 +86,17 @@ def held(recipe: Recipe, unit: Unit) -> float:
         return float(placement.accelerators * (placement.nodes if _spreads(recipe, unit) else 1))
     if unit.part in LEARNS:
         stage = find_stage(recipe, unit.stage)
-        return float(trainers_of(recipe, stage) + stage.actors().samplers * _cut(recipe))
+        processes, workers = _learners(recipe, stage, unit)
+        return float(processes + workers.samplers * _cut(recipe))
     return float(_cut(recipe))
+
+
+def _learners(recipe: Recipe, stage: StagePart, unit: Unit) -> tuple[int, Workers]:
+    """Processes that learn in a stage's training or recovery, and its actors."""
+    if unit.part == RECOVERY:
+        workers = recovery_workers(recipe, stage)
+        return workers.trainers, workers
+    return trainers_of(recipe, stage), stage.actors()
 
 
 def _cut(recipe: Recipe) -> int:
@@ -98,8 +110,8 @@ def _seconds(recipe: Recipe, unit: Unit, speed: Speed) -> Iterator[Range]:
     samplers, asynchronous, processes = 0, False, 1
     if unit.part in LEARNS:
         stage = find_stage(recipe, unit.stage)
-        samplers, asynchronous = stage.actors().samplers, stage.actors().asynchronous
-        processes = trainers_of(recipe, stage)
+        processes, workers = _learners(recipe, stage, unit)
+        samplers, asynchronous = workers.samplers, workers.asynchronous
     lengths = exactly(unit.longest).scaled(ANSWER if unit.generated.high else ROW)
     drawing = speed.sampling_s(
         unit.generated, lengths, rows=max(1, unit.rows), engines=max(1, samplers), cut=_cut(recipe)

@@ -218,3 +218,26 @@ def test_teachers_in_the_hosts_memory_make_room(tmp_path: Path) -> None:
     assert layouts["mopd"].teachers_rest and not layouts["if_rl"].teachers_rest
     with pytest.raises(UserError, match="fp8 layers keep their weights on the device"):
         recipe_of(tmp_path, host, "model.precision=fp8")
+
+
+def test_a_torchrun_in_the_steps_own_pod_is_counted_as_its_processes(tmp_path: Path) -> None:
+    """Eight accelerators train SFT with eight processes: a model that needs them is not refused."""
+    pod = "cluster.stages.sft={accelerators: 8}"
+    memory = plan_memory(recipe_of(tmp_path, "hardware={device: h100-80gb, per_node: 8}", pod))
+    assert memory is not None
+    rows = {(group.stage, group.role): group for group in memory.groups}
+    assert rows["sft", "train"].processes == 8
+    whole = 14.7683072e9 * 4 / GIB
+    assert rows["sft", "train"].parts["masters"].expected == pytest.approx(whole / 8, rel=1e-3)
+
+
+def test_a_recovery_is_counted_on_the_processes_that_recover(tmp_path: Path) -> None:
+    """Not on those that trained: eight processes of SFT are followed by one that distils, or by actors."""
+    pod = "cluster.stages.sft={accelerators: 8}"
+    actors = "guard.recovery.workers={trainers: 4, samplers: 4, gpus: 1}"
+    for settings, trainers in ((), 1), ((actors,), 4):
+        memory = plan_memory(recipe_of(tmp_path, "hardware={device: h100-80gb}", pod, *settings))
+        assert memory is not None
+        (row,) = (group for group in memory.groups if (group.stage, group.role) == ("sft", "recover"))
+        assert row.processes == trainers
+        assert row.parts["masters"].expected == pytest.approx(14.7683072e9 * 4 / trainers / GIB, rel=1e-3)

@@ -61,5 +61,5 @@ def test_groups_that_need_the_same_have_one_row() -> None:
     out = io.StringIO()
     show_memory(Console(file=out, width=200), memory)
     rows = [line for line in out.getvalue().splitlines() if " recovers " in line]
-    assert len(memory.groups) == 29 and len(rows) == 2
-    assert "rlhf_teacher, if_rl, multi_domain_rl and 6 more" in rows[1]
+    assert len(memory.groups) == 29 and len(rows) == 1  # on 16 actors each
+    assert "sft, rlhf_teacher, if_rl and 7 more" in rows[0]
