@@ -41,6 +41,8 @@ _FURTHER = {
     "workplace_dialogues": "workplace.environment:WorkplaceDialogues",
 }
 OF_OTHER_TOOLS = frozenset({"harness", "lm_eval"})  # benchmarks that another tool poses and grades
+# Every task is a conversation: a row holds all of its turns, and not one answer alone.
+CONVERSATIONS = frozenset({"openenv", "swe_agents", "tool_dialogues", "verifiers", "workplace_dialogues"})
 BUILTIN = {name: f"kascade.environments.{place}" for name, place in _BUILTIN.items()}
 FURTHER = {name: f"kascade.environments.{place}" for name, place in _FURTHER.items()}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kascade.errors import Fault
 from kascade.models.precision import LOW
-from kascade.recipe.fits import trainers_of
+from kascade.recipe.groups import trainers_of
 from kascade.recipe.identity import adapter_of, keeps_adapter
 from kascade.recipe.order import parent_of
 from kascade.recipe.parallel import parallel_problems

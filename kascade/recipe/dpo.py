@@ -44,3 +44,6 @@ class DPOStage(StagePart):
 
     def longest_given(self) -> int:
         return self.max_tokens
+
+    def copies_that_score(self) -> tuple[int, int]:
+        return 1, 0  # the stage's start

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from kascade.recipe.checks import BASE
 from kascade.recipe.cluster import Placement
-from kascade.recipe.fits import layout_of, model_shape, trainers_of
+from kascade.recipe.fits import model_shape
+from kascade.recipe.groups import layout_of, trainers_of
 from kascade.recipe.identity import adapter_of, find_stage
 from kascade.recipe.memory import Range, exactly
 from kascade.recipe.recovering import recovery_workers

@@ -18,6 +18,7 @@ FP32 = 4
 MOMENTS = 2  # of AdamW
 HEAD_ROWS, HEAD_ELEMENTS = 4096, 2**25  # of one chunk of logits (`kascade.models.logprobs`)
 LOGIT_COPIES = 3  # logits, log-probabilities, their gradient
+TAUGHT_COPIES = 2  # a teacher's logits and log-probabilities beside them
 LAYER_WORK = {"low": 0.5, "expected": 1.0, "high": 2.0}  # gradients of one layer's activations, beside them
 LENGTHS = {"low": 0.5, "expected": 0.75, "high": 1.0}  # mean length of rollouts to the longest allowed
 WORST = Literal["low", "expected", "high"]
@@ -57,6 +58,8 @@ class Layout:
     whole_teachers, adapter_teachers: frozen models that score, of their own and over the policy's base.
     teachers_rest: whole ones lie in the host's memory while others compute.
     samples: rows that this process samples at once and the longest of them; None: others do.
+    engine_devices: over which vLLM spreads a copy of its own; 0: the native sampler shares the weights.
+    beside: bytes of another model in this process, such as a judge. full_vocabulary: of distillation.
     """
 
     precision: str = "bf16"
@@ -70,7 +73,9 @@ class Layout:
     teachers_rest: bool = False
     adapter_teachers: int = 0
     samples: tuple[int, int] | None = None
-    native: bool = True
+    engine_devices: int = 0
+    beside: int = 0
+    full_vocabulary: bool = False
     trunk: bool = field(default=True)  # whether Kascade's own forward computes: not on shards
 
 
@@ -78,40 +83,22 @@ def memory_of(shape: ModelShape, layout: Layout) -> dict[str, Range]:
     """Bytes of each part on one process, at the moment when most is needed; `total_of` adds them up.
 
     Parts: weights, masters, optimizer, gradients, adapter, gathered (of shards), activations, head, teachers,
-    sampler (copies that stay), rollouts (beyond what training uses), runtime.
+    judge, sampler (copies that stay), rollouts (beyond what training uses), runtime.
     """
     width = BYTES[layout.precision]
     own = sum(local_elements(tensors, layout) for tensors in tensors_of(shape))
     parts = {name: exactly(amount) for name, amount in _static(shape, layout, own).items()}
     parts |= _moving(shape, layout)
+    parts["sampler"] = exactly(sampler_copies(shape, layout) * width)
+    parts["judge"] = exactly(layout.beside)
+    parts["rollouts"] = _rollouts(shape, layout, parts)
     teachers = exactly(layout.adapter_teachers * FP32 * _adapter(shape, layout))
     parts["teachers"] = teachers + _whole_teachers(shape, layout, own, parts)
-    parts["sampler"] = exactly(_sampler_copies(shape, layout) * width)
-    parts["rollouts"] = _rollouts(shape, layout, parts)
     moving = parts["gathered"] + parts["activations"] + parts["head"]
     gib = 2.0**30
     here = "oneDNN" if layout.device == "cpu" and _by_trunk(shape, layout) else layout.device
     runtime = Range(*(one * gib for one in RUNTIME_GIB[here]))
     parts["runtime"] = runtime + moving.scaled(SLACK[layout.device])
-    return {name: amount for name, amount in parts.items() if amount.high > 0}
-
-
-def sampler_memory(shape: ModelShape, layout: Layout) -> dict[str, Range]:
-    """Bytes of each part on a device that only samples: a whole model over `shard` devices, and caches.
-
-    Adapters arrive merged, or beside the weights at a hundredth of their size.
-    """
-    width = BYTES[layout.precision]
-    rows, longest = layout.samples or (0, 0)
-    tokens = sum(layer.cached for layer in shape.layers) * width * rows * longest / layout.shard
-    states = sum(layer.state for layer in shape.layers) * FP32 * rows / layout.shard
-    parts = {
-        "weights": exactly(shape.size * width / layout.shard),
-        "sampler": exactly(_sampler_copies(shape, layout) * width),
-        "rollouts": Range(*(tokens * LENGTHS[level] + states for level in LEVELS)),
-        "head": exactly(rows * shape.vocabulary * FP32 * LOGIT_COPIES),
-    }
-    parts["runtime"] = Range(*(one * 2.0**30 for one in RUNTIME_GIB[layout.device]))
     return {name: amount for name, amount in parts.items() if amount.high > 0}
 
 
@@ -249,15 +236,19 @@ def _adapter_kept(layer: LayerShape, layout: Layout, *, trunk: bool) -> float:
 def _head(shape: ModelShape, layout: Layout) -> float:
     """One chunk of logits in float32, and the gradient of the output layer as it is made and added."""
     rows = min(layout.tokens, HEAD_ROWS, max(1, HEAD_ELEMENTS // shape.vocabulary))
-    logits = LOGIT_COPIES * rows * shape.vocabulary * FP32
+    copies = LOGIT_COPIES + (TAUGHT_COPIES if layout.full_vocabulary else 0)
+    logits = copies * rows * shape.vocabulary * FP32
     if layout.adapter is not None:
         return logits
     return logits + 2 * shape.vocabulary * shape.hidden * BYTES[layout.precision]
 
 
-def _sampler_copies(shape: ModelShape, layout: Layout) -> int:
-    """Weights that the native sampler lays side by side and keeps."""
-    if layout.samples is None or not layout.native or layout.shard > 1:
+def sampler_copies(shape: ModelShape, layout: Layout) -> float:
+    """Weights that a sampler in this process keeps: vLLM all of them, the native one those that it lays side
+    by side."""
+    if layout.engine_devices:
+        return shape.size / layout.engine_devices
+    if layout.samples is None or layout.shard > 1 or not layout.samples[0]:
         return 0
     merged = 0
     if layout.adapter is not None:
@@ -274,25 +265,35 @@ def _sampler_copies(shape: ModelShape, layout: Layout) -> int:
 def _whole_teachers(shape: ModelShape, layout: Layout, own: int, parts: Mapping[str, Range]) -> Range:
     """Frozen models of their own. Of those that rest: their heads, and one that scores while nothing trains.
 
-    Of shards that rest, a layer at a time comes, as is gathered in training anyway.
+    Of shards that rest, a layer at a time comes, as is gathered in training anyway. Whole distributions take
+    a whole head of each on every process.
     """
     width, count = BYTES[layout.precision], layout.whole_teachers
+    head = shape.vocabulary * shape.hidden * width
+    if layout.shard > 1:
+        heads = count * head if layout.full_vocabulary else 0
+        return exactly(heads + (0 if layout.teachers_rest else count * own * width))
     if not (layout.teachers_rest and count):
         return exactly(count * own * width)
-    heads = count * shape.vocabulary * shape.hidden * width
-    scoring = own * width if layout.shard == 1 else 0
-    free = parts["activations"] + parts["gradients"]
-    return Range(*(heads + max(0.0, scoring - there) for there in (free.low, free.expected, free.high)))
+    scoring, free = exactly(own * width - head), parts["activations"] + parts["gradients"]
+    if not layout.engine_devices:
+        free = free + parts["rollouts"]  # caches are gone when a teacher scores
+    return Range(*(count * head + max(0.0, mine - theirs) for mine, theirs in _pairs(scoring, free)))
+
+
+def cached_rows(shape: ModelShape, layout: Layout) -> Range:
+    """What is kept of the rows that are sampled at once, on one device."""
+    rows, longest = layout.samples or (0, 0)
+    tokens = sum(layer.cached for layer in shape.layers) * BYTES[layout.precision] * rows * longest
+    states = sum(layer.state for layer in shape.layers) * FP32 * rows
+    cut = layout.engine_devices or 1
+    return Range(*((tokens * LENGTHS[level] + states) / cut for level in LEVELS))
 
 
 def _rollouts(shape: ModelShape, layout: Layout, parts: Mapping[str, Range]) -> Range:
-    """Caches of rows that are sampled, beyond what training, which does not run meanwhile, leaves free."""
-    if layout.samples is None:
-        return exactly(0.0)
-    rows, longest = layout.samples
-    width = BYTES[layout.precision]
-    tokens = sum(layer.cached for layer in shape.layers) * width * rows * longest
-    states = sum(layer.state for layer in shape.layers) * FP32 * rows
+    """Caches of rows that are sampled. vLLM's stay; the native sampler's go before training needs room."""
+    needed = cached_rows(shape, layout)
+    if layout.engine_devices:
+        return needed
     free = parts["activations"] + parts["head"] + parts["gradients"] + parts["gathered"]
-    needed = Range(*(tokens * LENGTHS[level] + states for level in LEVELS))
     return Range(*(max(0.0, mine - theirs) for mine, theirs in _pairs(needed, free)))

@@ -9,7 +9,14 @@ from kascade.recipe.forecast import NOTHING_SAYS, Forecast
 from kascade.recipe.plan import Plan
 from kascade.recipe.plan_words import amount, size, some, span_text
 
-ROLES = {"train": "trains", "sample": "samples", "recover": "recovers"}
+ROLES = {
+    "train": "trains",
+    "sample": "samples",
+    "judge": "trains its judge",
+    "recover": "recovers",
+    "redraw": "samples a recovery",
+    "examine": "are answered",
+}
 
 
 def in_short(plan: Plan) -> list[str]:

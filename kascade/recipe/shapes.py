@@ -109,6 +109,12 @@ def config_of(source: str) -> Config | None:
     return known_models().get(source)
 
 
+def model_shape_of(source: str) -> ModelShape | None:
+    """The shape of a model by its source; None for one that is not known here."""
+    config = config_of(source)
+    return shape_of(config) if config is not None else None
+
+
 @cache
 def known_models() -> Mapping[str, Config]:
     """Configs of the presets' models by hub id: what they are made of is published, their files are large."""

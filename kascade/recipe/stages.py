@@ -110,6 +110,10 @@ class StagePart(Part):
         """Models beside the policy that score for it: references (its start), and judges made from it."""
         return 0, 0
 
+    def whole_distributions(self) -> bool:
+        """Whether it learns from the probabilities of all tokens, not of those in its sequences alone."""
+        return False
+
     def teacher_names(self) -> Mapping[Domain, str] | None:
         """Stage that teaches a domain, where one is named ("best" leaves it open); None: nobody teaches."""
         return None
@@ -263,6 +267,9 @@ class MOPDStage(RolloutStage):
 
     def teacher_names(self) -> Mapping[Domain, str]:
         return self.teachers
+
+    def whole_distributions(self) -> bool:
+        return self.full_vocabulary
 
 
 class PreferenceGRPO(GRPO):

@@ -8,7 +8,7 @@ import pytest
 from recipes_for_tests import SMALL, write_recipe
 
 from kascade.errors import UserError
-from kascade.recipe.fits import planned_groups
+from kascade.recipe.groups import planned_groups
 from kascade.recipe.identity import fingerprint, stage_key
 from kascade.recipe.load import load_recipe
 from kascade.recipe.schema import Recipe
@@ -57,7 +57,7 @@ def test_what_does_not_go_with_a_server_is_refused_together(tmp_path: Path) -> N
 
 def test_a_server_takes_no_memory_of_the_trainers(tmp_path: Path) -> None:
     with_server, alone = (
-        next(one.layout for one in planned_groups(recipe) if one.stage.name == "if_rl")
+        next(one.layout for one in planned_groups(recipe) if one.name == "if_rl")
         for recipe in (made(tmp_path, SERVER), made(tmp_path))
     )
     assert with_server.samples is None and alone.samples is not None
