@@ -95,7 +95,7 @@ def shape_of(config: Config) -> ModelShape | None:
         layers = tuple(_hybrid(config, block) for block in block_kinds(config))
     else:
         return None
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = kind != "nemotron_h" and bool(config.get("tie_word_embeddings"))  # transformers ties no hybrid
     return ModelShape(str(kind), int(config["hidden_size"]), int(config["vocab_size"]), tied, layers)
 
 
@@ -155,6 +155,8 @@ def _qwen3(config: Config, index: int) -> LayerShape:
     at, hidden = _Attention.of(config), int(config["hidden_size"])
     width = at.heads // at.num_heads
     norms: Tensors = ((hidden,), (hidden,), (width,), (width,))
+    if config.get("attention_bias"):
+        norms = (*norms, *((out,) for out, _ in at.linear.values()))
     both = at.heads + at.kv
     kept, spared = 6 * hidden + 4 * both + 2 + 2 * at.num_heads + at.num_kv, 2 * hidden + both
     trunk = 4 * hidden + both + (at.heads + 2 * at.kv) + at.heads + 2 + 2 * at.num_heads + at.num_kv
@@ -200,7 +202,13 @@ def _hybrid(config: Config, block: str) -> LayerShape:
     inner = int(config["intermediate_size"])
     linear, kept = {"up_proj": (inner, hidden), "down_proj": (hidden, inner)}, 2 * inner + 1
     forwards = (3 * hidden + kept, 2 * hidden + kept)
-    return LayerShape(((hidden,), *linear.values()), linear, *forwards, spared=hidden)
+    weights = ((hidden,), *linear.values(), *_mlp_biases(config, linear))
+    return LayerShape(weights, linear, *forwards, spared=hidden)
+
+
+def _mlp_biases(config: Config, linear: Mapping[str, tuple[int, int]]) -> Tensors:
+    """Of a hybrid's dense and shared MLPs, and of the way into a latent space."""
+    return tuple((out,) for out, _ in linear.values()) if config.get("mlp_bias") else ()
 
 
 def _mamba(config: Config) -> LayerShape:
@@ -215,6 +223,10 @@ def _mamba(config: Config) -> LayerShape:
         (hidden,), (into, hidden), (channels, 1, kernel), (channels,), (heads,), (heads,), (heads,), (inner,),
         (hidden, inner),
     )  # fmt: skip
+    if config.get("use_bias"):
+        weights = (*weights, (into,), (hidden,))
+    if not config.get("use_conv_bias", True):
+        weights = (*weights[:3], *weights[4:])
     scan = (3 * heads + groups) * SCAN_CHUNK + 3 * inner + 3 * heads
     trunk = 2 * hidden + into + 4 * channels + 5 * inner + scan
     fused = 3 * hidden + into + 2 * inner + heads  # by Mamba's kernels, which compute the rest again
@@ -234,7 +246,7 @@ def _moe(config: Config) -> LayerShape:
         linear |= {"fc1_latent_proj": (width, hidden), "fc2_latent_proj": (hidden, width)}
     routed = chosen * (2 * width + 2 * inner) + (2 * width if latent else 0)
     kept = 2 * shared + routed + 3 * chosen + 1
-    weights = ((hidden,), (experts, hidden), *linear.values())
+    weights = ((hidden,), (experts, hidden), *linear.values(), *_mlp_biases(config, linear))
     forwards = (3 * hidden + kept + 4 * experts, 2 * hidden + kept + 2 * experts)
     spared = hidden + chosen * (width + inner)
     return LayerShape(weights, linear, *forwards, stacked, spared=spared, chosen=chosen / experts)

@@ -128,6 +128,34 @@ def hybrid(block: str) -> Callable[[int], Any]:
     return lambda layers: NemotronHConfig(**HYBRID, hybrid_override_pattern="M" + block * layers)
 
 
+def odd(settings: dict[str, Any]) -> list[Any]:
+    """Configs of each family with settings that published models rarely have."""
+    blocks = {**HYBRID, "hybrid_override_pattern": "M*E-M"}
+    every_other = {"num_experts": 6, "decoder_sparse_step": 2, "mlp_only_layers": [3]}
+    return [
+        Qwen3Config(**{**SIZES, **DENSE, **settings}),
+        Qwen3MoeConfig(**{**SIZES, **EXPERTS, **DENSE, **every_other, **settings}),
+        NemotronHConfig(**{**blocks, **settings}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tie_word_embeddings": True}, {"attention_bias": True}, {"num_key_value_heads": 1},
+        {"num_key_value_heads": 4, "tie_word_embeddings": True, "attention_bias": True}, {"mlp_bias": True},
+        {"use_bias": True}, {"use_conv_bias": False}, {"n_shared_experts": 2}, {"moe_latent_size": 32},
+        {"n_groups": 1, "conv_kernel": 2, "mlp_bias": True, "moe_latent_size": 16},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_odd_settings_are_counted_as_transformers_builds_them(settings: dict[str, Any]) -> None:
+    for config in odd(settings):
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        assert described(config).size == sum(p.numel() for p in model.parameters()), config.model_type
+
+
 KINDS: dict[str, tuple[Callable[[int], Any], bool]] = {
     "qwen3, own forward": (dense, True),
     "qwen3": (dense, False),
