@@ -10,15 +10,18 @@ tests this script and nothing else; what was not measured is said. Results: `ben
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from kascade.storage.files import read_json, write_json
 
@@ -88,8 +91,14 @@ def main(arguments: list[str] | None = None, parts: Mapping[str, Part] = PARTS) 
         "parts": [asdict(one) for one in results],
     }
     if may_write(said.out, device):
+        measured = {one.part for one in results if one.status != "not measured"}
+        kept = kept_parts(said.out, device, parts, measured)
+        found["parts"] = sorted(
+            [one for one in found["parts"] if one["part"] not in kept] + list(kept.values()),
+            key=lambda one: list(parts).index(one["part"]),
+        )
         write_json(said.out, found)
-        print(f"written: {said.out}")
+        print(f"written: {said.out}" + (f"; as measured before: {', '.join(kept)}" if kept else ""))
     unmeasured = [one.part for one in results if one.status == "not measured"]
     if device is None:
         print(f"*** NO GPU HERE: not measured: {', '.join(unmeasured)}; the others ran at a tiny size ***")
@@ -100,10 +109,28 @@ def main(arguments: list[str] | None = None, parts: Mapping[str, Part] = PARTS) 
 
 def may_write(out: Path, device: str | None) -> bool:
     """A run without a GPU never takes the place of results from one."""
-    if device is not None or not out.exists() or read_json(out)["device"] is None:
+    if device is not None or earlier(out).get("device") is None:
         return True
     print(f"{out} holds results of a GPU and stays as it is")
     return False
+
+
+def earlier(out: Path) -> dict[str, Any]:
+    """What a file holds; nothing for one that is not there or cannot be read."""
+    try:
+        found = read_json(out)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def kept_parts(
+    out: Path, device: str | None, known: Collection[str], measured: Collection[str]
+) -> dict[str, Any]:
+    """Parts that an earlier run on the same device measured, and this one did not."""
+    before = earlier(out)
+    listed = before.get("parts") if before.get("device") == device else None
+    return {one["part"]: one for one in listed or [] if one["part"] in known and one["part"] not in measured}
 
 
 def run_all(parts: Mapping[str, Part], device: str | None) -> list[Result]:
@@ -128,13 +155,29 @@ def run_apart(name: str, part: Part, device: str | None, left: float) -> Result:
         out = Path(scratch) / "numbers.json"
         command = [sys.executable, *COMMAND, "--part", name, "--out", str(out)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-            status: Status = "passed" if done.returncode == 0 else "failed"
-            note = "" if done.returncode == 0 else last_line(done.stderr)
+            code, said = run_within(command, limit)
+            status: Status = "passed" if code == 0 else "failed"
+            note = "" if code == 0 else last_line(said)
         except subprocess.TimeoutExpired:
             status, note = "failed", f"took longer than {limit:.0f} s"
         numbers = read_json(out) if out.exists() else {}
     return Result(name, part.what, status, numbers, round(time.monotonic() - start, 1), note)
+
+
+def run_within(command: list[str], limit: float) -> tuple[int, str]:
+    """Exit code and stderr. Raises TimeoutExpired.
+
+    What the command started ends with it: such a process would hold the GPU's memory, and our pipe.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=limit)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, said
 
 
 def why_not(part: Part, device: str | None, left: float) -> str | None:

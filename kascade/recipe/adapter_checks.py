@@ -67,11 +67,16 @@ def _continued(
     plain = Adapter().model_dump(mode="json")
     for name in SAME:
         old, new = (one.get(name, plain[name]) for one in (before, adapter))
-        if old != new:
+        if _ordered(old) != _ordered(new):
             said = "all that can" if old is None else old
             what = f"{stage.get('name')!r} continues the adapter of {parent!r}, whose {name} is {said}"
             remedy = f"give both the same {name}, or set adapter.at_end of {parent!r} to merge"
             yield Problem((*where, name), what, allowed=str(said), remedy=remedy)
+
+
+def _ordered(value: Any) -> Any:
+    """Targets are a set: their order, and one named twice, change nothing."""
+    return sorted({str(one) for one in value}) if isinstance(value, list) else value
 
 
 def _precision_problems(where: tuple[str | int, ...], model: Any) -> Iterator[Problem]:

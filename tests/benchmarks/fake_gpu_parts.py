@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from pathlib import Path
 
 
 def good() -> dict[str, float]:
@@ -16,6 +18,12 @@ def wrong() -> dict[str, float]:
 
 def dies() -> dict[str, float]:
     os._exit(3)
+
+
+def leaves() -> dict[str, float]:
+    child = subprocess.Popen(["sleep", "60"])
+    Path(os.environ["LEFT_BEHIND"]).write_text(str(child.pid))
+    return {}
 
 
 def hangs() -> dict[str, float]:

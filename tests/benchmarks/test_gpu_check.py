@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ FAKES = {
     "gpu": of("good", on_cpu=False),
     "package": of("good", package="no-such-package"),
     "hangs": of("hangs"),
+    "leaves": of("leaves"),
 }
 
 
@@ -55,7 +57,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: dict[str, Part])
 def test_a_part_that_fails_or_dies_leaves_the_others_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out = run(tmp_path, monkeypatch, {name: part for name, part in FAKES.items() if name != "hangs"})
+    code, out = run(
+        tmp_path, monkeypatch, {name: part for name, part in FAKES.items() if name not in ("hangs", "leaves")}
+    )
     found = results(out)
     assert code == 1
     assert {name: part["status"] for name, part in found.items()} == {
@@ -83,6 +87,30 @@ def test_a_part_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(gpu_check, "CPU_LIMIT_S", 3.0)
     _, out = run(tmp_path, monkeypatch, {"hangs": FAKES["hangs"]})
     assert results(out)["hangs"]["note"] == "took longer than 3 s"
+
+
+def test_what_a_part_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that it left behind holds the pipe and would hold the GPU."""
+    monkeypatch.setattr(gpu_check, "CPU_LIMIT_S", 5.0)
+    monkeypatch.setenv("LEFT_BEHIND", str(tmp_path / "pid"))
+    start = time.monotonic()
+    _, out = run(tmp_path, monkeypatch, {"leaves": FAKES["leaves"]})
+    assert results(out)["leaves"]["note"] == "took longer than 5 s" and time.monotonic() - start < 30
+    with pytest.raises(ProcessLookupError):
+        for _ in range(50):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+            time.sleep(0.1)
+
+
+def test_a_run_of_some_parts_keeps_what_was_measured_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out = run(tmp_path, monkeypatch, {"good": FAKES["good"], "gpu": FAKES["gpu"]})
+    main(["--out", str(out), "--only", "gpu"], {"good": FAKES["good"], "gpu": FAKES["gpu"]})
+    assert results(out)["good"]["status"] == "passed", "the other part's result was not lost"
+    out.write_text("{")
+    main(["--out", str(out), "--only", "gpu"], FAKES)
+    assert set(results(out)) == {"gpu"}, "a damaged file costs what it held, and not this run"
 
 
 def test_all_limits_together_are_what_is_promised() -> None:

@@ -97,3 +97,11 @@ def test_faults_of_adapters_come_with_the_line_they_were_written_in(tmp_path: Pa
     (fault,) = caught.value.faults
     assert fault.where == f"{tmp_path / 'recipe.yaml'}:{line} stages.2.adapter.rank"
     assert fault.allowed == "8"
+
+
+def test_targets_are_a_set(tmp_path: Path) -> None:
+    """Their order, and one named twice, are no other adapter."""
+    same = ("sft.adapter={rank: 8, targets: [q_proj, v_proj]}", "adapter.targets=[v_proj, q_proj, q_proj]")
+    assert made(tmp_path, ALL, *same).adapter is not None
+    other = ("sft.adapter={rank: 8, targets: [q_proj, v_proj]}", "adapter.targets=[q_proj]")
+    assert any("whose targets is" in what for _, what in refusals(tmp_path, ALL, *other))
