@@ -56,6 +56,7 @@ CHECKS: tuple[Check, ...] = (
     Check("model files", "files", model.files),
     Check("weights", "files", model.weights),
     Check("fit of recipe and model", "files", model.fit),
+    Check("ranks of adapters", "files", model.ranks, always),
     Check("vocabulary", "files", model.vocabulary),
     Check("environment options", "nothing", data.options),
     Check("rows", "files", data.rows),

@@ -13,7 +13,7 @@ from kascade.doctor.subject import NotChecked, Subject
 from kascade.doctor.template import LightChat, special_tokens
 from kascade.errors import Fault, UserError
 from kascade.models.adapter_targets import ADAPTER_CONFIG
-from kascade.models.fit import fit_faults
+from kascade.models.fit import fit_faults, wide_ranks
 from kascade.models.headers import embedding_rows, read_shapes, tensor_faults
 from kascade.models.load import check_model_folder, load_tokenizer
 from kascade.models.low_precision import precision_faults
@@ -107,6 +107,12 @@ def fit(subject: Subject) -> list[Fault]:
     """What the recipe asks of the model and the model does not have."""
     _config(subject)
     return fit_faults(_whole(subject), subject.recipe)
+
+
+def ranks(subject: Subject) -> list[Fault]:
+    """Adapters that some of their layers are too narrow for."""
+    _config(subject)
+    return list(wide_ranks(_whole(subject), subject.recipe))
 
 
 def vocabulary(subject: Subject) -> list[Fault]:

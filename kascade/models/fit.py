@@ -11,7 +11,9 @@ from kascade.models.adapter_targets import known_targets, target_faults
 from kascade.models.fit_spread import spread_faults
 from kascade.models.load import model_config
 from kascade.models.long_context import long_context_faults
+from kascade.recipe.adapter import Adapter
 from kascade.recipe.schema import MoE, Recipe, Sampling
+from kascade.recipe.shapes import shape_of
 
 WITH_EXPERT_BIAS = ("nemotron_h",)
 
@@ -49,10 +51,40 @@ def _stage_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
 def _adapter_faults(config: Mapping[str, Any], recipe: Recipe) -> Iterator[Fault]:
     """Targets that the model lacks; of a model that is not known here, loading it tells."""
     there = known_targets(config)
-    places = [(recipe.adapter, "adapter"), *((s.adapter, f"stages.{s.name}.adapter") for s in recipe.stages)]
-    for adapter, where in places:
-        if adapter is not None and adapter.targets is not None and there is not None:
+    for adapter, where in _adapters(recipe):
+        if adapter.targets is not None and there is not None:
             yield from target_faults(config.get("model_type"), adapter.targets, there, f"{where}.targets")
+        widths = _widths(config, adapter)
+        if widths and adapter.rank > (most := max(widths.values())):
+            what = f"the layers are at most {most} wide, and a product of matrices has no higher rank"
+            yield Fault(f"{where}.rank", what, f"at most {most}", f"set {where}.rank to {most} or less")
+
+
+def wide_ranks(folder: Path, recipe: Recipe) -> Iterator[Fault]:
+    """Adapters with a higher rank than some of their layers can use; above all of them is an error."""
+    config = model_config(folder)
+    for adapter, where in _adapters(recipe):
+        widths = _widths(config, adapter)
+        narrow = {name: width for name, width in widths.items() if width < adapter.rank}
+        if narrow and len(narrow) < len(widths):
+            said = ", ".join(f"{name} ({width})" for name, width in narrow.items())
+            what = (
+                f"{adapter.rank} is more than some layers are wide, where it takes memory for nothing: {said}"
+            )
+            yield Fault(f"{where}.rank", what, remedy="lower it, or leave these layers out of `targets`")
+
+
+def _adapters(recipe: Recipe) -> Iterator[tuple[Adapter, str]]:
+    places = [(recipe.adapter, "adapter"), *((s.adapter, f"stages.{s.name}.adapter") for s in recipe.stages)]
+    return ((adapter, where) for adapter, where in places if adapter is not None)
+
+
+def _widths(config: Mapping[str, Any], adapter: Adapter) -> dict[str, int]:
+    """The narrower side of each kind of layer that gets an adapter; empty for a model that is not known."""
+    shape = shape_of(config)
+    sizes = [one for layer in (shape.layers if shape else ()) for one in layer.linear.items()]
+    wanted = [one for one in sizes if adapter.targets is None or one[0] in adapter.targets]
+    return {name: min(size) for name, size in wanted}
 
 
 def _moe_faults(config: Mapping[str, Any], moe: MoE, where: str) -> Iterator[Fault]:

@@ -29,8 +29,8 @@ class Adapter(Part):
         0.0,
         ge=0,
         lt=1,
-        description="of a layer's input, in updates from demonstrations alone: a stage that learns from its "
-        "own samples has none, so that sampler and trainer agree",
+        description="of a layer's input, in SFT alone: elsewhere models that are compared must agree, as "
+        "sampler and trainer do",
     )
     at_end: Literal["keep", "merge"] = Field(
         "keep",

@@ -7,6 +7,7 @@ from typing import Any
 
 from kascade.recipe.adapter import SAME, Adapter
 from kascade.recipe.checks import Problem
+from kascade.recipe.methods import METHODS
 
 LOW_PRECISIONS = ("fp8", "nvfp4")
 
@@ -29,10 +30,34 @@ def adapter_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
             yield from _stage_problems(path, stage)
             yield from _continued(where, stage, adapter, parent, known.get(str(parent)))
             yield from _precision_problems(where, recipe.get("model"))
+            if isinstance(own, dict) and own.get("dropout") and not _drops(stage):
+                yield _dropout_problem(where, f"{stage.get('name')!r} is")
         shape = known.get(str(parent)) or adapter  # one fault for a change, not one for each later stage
         known[str(stage.get("name"))] = shape if _kept(adapter) else None
         if stage.get("side_branch") is not True:
             previous = stage.get("name")
+    yield from _nowhere_dropped(recipe)
+
+
+def _nowhere_dropped(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    """A rate for all stages, of which at least one must be able to drop."""
+    whole, listed = recipe.get("adapter"), recipe.get("stages")
+    if not isinstance(whole, dict) or not whole.get("dropout") or not isinstance(listed, list):
+        return
+    stages = [one for one in listed if isinstance(one, dict) and not isinstance(one.get("adapter"), dict)]
+    if not any(map(_drops, stages)):
+        yield _dropout_problem(("adapter",), "no stage with this adapter is")
+
+
+def _drops(stage: Mapping[str, Any]) -> bool:
+    method = METHODS.get(str(stage.get("kind")))
+    return method is not None and method.drops
+
+
+def _dropout_problem(where: tuple[str | int, ...], who: str) -> Problem:
+    kinds = ", ".join(kind for kind, method in METHODS.items() if method.drops)
+    what = f"{who} of a kind whose updates drop inputs ({kinds}), so it would do nothing"
+    return Problem((*where, "dropout"), what, allowed="0", remedy="leave it out")
 
 
 def _kept(adapter: Mapping[str, Any] | None) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kascade.environment_names import CONVERSATIONS
 from kascade.recipe.groups import SAMPLES, Planned, longest_row
 from kascade.recipe.hardware import DEVICES, GIB, Hardware
 from kascade.recipe.methods import Stage
@@ -212,8 +213,11 @@ def _lengths(recipe: Recipe, stage: Stage, refused: Planned, most: int) -> Itera
         yield f"{stage.name}.micro_batch_tokens", most
     if refused.role in ("recover", "redraw"):
         for one in recipe.benchmarks:
+            where = f"benchmarks.{one.name}.sampling"
             if one.sampling.max_new_tokens > most and not one.source.of_another_tool:
-                yield f"benchmarks.{one.name}.sampling.max_new_tokens", most
+                yield f"{where}.max_new_tokens", most
+            if one.source.environment in CONVERSATIONS and one.sampling.conversation.max_tokens > most:
+                yield f"{where}.conversation.max_tokens", most
         return
     sampling = stage.answers_by()
     if sampling is None:

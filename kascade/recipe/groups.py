@@ -14,9 +14,9 @@ from kascade.recipe.identity import adapter_of, keeps_adapter
 from kascade.recipe.memory import Layout
 from kascade.recipe.methods import Stage
 from kascade.recipe.order import parent_of, teachers_of
-from kascade.recipe.recovering import recovery_parallel, recovery_workers
+from kascade.recipe.recovering import recovery_parallel, recovery_row, recovery_workers
 from kascade.recipe.sampling import Sampling
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import Benchmark, Recipe
 from kascade.recipe.shapes import model_shape_of
 from kascade.recipe.workers import Workers
 
@@ -170,7 +170,8 @@ def _judge_layout(recipe: Recipe, stage: Stage, trained: Layout) -> Layout:
 def _recovery(recipe: Recipe, stage: Stage, trained: Layout, rows: tuple[int, int]) -> Iterator[Planned]:
     """Distillation with answers as long as the longest benchmark's: those that train, and that sample."""
     rule, workers = recipe.guard.recovery, recovery_workers(recipe, stage)
-    own = _rows(recipe, rule.prompts_per_step * rule.rollouts_per_prompt, recipe.longest_answer)
+    longest = recovery_row(recipe)
+    own = _rows(recipe, rule.prompts_per_step * rule.rollouts_per_prompt, longest)
     parallel = recovery_parallel(recipe, stage)
     layout = _layout(recipe, stage, workers.trainers, workers, own)
     over = base_of(recipe, stage.name) if layout.adapter is not None else None
@@ -179,7 +180,7 @@ def _recovery(recipe: Recipe, stage: Stage, trained: Layout, rows: tuple[int, in
         layout,
         shard=parallel.shard_of(workers.trainers),
         experts=parallel.experts,
-        tokens=max(stage.micro_batch_tokens, recipe.longest_answer),
+        tokens=max(stage.micro_batch_tokens, longest),
         whole_teachers=whole,
         adapter_teachers=adapters,
         full_vocabulary=rule.full_vocabulary,
@@ -209,10 +210,17 @@ def _rows(recipe: Recipe, samples: int, longest: int) -> tuple[int, int]:
 
 
 def _exam_rows(recipe: Recipe) -> tuple[int, int]:
-    """Of the benchmark with the most, and the longest answer of all."""
+    """Of the benchmark with the most, and the longest row of all."""
     screen = recipe.guard.screen_samples
     asked = max(min(one.tasks, one.keep_every) * (one.samples or screen) for one in recipe.benchmarks)
-    return _rows(recipe, asked, recipe.longest_answer)
+    return _rows(recipe, asked, max(map(_exam_row, recipe.benchmarks)))
+
+
+def _exam_row(one: Benchmark) -> int:
+    """Tokens of a benchmark's longest row; another tool's are not counted."""
+    talks = one.source.environment in CONVERSATIONS
+    most = max(one.sampling.max_new_tokens, one.sampling.conversation.max_tokens if talks else 0)
+    return 0 if one.source.of_another_tool else most
 
 
 def _cut(recipe: Recipe) -> int:

@@ -40,8 +40,8 @@ class Method:
     kind: its name in recipes. title: as a person reads it. part: what a recipe may say about it.
     train: `module:function` that takes a `kascade.stages.training.Training`.
     needs_teachers: whether accepted checkpoints teach it. graded: whether it learns from the rewards of its
-    tasks' environments. cluster_job: what trains it on several nodes. lacks: what a task would
-    need to teach it something; None: the task has it.
+    tasks' environments. drops: whether its updates drop inputs of adapters. cluster_job: what trains it on
+    several nodes. lacks: what a task would need to teach it something; None: the task has it.
     """
 
     kind: str
@@ -50,6 +50,7 @@ class Method:
     train: str
     needs_teachers: bool = False
     graded: bool = False
+    drops: bool = False
     cluster_job: ClusterJob = "rayjob"
     lacks: Callable[[Task], str | None] = _anything_teaches
 
@@ -82,6 +83,7 @@ METHODS = _by_kind(
             "SFT",
             SFTStage,
             "kascade.stages.sft:train_sft",
+            drops=True,
             cluster_job="trainjob",
             lacks=_needs_reference,
         ),

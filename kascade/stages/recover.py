@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kascade.recipe.identity import find_stage
-from kascade.recipe.recovering import recovery_parallel, recovery_workers
-from kascade.recipe.schema import Mix, MOPDStage, Sampling
+from kascade.recipe.recovering import recovery_parallel, recovery_sampling, recovery_workers
+from kascade.recipe.schema import Mix, MOPDStage
 from kascade.run.attempts import attempts_of
 from kascade.run.context import Run
 from kascade.stages.attempts import loss_of, recovery
@@ -26,7 +26,7 @@ def recover_stage(run: Run, stage: str, round_: int, checkpoint: str, parent: st
 def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
     """The recipe's recovery as a MOPD stage, which treats memory and experts as the stage that it recovers.
 
-    Answers may be as long as in the longest exam.
+    Answers and conversations may be as long as in the longest exam.
     """
     rule, regressed = run.recipe.guard.recovery, find_stage(run.recipe, stage)
     return MOPDStage(
@@ -42,7 +42,7 @@ def recovery_part(run: Run, stage: str, mixes: tuple[Mix, ...]) -> MOPDStage:
         keep_states=regressed.keep_states,
         prompts_per_step=rule.prompts_per_step,
         rollouts_per_prompt=rule.rollouts_per_prompt,
-        sampling=Sampling(max_new_tokens=run.recipe.longest_answer),
+        sampling=recovery_sampling(run.recipe),
         full_vocabulary=rule.full_vocabulary,
         importance=rule.importance,
         workers=recovery_workers(run.recipe, regressed),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tiny_architectures import nemotron_h_config, qwen3_config, qwen3_moe_config
 
-from kascade.models.fit import fit_faults
+from kascade.models.fit import fit_faults, wide_ranks
+from kascade.recipe.adapter import Adapter
 from kascade.recipe.load import load_recipe
 from kascade.recipe.schema import MTP, LongContext, MoE, Recipe, Rollout
 
@@ -76,3 +77,23 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
         reasons, ("record routing", "by its own", "replays", "thinking budget"), strict=True
     ):
         assert word in reason
+
+
+@pytest.mark.parametrize("make", [qwen3_config, qwen3_moe_config, nemotron_h_config])
+def test_a_rank_above_all_layers_is_refused_and_above_some_is_warned_of(tmp_path: Path, make: Any) -> None:
+    """A product of [out, r] and [r, in] has at most the rank of the narrower side."""
+    config = make()
+    folder = folder_of(tmp_path, config.to_dict())
+    attention = ("q_proj", "k_proj")
+    query, key = (min(config.hidden_size, heads * config.head_dim) for heads in _heads(config))
+    for rank, refused, warned in ((key, 0, 0), (key + 1, 0, 1), (query, 0, 1), (query + 1, 1, 0)):
+        part = Adapter(rank=rank, targets=attention)
+        recipe = load_recipe("quickstart").model_copy(update={"adapter": part})
+        faults, warnings = fit_faults(folder, recipe), list(wide_ranks(folder, recipe))
+        assert (len(faults), len(warnings)) == (refused, warned), rank
+        assert all(one.where == "adapter.rank" for one in (*faults, *warnings))
+    assert f"at most {query}" in str(faults[0].allowed)
+
+
+def _heads(config: Any) -> tuple[int, int]:
+    return config.num_attention_heads, config.num_key_value_heads

@@ -11,8 +11,9 @@ from kascade.errors import UserError
 from kascade.recipe.adapter import Adapter
 from kascade.recipe.identity import adapter_of, find_stage, fingerprint, stage_key
 from kascade.recipe.load import load_recipe, read_recipe
+from kascade.recipe.recovering import recovery_row, recovery_sampling
 from kascade.recipe.redone import changed_stages
-from kascade.recipe.schema import Recipe
+from kascade.recipe.schema import ConversationLimits, Recipe
 
 ALL = SMALL.replace("stages:", "adapter: {rank: 8}\nstages:", 1)
 KEYS_BEFORE_ADAPTERS = {  # of the recipe above without one, from the commit before they came
@@ -66,6 +67,11 @@ def test_keys_of_recipes_without_an_adapter_are_what_they_were(tmp_path: Path) -
     [
         (("if_rl.adapter.rank=4",), "adapter.rank", "continues the adapter of 'sft', whose rank is 8"),
         (("if_rl.adapter={rank: 8, targets: [q_proj]}",), "targets", "whose targets is all that can"),
+        (
+            ("if_rl.adapter={rank: 8, dropout: 0.1}",),
+            "dropout",
+            "'if_rl' is of a kind whose updates drop inp",
+        ),
         (("if_rl.mtp={}",), "mtp", "its training would be lost"),
         (("if_rl.moe={expert_bias_rate: 0, freeze_router: false}",), "freeze_router", "routers are no part"),
         (("if_rl.moe={}",), "expert_bias_rate", "biases are no part of an adapter"),
@@ -105,3 +111,50 @@ def test_targets_are_a_set(tmp_path: Path) -> None:
     assert made(tmp_path, ALL, *same).adapter is not None
     other = ("sft.adapter={rank: 8, targets: [q_proj, v_proj]}", "adapter.targets=[q_proj]")
     assert any("whose targets is" in what for _, what in refusals(tmp_path, ALL, *other))
+
+
+def test_a_rate_of_dropping_needs_a_stage_that_drops(tmp_path: Path) -> None:
+    """SFT does; a rate for all stages is right where one of those that take it is of that kind."""
+    assert made(tmp_path, ALL, "adapter.dropout=0.1").adapter == Adapter(rank=8, dropout=0.1)
+    alone = ALL.replace("- kind: sft", "- kind: if_rl", 1)
+    for settings in (("adapter.dropout=0.1",), ("adapter.dropout=0.1", "sft.adapter.rank=8")):
+        text = alone if len(settings) == 1 else ALL
+        (found,) = refusals(tmp_path, text, *settings)
+        assert "adapter.dropout" in found[0] and "no stage with this adapter" in found[1]
+    with pytest.raises(UserError, match="'pairs' is of a kind"):
+        made(tmp_path, DPO)
+
+
+DPO = """\
+kascade: 1
+name: pairs
+model: {source: "builtin://mini-nemotron-h"}
+stages:
+  - kind: dpo
+    name: pairs
+    steps: 1
+    adapter: {rank: 2, dropout: 0.2}
+    data: [{source: {environment: genrm_compare}}]
+benchmarks:
+  - {name: knowledge, source: {environment: mcqa}, tasks: 20}
+"""
+
+
+def test_recoveries_converse_as_long_as_benchmarks_do(tmp_path: Path) -> None:
+    limits = "benchmarks.chat.sampling.conversation={max_tokens: 3000, max_turns: 6, max_seconds: 60}"
+    plain = recovery_sampling(made(tmp_path))
+    assert (plain.conversation, plain.max_new_tokens) == (ConversationLimits(), 49_152)
+    talks = "benchmarks.chat.source.environment=tool_dialogues"
+    recipe = made(tmp_path, SMALL, limits, talks, "benchmarks.chat.sampling.max_new_tokens=500")
+    found = recovery_sampling(recipe)
+    assert found.conversation == ConversationLimits(max_tokens=3000, max_turns=6, max_seconds=60)
+    assert recovery_row(recipe) == 49_152, "the other benchmark's answers are longer"
+    short = made(
+        tmp_path, SMALL, limits, talks, *(f"benchmarks.{n}.sampling.max_new_tokens=500" for n in BOTH)
+    )
+    assert recovery_row(short) == 3000
+    silent = made(tmp_path, SMALL, limits, *(f"benchmarks.{n}.sampling.max_new_tokens=500" for n in BOTH))
+    assert recovery_row(silent) == 500, "no row is a conversation"
+
+
+BOTH = ("knowledge", "chat")
