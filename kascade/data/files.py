@@ -66,6 +66,7 @@ def read_rows_of(
         for name in _of_split(_stored_files(path), split, path):
             yield from read_file(join_uri(path, name), format)
     elif folder is None or not is_folder(folder):
+        _refuse_split(path, split)
         yield from read_file(path, format)
     elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         yield from saved_rows(folder, split)
@@ -73,6 +74,14 @@ def read_rows_of(
         names = [one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()]
         for name in _of_split(sorted(filter(format_of, names)), split, str(folder)):
             yield from read_file(str(folder / name), format)
+
+
+def _refuse_split(path: str, split: str | None) -> None:
+    """Raises UserError where a split is named of what has none: all rows would be read."""
+    if split is not None:
+        what = f"is one file, and the data source names its split {split!r}"
+        remedy = "leave `split` out, or name a folder with a file for each split"
+        raise UserError(Fault(shown(path), what, remedy=remedy))
 
 
 def read_file(uri: str, format: Format | Literal["auto"] = "auto") -> Iterator[Found]:

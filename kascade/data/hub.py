@@ -41,6 +41,9 @@ def saved_rows(folder: Path, split: str | None) -> Iterator[Found]:
             what = f"has no split {wanted!r}" if wanted else "has several splits"
             raise UserError(Fault(str(folder), what, ", ".join(found), "name one: `split`"))
         found = found[wanted]
+    elif split is not None:
+        what = f"is one dataset without splits, and the data source names its split {split!r}"
+        raise UserError(Fault(str(folder), what, remedy="leave `split` out"))
     for number, row in enumerate(found, start=1):
         yield f"{folder} row {number}", present(row)
 

@@ -29,6 +29,7 @@ Turn = dict[str, Any]
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 PLACEHOLDER = re.compile(r"\{([^{}\n]+)\}")  # of a prompt: a column, where there is one of that name
 NO_WIDTH = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD))
+SYSTEM = ("system", "developer")
 WEIGHTS = ("weight", "train", "loss")  # of a turn: 0 or false where it is only to be read
 PICTURES = ("image", "images", "audio", "audios", "video", "videos")
 JSON_FIELDS = (
@@ -53,8 +54,8 @@ def nemo_gym_rows(row: Row, source: DataSource) -> list[Row]:
     found = {name: _parsed(name, value) for name, value in found.items()}
     if source.layout == "auto":
         found = graded_row(found, source.environment)
-    if isinstance(found.get("responses_create_params"), Mapping):
-        return [found]
+    if isinstance(params := found.get("responses_create_params"), Mapping):
+        return [{**found, "responses_create_params": _begun(params, {**row, **found}, source)}]
     for name in PICTURES:
         if found.get(name) and not isinstance(found[name], bool):
             raise ValueError(
@@ -67,10 +68,40 @@ def nemo_gym_rows(row: Row, source: DataSource) -> list[Row]:
         return [_preference(found, source)]
     for name in ("messages", "conversations"):
         if isinstance(found.get(name), Sequence) and not isinstance(found[name], str):
-            return _conversation(found, _turns(found[name], name), source)
+            turns = _turns(found[name], name)
+            return _conversation(found, turns if source.prompt is None else _reworded(found, turns), source)
     if isinstance(found.get("prompt"), (str, list)):
         return [_with_prompt(found, _prompt(found["prompt"], "prompt"), source)]
     return [found]  # an environment of the user's may read rows of a shape of its own
+
+
+def _begun(params: Mapping[str, Any], values: Row, source: DataSource) -> Mapping[str, Any]:
+    """`responses_create_params` with the data source's prompt and system message."""
+    given = params.get("input")
+    turns = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        return params  # whoever reads the row says what is wrong
+    if source.prompt is not None:
+        turns = _reworded({"prompt": fill(source.prompt, values)}, turns)
+    if source.system and not any(turn.get("role") in SYSTEM for turn in turns):
+        turns = [{"role": "system", "content": source.system}, *turns]
+    return {**params, "input": turns}
+
+
+def _reworded(row: Row, turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """The turns with the row's prompt, which the data source words, as the one that the user says.
+
+    Raises ValueError for a conversation: it has several turns, and which of them is meant is not known.
+    """
+    begins = [turn for turn in turns if turn.get("role") in SYSTEM]
+    rest = [turn for turn in turns if turn.get("role") not in SYSTEM]
+    if [turn.get("role") for turn in rest] not in (["user"], ["user", "assistant"], ["assistant"], []):
+        raise ValueError(
+            f"prompt: stands for one user's turn, and the row holds {len(rest)} turns; leave out the data "
+            "source's `prompt`"
+        )
+    answers = [turn for turn in rest if turn["role"] == "assistant"]
+    return [dict(turn) for turn in (*begins, *_prompt(row["prompt"], "prompt"), *answers)]
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -182,7 +213,7 @@ def _with_prompt(row: Row, turns: list[Turn], source: DataSource) -> Row:
     own = None if is_absent(row.get("system")) else row["system"]
     if own is not None and not isinstance(own, str):
         raise ValueError(f"system: is a {type(own).__name__}; text is needed")
-    begins = turns[0] if turns and turns[0]["role"] in ("system", "developer") else None
+    begins = turns[0] if turns and turns[0]["role"] in SYSTEM else None
     if own and begins is not None and begins["content"] != own:
         raise ValueError("system: differs from the system turn, and would be lost; give one of them")
     if (system := own or source.system) and begins is None:

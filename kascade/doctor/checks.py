@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from kascade.doctor import data, graders, memory, model, output, sampling, secrets, sight
+from kascade.doctor import data, effects, graders, memory, model, output, sampling, secrets, sight
 from kascade.doctor.addresses import environment_faults
 from kascade.doctor.subject import NotChecked, Subject
+from kascade.doctor.unused import unused
 from kascade.errors import Fault, UserError
 from kascade.guard.power import VisibleFall
 
@@ -48,6 +49,7 @@ def always(subject: Subject) -> bool:
 
 
 CHECKS: tuple[Check, ...] = (
+    Check("fields without effect", "nothing", unused, always),
     Check("precision", "nothing", model.precision),
     Check("memory on the devices", "nothing", memory.fits),
     Check("addresses", "nothing", lambda subject: environment_faults()),
@@ -65,7 +67,9 @@ CHECKS: tuple[Check, ...] = (
     Check("chat template", "files", model.template),
     Check("lengths", "files", model.lengths),
     Check("contamination", "files", data.contamination, always),
+    Check("rows of benchmarks", "files", effects.fewer_tasks, always),
     Check("size of benchmarks", "files", sight.sizes, sight.only_warned),
+    Check("processes of recoveries", "nothing", effects.alone, always),
     Check("tasks to recover with", "nothing", sight.unrecoverable, always),
     Check("scores of the base model", "files", sight.base_scores, always),
     Check("tokenizer", "weights", model.tokenizer),

@@ -14,6 +14,7 @@ from kascade.errors import Fault, UserError
 from kascade.recipe.addresses import secret_problems
 from kascade.recipe.benchmark_presets import with_presets
 from kascade.recipe.checks import nearest
+from kascade.recipe.defaults import over_defaults
 from kascade.recipe.document import LONGEST, Node, from_value, parse_yaml
 from kascade.recipe.faults import in_order, place_of, problem_faults, show, validation_faults
 from kascade.recipe.file import Dials, FullDials, PresetFile, model_schema
@@ -254,7 +255,7 @@ def _apply_scale(root: Node, scale: Node, scales: Node | None, folder: Path, fau
 
 def _validated(root: Node, faults: list[Fault]) -> Recipe:
     """The Recipe. Raises UserError with the given faults and all those of `root`."""
-    plain = root.plain()
+    plain = over_defaults(Recipe, root.plain())
     found = list(faults)
     try:
         recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)

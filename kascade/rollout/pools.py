@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -37,7 +37,9 @@ def source_tasks(source: DataSource, *, split: Split, seed: int, count: int | No
         raise UserError(Fault(f"source {source.environment!r}", "has neither a path nor a count"))
     try:
         made = generate_tasks(environment, split=split, count=wanted, seed=seed, levels=source.levels)
-        return [in_mode(task, source.mode) for task in made]
+        return [
+            in_mode(replace(task, thinking=task.thinking or source.thinking), source.mode) for task in made
+        ]
     except ValueError as error:
         remedy = "ask for fewer tasks (count), widen `levels`, or change `options`"
         raise UserError(Fault(f"source {source.environment!r}", str(error), remedy=remedy)) from error

@@ -262,7 +262,8 @@ def test_tasks_that_training_shows_are_a_warning_by_the_one_rule(own: Own) -> No
 
 
 def test_small_benchmarks_are_refused_unless_the_recipe_lets_them_pass(own: Own) -> None:
-    (warning,) = examine(own.subject()).warnings
+    fewer, warning = examine(own.subject()).warnings
+    assert "rows are split by hash: 80 / 10 / 10 %" in fewer.what
     assert "benchmarks.0.tasks (quiz)" in warning.where
     assert "tasks show only falls from" in warning.what
     own.text = own.text.replace("weak_exams: warn", "weak_exams: refuse")
