@@ -59,6 +59,7 @@ def evaluate_anywhere(
 def _of_endpoint(
     endpoint: Endpoint, recipe: Recipe, chosen: Sequence[Benchmark], samples: int | None
 ) -> Iterator[Answer]:
+    _refuse_budgets(chosen)
     for one in chosen:
         if one.source.of_another_tool:
             yield from _by_tool_at(endpoint, recipe, one, samples)
@@ -69,6 +70,19 @@ def _of_endpoint(
             grade = said.grade
             reward = None if grade is None or grade.error else _scaled(one, grade.reward)
             yield Answer(one.name, said.task.id, said.number, reward, said.text, prompt_text(said.task))
+
+
+def _refuse_budgets(chosen: Sequence[Benchmark]) -> None:
+    """Raises UserError for benchmarks whose thinking an API would not end as a run does."""
+    what = "an API takes no thinking budget, so its answers would not be those of a run"
+    remedy = "name a checkpoint, or a recipe whose benchmark has none"
+    faults = [
+        Fault(f"benchmarks.{one.name}.sampling.thinking_budget", what, "null", remedy)
+        for one in chosen
+        if one.sampling.thinking_budget is not None and not one.source.of_another_tool
+    ]
+    if faults:
+        raise UserError(faults)
 
 
 def _by_tool_at(endpoint: Endpoint, recipe: Recipe, one: Benchmark, samples: int | None) -> Iterator[Answer]:

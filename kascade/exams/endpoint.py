@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,13 +99,17 @@ def is_endpoint(named: str) -> bool:
 
 @dataclass(slots=True)
 class Spoken:
-    """Answer `number` to a task, or a conversation on it. A single answer is graded once all are there."""
+    """Answer `number` to a task, or a conversation on it. A single answer is graded once all are there.
+
+    tokens: of the conversation up to its last answer.
+    """
 
     task: Task
     number: int
     session: Session | None
     text: str = ""
     grade: Grade | None = None
+    tokens: int = 0
     messages: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -158,7 +163,10 @@ class _Talk:
         one.messages = [dict(message) for message in one.task.messages]
         if one.session is not None and (first := opened(environment, [one.session])[0]) is not None:
             one.messages += [dict(message) for message in first.messages]
-        for turn in range(self.sampling.conversation.max_turns):
+        limits, began = self.sampling.conversation, time.monotonic()
+        for turn in range(limits.max_turns):
+            if turn and (one.tokens >= limits.max_tokens or time.monotonic() - began > limits.max_seconds):
+                break
             try:
                 message, cut = self._ask(line, one, turn)
             except Misshapen as error:
@@ -198,16 +206,36 @@ class _Talk:
             "messages": one.messages,
             "temperature": self.sampling.temperature,
             "top_p": self.sampling.top_p,
-            "max_tokens": self.sampling.max_new_tokens,
+            "max_tokens": self._room(one),
             "seed": derive_seed(self.seed, one.task.id, one.number, turn) % 2**SEED_BITS,
             **({"top_k": self.sampling.top_k} if self.sampling.top_k else {}),
             **({"stop": list(self.sampling.stop)} if self.sampling.stop else {}),
             **({"tools": [dict(tool) for tool in one.task.tools]} if one.task.tools else {}),
-            **({"chat_template_kwargs": {"enable_thinking": True}} if one.task.thinking else {}),
+            **_asked_to_think(one.task),
         }
         reply = line.ask("/chat/completions", body, repeatable=True)
         choice = _choice(reply)
+        one.tokens = _total_tokens(reply)
         return {**choice["message"], "role": "assistant"}, choice.get("finish_reason") == "length"
+
+    def _room(self, one: Spoken) -> int:
+        """Tokens of the next answer at most."""
+        most = self.sampling.max_new_tokens
+        return most if one.session is None else min(most, self.sampling.conversation.max_tokens - one.tokens)
+
+
+def _asked_to_think(task: Task) -> dict[str, Any]:
+    """What a request says of thinking: nothing where the source says nothing, as not all servers know it."""
+    if task.asks_to_think or task.mode == "no_think":
+        return {"chat_template_kwargs": {"enable_thinking": bool(task.asks_to_think)}}
+    return {}
+
+
+def _total_tokens(reply: Any) -> int:
+    """Tokens of prompt and answer; 0 where the server does not count them."""
+    usage = reply.get("usage")
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if isinstance(total, int) else 0
 
 
 def _choice(reply: Any) -> dict[str, Any]:

@@ -14,10 +14,14 @@ import pytest
 
 from kascade.environments import get_environment
 from kascade.errors import UserError
+from kascade.exams.anywhere import evaluate_anywhere
 from kascade.exams.endpoint import Endpoint, Spoken, answer_text, speak
-from kascade.recipe.sampling import Sampling
+from kascade.recipe.sampling import ConversationLimits, Sampling
+from kascade.recipe.schema import Recipe
+from kascade.task import Mode, in_mode
 
 MODELS = {"data": [{"id": "m"}]}
+ASKED: list[dict[str, Any]] = []  # requests to the API that was opened last
 RIGHT = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
 
 
@@ -25,13 +29,15 @@ RIGHT = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
 def api(*replies: Any, models: Any = MODELS) -> Iterator[str]:
     """An API that says these replies to its first requests, then an answer. Texts are sent as they are."""
     waiting, lock = list(replies), threading.Lock()
+    asked = ASKED
+    asked.clear()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._say(models)
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             with lock:
                 said = waiting.pop(0) if waiting else RIGHT
             self._say(said)
@@ -128,3 +134,52 @@ def test_an_address_with_a_secret_is_refused_without_showing_it(address: str) ->
     with pytest.raises(UserError) as caught:
         Endpoint.at(address)
     assert "pw1" not in str(caught.value) and "bare address" in str(caught.value)
+
+
+CALL = {"id": "1", "function": {"name": "look", "arguments": "{}"}}
+TURN = {
+    "choices": [{"message": {"content": "", "tool_calls": [CALL]}, "finish_reason": "stop"}],
+    "usage": {"total_tokens": 50},
+}
+
+
+def conversed(**limits: Any) -> list[dict[str, Any]]:
+    """The requests of one conversation that nobody ends."""
+    task = get_environment("workplace_dialogues").pose(random.Random(1), 0.5)
+    with api(*[TURN] * 9) as url:
+        sampling = Sampling(max_new_tokens=8, conversation=ConversationLimits(**limits))
+        speak(Endpoint.at(url, conversations=1), [task], sampling, samples=1, seed=0)
+    return list(ASKED)
+
+
+def test_a_conversation_behind_an_api_keeps_to_its_limits() -> None:
+    """Only `max_turns` was obeyed there."""
+    free = len(conversed())
+    assert free > 3
+    assert len(conversed(max_turns=2)) == 2
+    assert len(conversed(max_tokens=50)) == 1
+    assert [one["max_tokens"] for one in conversed(max_tokens=55)] == [8, 5] + [5] * (free - 2)
+    assert len(conversed(max_seconds=1e-9)) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"), [("think", True), ("no_think", False), ("unasked", None), (None, None)]
+)
+def test_an_api_is_asked_for_the_mode_of_the_source(mode: Mode | None, says: bool | None) -> None:
+    """A source that asks for no thinking said nothing, and servers think by default."""
+    task = in_mode(get_environment("code_gen").pose(random.Random(1), 0.5), mode)
+    with api() as url:
+        speak(Endpoint.at(url, conversations=1), [task], Sampling(max_new_tokens=8), samples=1, seed=0)
+    assert ASKED[0].get("chat_template_kwargs", {}).get("enable_thinking") == says
+
+
+def test_a_thinking_budget_is_refused_where_nobody_would_keep_it() -> None:
+    """An API's answers were compared with answers of checkpoints that had one."""
+    sampling = {"max_new_tokens": 8, "thinking_budget": 4}
+    exam = {"name": "quiz", "source": {"environment": "mcqa"}, "tasks": 2, "sampling": sampling}
+    stage = {"kind": "sft", "name": "sft", "steps": 1, "data": [{"source": {"environment": "mcqa"}}]}
+    model = {"source": "builtin://mini-nemotron-h"}
+    fields = {"kascade": 1, "name": "own", "model": model, "stages": [stage], "benchmarks": [exam]}
+    with api() as url, pytest.raises(UserError, match=r"benchmarks\.quiz\.sampling\.thinking_budget: an API"):
+        evaluate_anywhere(url, Recipe.model_validate(fields))
+    assert ASKED == []
