@@ -231,7 +231,8 @@ class Recipe(Part):
         20.0,
         ge=0,
         le=3600,
-        description="seconds that a training stage has after SIGTERM to save its state; 0: it ends at once",
+        description="seconds that a training stage has after SIGTERM to save its state; 0: it ends at once. "
+        "On a cluster Kubernetes says how long (30 s)",
     )
     budget_cpu_hours: PositiveFloat | None = Field(
         None, description="an earlier name of `budget.cpu_hours`, which counts where both are given"
