@@ -23,7 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kascade.recipe.memory import Layout, memory_of, total_of
+from kascade.recipe.layout import Layout
+from kascade.recipe.memory import memory_of, total_of
 from kascade.recipe.shapes import ModelShape, shape_of
 
 MIB = 2**20

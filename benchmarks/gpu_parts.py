@@ -172,7 +172,8 @@ def adapters() -> dict[str, float]:
 
 def fits() -> dict[str, float]:
     """The formula of `kascade plan` against the allocator's peak, all weights and rank 16."""
-    from kascade.recipe.memory import Layout, memory_of, total_of
+    from kascade.recipe.layout import Layout
+    from kascade.recipe.memory import memory_of, total_of
     from kascade.recipe.shapes import shape_of
 
     found = {}

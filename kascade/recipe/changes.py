@@ -25,6 +25,8 @@ from kascade.recipe.schema import Recipe
 SHOWN = 3
 MOST_DOUBLINGS = 4  # of processes, or of rows cut in half
 ADAPTER_RANK = 32
+SHARE_STEP = 0.1  # of vLLM's share of a device
+VLLM = "model.rollout.vllm"
 Fields = tuple[tuple[str, Any], ...]
 
 
@@ -193,9 +195,14 @@ def _for_samplers(recipe: Recipe, refused: Planned) -> Iterator[Change]:
             if (fewer := min(rollout.max_batch_rows, refused.layout.samples[0]) // 2**halvings) >= 1:
                 yield Change("batch", (("model.rollout.max_batch_rows", fewer),), 0.5 + halvings)
     if refused.layout.engine_devices:
+        share = recipe.model.rollout.vllm.gpu_memory_utilization
+        for less in range(1, MOST_DOUBLINGS + 1):
+            if share - SHARE_STEP * less > 0:
+                lower = round(share - SHARE_STEP * less, 2)
+                yield Change("share", ((f"{VLLM}.gpu_memory_utilization", lower),), 1.0 + less / 10)
         for doublings in range(1, MOST_DOUBLINGS + 1):
             cut = refused.layout.engine_devices * 2**doublings
-            yield Change("engine", (("model.rollout.vllm.tensor_parallel_size", cut),), 2.0 * doublings)
+            yield Change("engine", ((f"{VLLM}.tensor_parallel_size", cut),), 2.0 * doublings)
     if refused.role == "examine" and recipe.exam_processes > 1:
         yield Change("exams", (("exam_processes", 1),), 1.0)
 

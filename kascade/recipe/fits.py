@@ -6,7 +6,9 @@ One row of the plan for each group of processes that are alike (`recipe.groups`)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,11 +18,13 @@ from kascade.recipe.checks import Problem
 from kascade.recipe.groups import BENCHMARKS, SAMPLES, Planned, Role, examining, groups_of, planned_groups
 from kascade.recipe.hardware import GIB, Hardware
 from kascade.recipe.identity import find_stage
-from kascade.recipe.memory import Range, memory_of, total_of
+from kascade.recipe.layout import BYTES, Range
+from kascade.recipe.memory import cached_rows, memory_of, sampler_copies, total_of
 from kascade.recipe.memory_sampling import sampler_memory
+from kascade.recipe.model_config import model_shape_of
 from kascade.recipe.parallel import parallel_problems
 from kascade.recipe.schema import Recipe
-from kascade.recipe.shapes import ModelShape, model_shape_of
+from kascade.recipe.shapes import ModelShape
 
 FIRST = "cheapest first: "
 ALONE = "more of this stage does not fit. For this alone, cheapest first: "
@@ -114,6 +118,7 @@ def memory_problems(recipe: Recipe) -> Iterator[Problem]:
     hardware, shape = recipe.hardware, model_shape(recipe)
     if hardware is None or shape is None:
         return
+    yield from share_problems(recipe, shape)
     refused: set[str] = set()
     for one in planned_groups(recipe):
         path = ("stages", recipe.stages.index(one.stage)) if one.stage is not None else ("benchmarks",)
@@ -127,6 +132,28 @@ def memory_problems(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(path, _what(one, total, hardware), remedy=_remedy(recipe, one, hardware))
 
 
+def share_problems(recipe: Recipe, shape: ModelShape) -> Iterator[Problem]:
+    """Why vLLM would not start: its share of a device must hold the weights and one row of full length."""
+    engines = [one for one in planned_groups(recipe) if one.layout.engine_devices and one.layout.engine_bytes]
+    needed = max((_engine_bytes(shape, one), one.name) for one in engines) if engines else (0.0, "")
+    part = recipe.model.rollout.vllm
+    if recipe.hardware is None or not engines or needed[0] <= engines[0].layout.engine_bytes:
+        return
+    least = ceil(100 * needed[0] / recipe.hardware.memory_bytes) / 100
+    what = (
+        f"{part.gpu_memory_utilization} of a device are {engines[0].layout.engine_bytes / GIB:.0f} GiB, and "
+        f"vLLM's weights with one row of {needed[1]} take {needed[0] / GIB:.0f}"
+    )
+    remedy = "raise it, spread vLLM over more devices (tensor_parallel_size), or allow shorter rows"
+    where = ("model", "rollout", "vllm", "gpu_memory_utilization")
+    yield Problem(where, what, allowed=f"at least {least}" if least < 1 else None, remedy=remedy)
+
+
+def _engine_bytes(shape: ModelShape, one: Planned) -> float:
+    alone = replace(one.layout, engine_bytes=0.0)
+    return sampler_copies(shape, alone) * BYTES[alone.precision] + cached_rows(shape, alone).high
+
+
 def fits(recipe: Recipe, name: str, role: Role | None = None) -> bool:
     """Whether all groups of a stage (or those of the benchmarks) have room on the recipe's hardware.
 
@@ -135,6 +162,8 @@ def fits(recipe: Recipe, name: str, role: Role | None = None) -> bool:
     hardware, shape = recipe.hardware, model_shape(recipe)
     if hardware is None or shape is None:
         return True
+    if any(share_problems(recipe, shape)):
+        return False
     return all(
         one.devices <= hardware.devices
         and total_of(parts_of(shape, one)).expected <= hardware.memory_bytes

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from kascade.recipe.budget import Prices
 from kascade.recipe.formula import Hours, by_formula
+from kascade.recipe.layout import Range
 from kascade.recipe.measured import LIGHT, Measurement, Took, shipped
-from kascade.recipe.memory import Range
 from kascade.recipe.schema import Recipe
 from kascade.recipe.storage_need import StorageNeed, storage_need
 from kascade.recipe.work import Unit, units_of

@@ -10,7 +10,7 @@ from kascade.recipe.cluster import Placement
 from kascade.recipe.fits import model_shape
 from kascade.recipe.groups import layout_of, trainers_of
 from kascade.recipe.identity import adapter_of, find_stage
-from kascade.recipe.memory import Range, exactly
+from kascade.recipe.layout import Range, exactly
 from kascade.recipe.recovering import recovery_workers
 from kascade.recipe.schema import Recipe, StagePart
 from kascade.recipe.speeds import Speed

@@ -11,13 +11,13 @@ from typing import Literal
 from kascade.environment_names import CONVERSATIONS
 from kascade.recipe.checks import BASE
 from kascade.recipe.identity import adapter_of, keeps_adapter
-from kascade.recipe.memory import Layout
+from kascade.recipe.layout import Layout
 from kascade.recipe.methods import Stage
+from kascade.recipe.model_config import model_shape_of
 from kascade.recipe.order import parent_of, teachers_of
 from kascade.recipe.recovering import recovery_parallel, recovery_row, recovery_workers
 from kascade.recipe.sampling import Sampling
 from kascade.recipe.schema import Benchmark, Recipe
-from kascade.recipe.shapes import model_shape_of
 from kascade.recipe.workers import Workers
 
 Role = Literal["train", "sample", "judge", "recover", "redraw", "examine"]
@@ -96,6 +96,7 @@ def layout_of(recipe: Recipe, stage: Stage) -> Layout:
         whole_teachers=whole + (copies if base is None else 0),
         adapter_teachers=adapters + (0 if base is None else copies),
         full_vocabulary=stage.whole_distributions(),
+        drafts=stage.mtp.depth if stage.mtp is not None else 0,
     )
 
 
@@ -141,6 +142,7 @@ def _layout(recipe: Recipe, stage: Stage, processes: int, workers: Workers, rows
         teachers_rest=stage.frozen_weights == "host",
         samples=rows if here else None,
         engine_devices=_cut(recipe) if here and rollout.engine == "vllm" else 0,
+        engine_bytes=_vllm_share(recipe) if here else 0.0,
         beside=judge_bytes(recipe) if processes == 1 and rows[0] else 0,
     )
 
@@ -155,6 +157,7 @@ def _sampling_layout(recipe: Recipe, rows: tuple[int, int], trained: Layout | No
         adapter=adapter,
         samples=None if served else rows,
         engine_devices=_cut(recipe) if rollout.engine == "vllm" and not served else 0,
+        engine_bytes=_vllm_share(recipe) if not served else 0.0,
         beside=judge_bytes(recipe) if trained is None else 0,
     )
 
@@ -227,6 +230,14 @@ def _cut(recipe: Recipe) -> int:
     """Devices of one sampling engine."""
     rollout = recipe.model.rollout
     return rollout.vllm.tensor_parallel_size if rollout.engine == "vllm" else 1
+
+
+def _vllm_share(recipe: Recipe) -> float:
+    """Bytes of a device that vLLM takes when it starts, full or not; 0: another engine, or no hardware."""
+    rollout, hardware = recipe.model.rollout, recipe.hardware
+    if rollout.engine != "vllm" or hardware is None:
+        return 0.0
+    return rollout.vllm.gpu_memory_utilization * hardware.memory_bytes
 
 
 def judge_bytes(recipe: Recipe) -> int:

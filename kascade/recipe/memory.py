@@ -8,13 +8,12 @@ on an allocator has three. `benchmarks/fits.py` measures it against real peaks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Literal
 
+from kascade.recipe.layout import BYTES, FP32, Layout, Range, exactly
 from kascade.recipe.shapes import LayerShape, ModelShape, Tensors
 
-FP32 = 4
 MOMENTS = 2  # of AdamW
 HEAD_ROWS, HEAD_ELEMENTS = 4096, 2**25  # of one chunk of logits (`kascade.models.logprobs`)
 LOGIT_COPIES = 3  # logits, log-probabilities, their gradient
@@ -25,75 +24,28 @@ WORST = Literal["low", "expected", "high"]
 # Context, kernels, communication buffers. CPU: oneDNN keeps 128 kernels of 0.6 MB (`models.products`).
 RUNTIME_GIB = {"cpu": (0.0, 0.0, 0.1), "oneDNN": (0.0, 0.07, 0.2), "cuda": (0.8, 1.5, 3.0)}
 SLACK = {"cpu": (0.0, 0.0, 0.1), "cuda": (0.0, 0.05, 0.15)}  # of what comes and goes: the allocator's waste
-BYTES = {"fp32": 4, "bf16": 2, "fp8": 2, "nvfp4": 2}  # of a weight as it is kept (low precision: beside it)
 ALONE = ("o_proj", "down_proj")  # layers that are not laid beside others
 LEVELS: tuple[WORST, ...] = ("low", "expected", "high")
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Bytes."""
-
-    low: float
-    expected: float
-    high: float
-
-    def __add__(self, other: Range) -> Range:
-        return Range(self.low + other.low, self.expected + other.expected, self.high + other.high)
-
-    def scaled(self, factors: tuple[float, float, float]) -> Range:
-        return Range(self.low * factors[0], self.expected * factors[1], self.high * factors[2])
-
-
-def exactly(amount: float) -> Range:
-    return Range(amount, amount, amount)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a stage's training keeps on one process.
-
-    shard: processes that share one copy of the weights; experts: groups among them with different experts.
-    tokens: of a micro-batch, at least its longest row. adapter: (rank, targets), None: all weights train.
-    whole_teachers, adapter_teachers: frozen models that score, of their own and over the policy's base.
-    teachers_rest: whole ones lie in the host's memory while others compute.
-    samples: rows that this process samples at once and the longest of them; None: others do.
-    engine_devices: over which vLLM spreads a copy of its own; 0: the native sampler shares the weights.
-    beside: bytes of another model in this process, such as a judge. full_vocabulary: of distillation.
-    """
-
-    precision: str = "bf16"
-    device: Literal["cpu", "cuda"] = "cuda"
-    shard: int = 1
-    experts: int = 1
-    activations: Literal["keep", "recompute", "offload"] = "keep"
-    tokens: int = 8192
-    adapter: tuple[int, tuple[str, ...] | None] | None = None
-    whole_teachers: int = 0
-    teachers_rest: bool = False
-    adapter_teachers: int = 0
-    samples: tuple[int, int] | None = None
-    engine_devices: int = 0
-    beside: int = 0
-    full_vocabulary: bool = False
-    trunk: bool = field(default=True)  # whether Kascade's own forward computes: not on shards
 
 
 def memory_of(shape: ModelShape, layout: Layout) -> dict[str, Range]:
     """Bytes of each part on one process, at the moment when most is needed; `total_of` adds them up.
 
-    Parts: weights, masters, optimizer, gradients, adapter, gathered (of shards), activations, head, teachers,
-    judge, sampler (copies that stay), rollouts (beyond what training uses), runtime.
+    Parts: weights, masters, optimizer, gradients, adapter, draft (a head of several tokens, with all that
+    trains it), gathered (of shards), activations, head, teachers, judge, sampler (copies that stay), rollouts
+    (beyond what training uses), runtime.
     """
     width = BYTES[layout.precision]
     own = sum(local_elements(tensors, layout) for tensors in tensors_of(shape))
+    drafting = sum(local_elements(tensors, layout) for tensors in draft_tensors(shape))
     parts = {name: exactly(amount) for name, amount in _static(shape, layout, own).items()}
     parts |= _moving(shape, layout)
     parts["sampler"] = exactly(sampler_copies(shape, layout) * width)
+    parts["draft"] = exactly(draft_memory(shape, layout))
     parts["judge"] = exactly(layout.beside)
     parts["rollouts"] = _rollouts(shape, layout, parts)
     teachers = exactly(layout.adapter_teachers * FP32 * _adapter(shape, layout))
-    parts["teachers"] = teachers + _whole_teachers(shape, layout, own, parts)
+    parts["teachers"] = teachers + _whole_teachers(shape, layout, own + drafting, parts)
     moving = parts["gathered"] + parts["activations"] + parts["head"]
     gib = 2.0**30
     here = "oneDNN" if layout.device == "cpu" and _by_trunk(shape, layout) else layout.device
@@ -120,7 +72,15 @@ def local_elements(tensors: tuple[Tensors, bool], layout: Layout) -> int:
 
 def tensors_of(shape: ModelShape) -> Iterable[tuple[Tensors, bool]]:
     yield shape.root, False
-    for layer in shape.layers:
+    yield from _blocks(shape.layers)
+
+
+def draft_tensors(shape: ModelShape) -> Iterable[tuple[Tensors, bool]]:
+    yield from _blocks(shape.draft)
+
+
+def _blocks(layers: Iterable[LayerShape]) -> Iterable[tuple[Tensors, bool]]:
+    for layer in layers:
         yield layer.weights, False
         yield layer.experts, True
 
@@ -147,6 +107,19 @@ def _static(shape: ModelShape, layout: Layout, own: int) -> dict[str, float]:
         "optimizer": own * FP32 * MOMENTS,
         "gradients": own * FP32,
     }
+
+
+def draft_memory(shape: ModelShape, layout: Layout) -> float:
+    """Bytes of the draft head: frozen, or with what trains it and what its tokens keep."""
+    own = sum(local_elements(tensors, layout) for tensors in draft_tensors(shape))
+    width, spread = BYTES[layout.precision], layout.shard > 1
+    whole = layout.adapter is None  # else the head is frozen, and so is what it hangs on
+    held = own * (FP32 if spread and whole else width)
+    if not (layout.drafts and own and whole):
+        return held
+    held += own * FP32 * (1 + MOMENTS + (1 if width < FP32 and not spread else 0))
+    of_a_step = sum(layer.kept for layer in shape.draft) / shape.draft_steps
+    return held + layout.drafts * of_a_step * width * layout.tokens
 
 
 def _gathered(shape: ModelShape, layout: Layout) -> tuple[float, Range]:
@@ -282,12 +255,13 @@ def _whole_teachers(shape: ModelShape, layout: Layout, own: int, parts: Mapping[
 
 
 def cached_rows(shape: ModelShape, layout: Layout) -> Range:
-    """What is kept of the rows that are sampled at once, on one device."""
+    """What is kept of the rows that are sampled at once, on one device. vLLM takes its share at once."""
     rows, longest = layout.samples or (0, 0)
     tokens = sum(layer.cached for layer in shape.layers) * BYTES[layout.precision] * rows * longest
     states = sum(layer.state for layer in shape.layers) * FP32 * rows
     cut = layout.engine_devices or 1
-    return Range(*((tokens * LENGTHS[level] + states) / cut for level in LEVELS))
+    share = layout.engine_bytes - sampler_copies(shape, layout) * BYTES[layout.precision]
+    return Range(*(max(share, (tokens * LENGTHS[level] + states) / cut) for level in LEVELS))
 
 
 def _rollouts(shape: ModelShape, layout: Layout, parts: Mapping[str, Range]) -> Range:

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from kascade.recipe.memory import (
-    BYTES,
-    FP32,
-    LOGIT_COPIES,
-    RUNTIME_GIB,
-    Layout,
-    Range,
-    cached_rows,
-    exactly,
-    sampler_copies,
-)
+from kascade.recipe.layout import BYTES, FP32, Layout, Range, exactly
+from kascade.recipe.memory import LOGIT_COPIES, RUNTIME_GIB, cached_rows, sampler_copies
 from kascade.recipe.shapes import ModelShape
 
 
@@ -25,7 +16,7 @@ def sampler_memory(shape: ModelShape, layout: Layout, processes: int = 1) -> dic
     width, rows = BYTES[layout.precision], (layout.samples or (0, 0))[0]
     head = 0 if layout.engine_devices else rows * shape.vocabulary * FP32 * LOGIT_COPIES
     parts = {
-        "weights": exactly(shape.size * width),
+        "weights": exactly((shape.size + shape.draft_size) * width),
         "sampler": exactly(sampler_copies(shape, layout) * width),
         "judge": exactly(layout.beside),
         "rollouts": cached_rows(shape, layout),

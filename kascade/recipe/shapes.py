@@ -7,20 +7,16 @@ numbers: of the model's own forward in transformers, and of Kascade's (`kascade.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
 Config = Mapping[str, Any]
 Tensors = tuple[tuple[int, ...], ...]
-KNOWN = Path(__file__).parent / "known_models"
-BUILTIN = Path(__file__).parents[1] / "models" / "builtin"
 SCAN_CHUNK = 64  # tokens of one chunk of Kascade's Mamba-2 scan
 PATTERN = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}
+DRAFT = "*E"  # blocks of a step of the draft head, where the config names none
 NAMES = {"linear_attention": "mamba", "full_attention": "attention"}
 
 
@@ -53,13 +49,21 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A causal language model. tied: the output layer is the embedding."""
+    """A causal language model. tied: the output layer is the embedding. draft: blocks of all `draft_steps`
+    of the multi-token-prediction head, which is no part of `size`."""
 
     family: str
     hidden: int
     vocabulary: int
     tied: bool
     layers: tuple[LayerShape, ...]
+    draft: tuple[LayerShape, ...] = ()
+    draft_steps: int = 0
+
+    @property
+    def draft_size(self) -> int:
+        """Parameters of the draft head."""
+        return sum(layer.size for layer in self.draft)
 
     @property
     def root(self) -> Tensors:
@@ -88,38 +92,26 @@ def count(tensors: Tensors) -> int:
 
 def shape_of(config: Config) -> ModelShape | None:
     """The shape that a config.json describes; None for a family that is not known here."""
+    try:
+        return _shape_of(config)
+    except (KeyError, TypeError, ValueError):  # written by hand: the check of the weights says what is wrong
+        return None
+
+
+def _shape_of(config: Config) -> ModelShape | None:
     kind = config.get("model_type")
+    draft: tuple[LayerShape, ...] = ()
+    steps = int(config.get("num_nextn_predict_layers") or 0)
     if kind in ("qwen3", "qwen3_moe"):
         layers = tuple(_qwen3(config, index) for index in range(int(config["num_hidden_layers"])))
     elif kind == "nemotron_h":
         layers = tuple(_hybrid(config, block) for block in block_kinds(config))
+        draft = _draft_step(config) * steps
     else:
         return None
     tied = kind != "nemotron_h" and bool(config.get("tie_word_embeddings"))  # transformers ties no hybrid
-    return ModelShape(str(kind), int(config["hidden_size"]), int(config["vocab_size"]), tied, layers)
-
-
-def config_of(source: str) -> Config | None:
-    """config.json of a model by its source: a folder, a built-in model, or a hub id that is known here."""
-    folder = BUILTIN / source.removeprefix("builtin://") if source.startswith("builtin://") else Path(source)
-    path = folder / "config.json"
-    if path.is_file():
-        found: Config = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    return known_models().get(source)
-
-
-def model_shape_of(source: str) -> ModelShape | None:
-    """The shape of a model by its source; None for one that is not known here."""
-    config = config_of(source)
-    return shape_of(config) if config is not None else None
-
-
-@cache
-def known_models() -> Mapping[str, Config]:
-    """Configs of the presets' models by hub id: what they are made of is published, their files are large."""
-    entries = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KNOWN.glob("*.json"))]
-    return {hub: entry["config"] for entry in entries for hub in entry["hub"]}
+    sizes = int(config["hidden_size"]), int(config["vocab_size"])
+    return ModelShape(str(kind), *sizes, tied, layers, draft, steps if draft else 0)
 
 
 def block_kinds(config: Config) -> list[str]:
@@ -204,6 +196,20 @@ def _hybrid(config: Config, block: str) -> LayerShape:
     forwards = (3 * hidden + kept, 2 * hidden + kept)
     weights = ((hidden,), *linear.values(), *_mlp_biases(config, linear))
     return LayerShape(weights, linear, *forwards, spared=hidden)
+
+
+def _draft_step(config: Config) -> tuple[LayerShape, ...]:
+    """Blocks of a step of the draft head, with the norms and the projection around them (`models.mtp`)."""
+    hidden = int(config["hidden_size"])
+    named = config.get("mtp_layers_block_type") or list(config.get("mtp_hybrid_override_pattern") or DRAFT)
+    pattern = [NAMES.get(block, PATTERN.get(block, block)) for block in named]
+    made = [_hybrid(config, block) for block in pattern]
+    into: Tensors = ((hidden,), (hidden,), (hidden, 2 * hidden))
+    first = made[0]
+    made[0] = replace(first, weights=(*first.weights, *into), kept=first.kept + 6 * hidden)
+    last = made[-1]
+    made[-1] = replace(last, weights=(*last.weights, (hidden,)), kept=last.kept + 2 * hidden)
+    return tuple(made)
 
 
 def _mlp_biases(config: Config, linear: Mapping[str, tuple[int, int]]) -> Tensors:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kascade.recipe.hardware import DEVICES, Hardware
-from kascade.recipe.memory import Range
+from kascade.recipe.layout import Range
 from kascade.recipe.shapes import LayerShape, ModelShape, count
 
 WIDTH = 2  # bytes of a weight, of a key, of a value: bf16

@@ -12,7 +12,7 @@ from typing import Literal
 
 from kascade.recipe.checks import BASE
 from kascade.recipe.identity import find_stage
-from kascade.recipe.memory import Range, exactly
+from kascade.recipe.layout import Range, exactly
 from kascade.recipe.methods import Stage, method_of
 from kascade.recipe.schema import Benchmark, Recipe
 

@@ -17,7 +17,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 
-from kascade.recipe.shapes import known_models
+from kascade.recipe.model_config import known_models
 
 
 def count(hub: str, shard: int, experts: int) -> dict[str, int]:

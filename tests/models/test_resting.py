@@ -15,7 +15,8 @@ from kascade.models.adapters import add_adapter, trained_tensors, without_adapte
 from kascade.models.batch import TokenBatch
 from kascade.models.resting import on_device, rest_in_host
 from kascade.recipe.adapter import Adapter
-from kascade.recipe.memory import Layout, memory_of
+from kascade.recipe.layout import Layout
+from kascade.recipe.memory import memory_of
 from kascade.recipe.shapes import shape_of
 from kascade.stages.teachers import frozen_start
 

@@ -31,9 +31,12 @@ from transformers import (
 from kascade.models import trunk
 from kascade.models.adapters import add_adapter, trained_tensors
 from kascade.models.batch import TokenBatch
+from kascade.models.mtp import add_mtp_head, mtp_scores
 from kascade.recipe.adapter import Adapter
-from kascade.recipe.memory import Layout, local_elements, tensors_of
-from kascade.recipe.shapes import ModelShape, config_of, known_models, shape_of
+from kascade.recipe.layout import Layout
+from kascade.recipe.memory import draft_memory, local_elements, tensors_of
+from kascade.recipe.model_config import config_of, known_models
+from kascade.recipe.shapes import ModelShape, shape_of
 
 CONFIGS = (qwen3_config, qwen3_moe_config, nemotron_h_config, nemotron_h_by_names, nemotron_h_without_latent)
 NANO, QWEN = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-Base-BF16", "Qwen/Qwen3-14B-Base"
@@ -213,3 +216,44 @@ def test_elements_of_one_process_are_those_of_the_real_plan_on_the_meta_device(
     layout = Layout(shard=shard, experts=experts)
     assert sum(local_elements(tensors, layout) for tensors in tensors_of(shape)) == found["local"]
     assert shape.size == found["whole"]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_draft_head_is_counted_as_it_is_built_and_trained(steps: int) -> None:
+    """Parameters, the bytes of masters, moments and gradients, and what a token keeps for its backward."""
+    model = AutoModelForCausalLM.from_config(nemotron_h_config(num_nextn_predict_layers=steps)).eval()
+    head, shape = add_mtp_head(model), described(model.config)
+    own = sum(p.numel() for p in head.parameters())
+    assert (shape.draft_size, shape.draft_steps) == (own, steps)
+    for precision, trained, layout in (
+        ("fp32", 16, Layout(precision="fp32", drafts=1, tokens=0)),
+        ("bf16", 18, Layout(drafts=1, tokens=0)),
+        ("bf16", 2, Layout()),
+        ("bf16", 2, Layout(drafts=1, adapter=(2, None))),
+    ):
+        assert draft_memory(shape, layout) == trained * own, precision
+    saved = [draft_kept(model, length, depth=2) for length in (128, 256)]
+    per_token = (draft_memory(shape, Layout("fp32", drafts=2, tokens=1)) - 16 * own) / 4
+    assert per_token == pytest.approx((saved[1] - saved[0]) / 256, rel=0.03)
+
+
+def draft_kept(model: PreTrainedModel, length: int, depth: int) -> float:
+    """Elements that two rows leave for the backward of the head alone."""
+    ids = torch.randint(2, 30, (2, length), generator=torch.Generator().manual_seed(0))
+    hidden = torch.randn(2, length, model.config.hidden_size, requires_grad=True)
+    scored = torch.zeros_like(ids, dtype=torch.bool)
+    scored[:, -1] = True
+    model.mtp.requires_grad_(True)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+    alive: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if (storage := tensor.untyped_storage()).data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        mtp_scores(model, ids, scored, hidden, depth=depth, train_backbone=True)
+    return sum(seen.values()) / 4

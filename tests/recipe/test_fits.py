@@ -16,12 +16,14 @@ from kascade.recipe.fits import memory_problems, model_shape, plan_memory
 from kascade.recipe.groups import Planned, planned_groups
 from kascade.recipe.hardware import DEVICES, GIB
 from kascade.recipe.identity import find_stage, fingerprint, stage_key
+from kascade.recipe.layout import Layout
 from kascade.recipe.load import load_recipe
-from kascade.recipe.memory import Layout, memory_of, total_of
+from kascade.recipe.memory import memory_of, total_of
+from kascade.recipe.model_config import config_of
 from kascade.recipe.plan import make_plan
 from kascade.recipe.recovering import recovery_shape, recovery_workers
 from kascade.recipe.schema import Recipe
-from kascade.recipe.shapes import ModelShape, config_of, shape_of
+from kascade.recipe.shapes import ModelShape, shape_of
 
 NANO, QWEN = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-Base-BF16", "Qwen/Qwen3-14B-Base"
 

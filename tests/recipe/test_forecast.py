@@ -133,7 +133,7 @@ def test_training_takes_operations_over_peak_and_sampling_bytes_over_bandwidth()
     speed = Speed.of(shape, recipe.hardware)
     assert speed is not None and speed.kind == "dense"
     device = DEVICES["h100-80gb"]
-    from kascade.recipe.memory import exactly
+    from kascade.recipe.layout import exactly
 
     learnt = speed.training_s(exactly(1e9), exactly(0), backward=2, scored=0, devices=8)
     floor = 6 * active_parameters(shape) * 1e9 / (8 * device.tflops * 1e12)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kascade.recipe.memory import LEVELS, Layout, Range, memory_of, total_of
+from kascade.recipe.layout import Layout, Range
+from kascade.recipe.memory import LEVELS, memory_of, total_of
 from kascade.recipe.memory_sampling import sampler_memory
-from kascade.recipe.shapes import ModelShape, known_models, model_shape_of, shape_of
+from kascade.recipe.model_config import known_models, model_shape_of
+from kascade.recipe.shapes import ModelShape, shape_of
 
 SPARSE = {
     "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 8, "vocab_size": 151_936,
