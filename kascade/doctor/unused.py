@@ -31,7 +31,7 @@ OF_ROWS = (
 )
 OF_REQUESTS = (
     *("api_key_env", "timeout_s", "attempts", "backoff_s", "max_backoff_s", "concurrency"),
-    "requests_per_minute",
+    *("requests_per_minute", "cache"),
 )
 OF_ACTORS = ("max_losses", "cpus", "gpus", "driver_cpus", "driver_gpus", "room_timeout_s")
 OF_A_START = ("tensor_parallel_size", "gpu_memory_utilization")  # of vLLM

@@ -83,6 +83,7 @@ CASES: list[tuple[Change, str, Change]] = [
     ({"guard.side_branches": "all"}, "", {}),
     ({"guard.within_margin": 0.02, "guard.within_share": 0.0}, "guard.within_margin", {}),
     ({"judge": {**JUDGE, "attempts": 9}}, "judge.attempts", {"judge.url": "http://host/v1"}),
+    ({"judge": {**JUDGE, "cache": False}}, "judge.cache", {"judge.url": "http://host/v1"}),
     ({"approval.timeout": "3d"}, "", {"approval.before": ["rl"]}),
     (
         {"approval": {"before": ["rl"], "on_timeout": "approve"}},

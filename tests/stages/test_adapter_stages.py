@@ -23,7 +23,7 @@ from kascade.guard.verdict import read_verdict
 from kascade.learning.metrics import read_metrics
 from kascade.models.adapters import trained_tensors
 from kascade.models.hub_folder import write_adapter_alone, write_whole
-from kascade.models.load import load_model
+from kascade.models.load import is_adapter, load_model
 from kascade.recipe.adapter import Adapter
 from kascade.recipe.run_recipe import keep_recipe, read_run_recipe
 from kascade.rollout.policy import Policy
@@ -232,5 +232,6 @@ def test_an_adapter_is_exported_whole_or_alone_and_starts_another_run(tmp_path: 
     started = recipe.model_copy(update={"model": recipe.model.model_copy(update={"source": str(folder)})})
     keep_recipe(again, started)
     base = steps.preflight(str(again.root))
+    assert not is_adapter(Path(CheckpointRef.parse(base).path)), "stages, spread ones too, begin whole"
     taken = load_model(CheckpointRef.parse(base).path)
     assert all(torch.equal(a, b) for a, b in zip(taken.parameters(), expected.parameters(), strict=True))
