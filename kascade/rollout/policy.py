@@ -163,11 +163,12 @@ class Policy:
             return sharing_copy(self.model)
         with tempfile.TemporaryDirectory(prefix="kascade-model-") as scratch:
             folder = Path(scratch) / "model"
-            self.source.write_whole(folder)
             part = self.part or ModelPart(source=str(folder))
             how = {"precision": part.precision, "low_precision": part.low_precision}
             if self.adapter is None or self.folder is None:
+                self.source.write_whole(folder)
                 return load_model(folder, **how)  # type: ignore[arg-type]
+            self.source.write(folder)  # the adapter alone
             model = load_model(base_folder(self.folder), **how)  # type: ignore[arg-type]
             read_adapter(model, folder, self.adapter.part)
             return model

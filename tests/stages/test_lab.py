@@ -149,7 +149,7 @@ def test_kept_domains_are_in_the_prompts_when_asked_for(forgetful: RunFolder, tm
 def test_a_limit_that_stops_an_arm_is_told_not_hidden(tmp_path: Path, forgetful: RunFolder):
     text = forgetful.resolved_recipe.read_text()
     strict = json.loads(text)
-    strict["stages"][2]["limits"]["max_truncated"] = 0.0
+    strict["stages"][2]["limits"]["max_logprob_gap"] = 1e-12  # of answers that are sampled
     copy = tmp_path / "run"
     copy.mkdir()
     for name in ("checkpoints", "scores", "verdicts", "outcomes"):
@@ -159,7 +159,7 @@ def test_a_limit_that_stops_an_arm_is_told_not_hidden(tmp_path: Path, forgetful:
     race = run_recovery_race(copy, tmp_path / "out", settings)
     stopped, ran = race.arms
     assert stopped.end.step == 0
-    assert "truncated" in stopped.stopped[0]
+    assert "logprob_gap" in stopped.stopped[0]
     assert (ran.end.step, ran.stopped) == (3, ())
     assert "Stopped early: seed 0" in (tmp_path / "out" / "recovery.md").read_text()
 

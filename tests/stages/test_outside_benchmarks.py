@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_steps import BOTH, FORGET, guarded, start
+from test_steps import BOTH, FORGET, HARSH, guarded, start
 from toy_cascade import LETTERS, SURE, make_run
 
 from kascade.errors import UserError
@@ -81,7 +81,8 @@ def command(folder: Path, temperature: float) -> list[str]:
 
 
 def run_with(tmp_path: Path, *benchmarks: dict[str, Any], **guard: Any) -> RunFolder:
-    layout = make_run(tmp_path, BOTH, FORGET, **guard)
+    harsher = {**FORGET, "optimizer": {**HARSH, "learning_rate": 3e-2}}  # forgets whatever rounding does
+    layout = make_run(tmp_path, BOTH, harsher, **guard)
     recipe = json.loads(layout.resolved_recipe.read_text())
     recipe["benchmarks"] = [*recipe["benchmarks"][:1], *benchmarks]
     layout.resolved_recipe.write_text(json.dumps(recipe))

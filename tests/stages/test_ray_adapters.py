@@ -88,17 +88,6 @@ def test_an_adapter_on_ray_is_the_one_of_one_process(session: None, tmp_path: Pa
         assert torch.allclose(tensor, others[name], atol=WEIGHTS_TOLERANCE), name
 
 
-def test_a_judge_begins_from_the_whole_model_of_a_group_that_trains_an_adapter(
-    session: None, tmp_path: Path
-) -> None:
-    policy, place = on_ray(save_base(tmp_path / "base"), tmp_path)
-    with stage_workers(policy, part(trainers=2, samplers=1), MODEL, place) as (spread, _):
-        copy = spread.whole_copy()
-    fresh = dict(load_model(tmp_path / "base", precision="fp32").named_parameters())
-    assert {name for name, _ in copy.named_parameters()} == set(fresh)
-    assert all(torch.equal(p, fresh[name]) for name, p in copy.named_parameters()), "new adapters are neutral"
-
-
 def test_adapters_teach_an_adapter_on_ray_as_in_one_process(session: None, tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     taught = save_teacher(base, tmp_path / "teacher", 5)
