@@ -10,7 +10,7 @@ from typing import Any
 from kascade.cluster.jobs import RAYJOB, TRAINJOB, JobKind
 from kascade.cluster.pod import pod_namespace
 from kascade.errors import Fault
-from kascade.recipe.recovering import recovery_shape
+from kascade.recipe.recovering import shapes_of
 from kascade.recipe.schema import Recipe
 
 KINDS = {"trainjob": TRAINJOB, "rayjob": RAYJOB}
@@ -20,10 +20,7 @@ log = logging.getLogger(__name__)
 
 def job_faults(recipe: Recipe) -> list[Fault]:
     """Kinds of jobs that the recipe asks for, and that the cluster does not know or this pod may not make."""
-    shapes = {recipe.cluster.shape_of(stage) for stage in recipe.stages}
-    if recipe.guard.recovery.rounds:
-        shapes |= {recovery_shape(recipe, stage) for stage in recipe.stages}
-    shapes.discard("inline")
+    shapes = {shape for stage in recipe.stages for shape in shapes_of(recipe, stage)} - {"inline"}
     if not shapes or "KUBERNETES_SERVICE_HOST" not in os.environ:
         return []
     from kubernetes import client, config

@@ -6,6 +6,7 @@ from kascade.doctor.subject import NotChecked, Subject
 from kascade.errors import Fault
 from kascade.recipe.groups import trainers_of
 from kascade.recipe.recovering import recovery_workers
+from kascade.recipe.workers import half_each
 from kascade.tracking.wording import count
 
 
@@ -44,12 +45,10 @@ def alone(subject: Subject) -> list[Fault]:
     for index, stage in enumerate(recipe.stages):
         processes = trainers_of(recipe, stage)
         if processes > 1 and not recovery_workers(recipe, stage).distributed:
-            half = max(1, processes // 2)
             what = (
                 f"{processes} processes train {stage.name!r}, and one recovers it: a recovery draws answers, "
                 "which processes of one torchrun do not"
             )
-            advice = f"{{trainers: {half}, samplers: {max(1, processes - half)}, gpus: 1}}"
-            remedy = f"name actors that recover it as guard.recovery.workers, such as {advice}"
+            remedy = f"name actors that recover it as guard.recovery.workers, such as {half_each(processes)}"
             found.append(Fault(subject.place("stages", index), what, remedy=remedy))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from kascade.recipe.checks import Problem
 from kascade.recipe.cluster import Placement
-from kascade.recipe.recovering import recovery_shape
+from kascade.recipe.recovering import shapes_of
 from kascade.recipe.schema import Recipe
 
 OF_JOBS = ("queue", "deadline_s", "silence_s")
@@ -24,7 +24,7 @@ Path = tuple[str | int, ...]
 def unused_by_pods(recipe: Recipe) -> Iterator[Problem]:
     """What is said of jobs where there is none, and of retries and accelerators where there are none."""
     cluster = recipe.cluster
-    shapes = {stage.name: _shapes(recipe, stage.name) for stage in recipe.stages}
+    shapes = {stage.name: shapes_of(recipe, stage) for stage in recipe.stages}
     jobs = set().union(*shapes.values()) - {"inline"}
     plain = Placement()
     path: Path = ("cluster", "light")
@@ -46,13 +46,6 @@ def unused_by_pods(recipe: Recipe) -> Iterator[Problem]:
         if not jobs & wanted and getattr(cluster, name) != type(cluster).model_fields[name].default:
             why = f"it is of a {' or '.join(sorted(wanted))}, and no stage is one"
             yield _unused(("cluster", name), why)
-
-
-def _shapes(recipe: Recipe, name: str) -> set[str]:
-    """What trains a stage, and what recovers it."""
-    stage = next(one for one in recipe.stages if one.name == name)
-    shapes = {str(recipe.cluster.shape_of(stage))}
-    return shapes | ({str(recovery_shape(recipe, stage))} if recipe.guard.recovery.rounds else set())
 
 
 def _of_placement(

@@ -10,7 +10,7 @@ from typing import Any
 from kascade.recipe.checks import NamedPart, Problem, entries_of, unknown_name
 from kascade.recipe.guard import Recovery
 from kascade.recipe.methods import METHODS
-from kascade.recipe.workers import count_actors
+from kascade.recipe.workers import count_actors, half_each
 
 
 def placement_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
@@ -78,10 +78,8 @@ def _recoveries_have_workers(recipe: Mapping[str, Any], name: str, placement: An
         yield from _actors_have_room(path, workers, placement)
         return
     devices = placement.get("nodes", 1) * max(1, placement.get("accelerators", 0))
-    train = max(1, devices // 2)
     what = f"a recovery of {name!r} draws answers, which processes of its TrainJob do not"
-    advice = f"{{trainers: {train}, samplers: {max(1, devices - train)}, gpus: 1}}"
-    remedy = f"name actors that recover it, such as {advice}, or set guard.recovery.rounds to 0"
+    remedy = f"name actors that recover it, such as {half_each(devices)}, or set guard.recovery.rounds to 0"
     yield Problem(path, what, remedy=remedy)
 
 

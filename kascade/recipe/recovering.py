@@ -37,6 +37,12 @@ def recovery_shape(recipe: Recipe, stage: StagePart) -> RunsAs:
     return "rayjob" if shape == "trainjob" else shape
 
 
+def shapes_of(recipe: Recipe, stage: StagePart) -> set[RunsAs]:
+    """What runs a stage's training and, where it may have recoveries, those."""
+    shapes = {recipe.cluster.shape_of(stage)}
+    return shapes | {recovery_shape(recipe, stage)} if recipe.guard.recovery.rounds else shapes
+
+
 def recovery_sampling(recipe: Recipe) -> Sampling:
     """How a recovery draws: answers and conversations as long as the longest that a benchmark allows.
 

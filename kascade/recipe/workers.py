@@ -67,3 +67,9 @@ class Workers(Part):
             what = "asynchronous, but no process samples while the trainer learns"
             raise CrossCheckError([Problem(("samplers",), what, allowed="1 or more")])
         return self
+
+
+def half_each(processes: int) -> str:
+    """As a recipe says it: half of so many devices train, the others sample."""
+    train = max(1, processes // 2)
+    return f"{{trainers: {train}, samplers: {max(1, processes - train)}, gpus: 1}}"
